@@ -1,0 +1,436 @@
+//! One client's money and slots, as one state machine: `spent + held ≤ budget` and `running ≤ maxConcurrent`, at every
+//! instant, because one object decides.
+//!
+//! It has the same contract as [`crate::pool`]: an event changes it and leaves [`AccountChanges`] to store and
+//! [`AccountEffect`]s to perform afterwards.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::id::{ClientId, PoolId, RequestId};
+use crate::period::Period;
+use crate::priority::Tier;
+use crate::request::{Kind, Settlement};
+use crate::units::{Instant, NanoUsd};
+
+/// A hold that nobody settled for this long is asked after at its home pool: the one who took it may have gone before
+/// the pool heard of it. It is well beyond [`crate::pool`]'s limit for a submission.
+pub const ORPHAN_AFTER_MS: i64 = 90_000;
+
+/// Whether a client may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientStatus {
+    /// It may.
+    Active,
+    /// It may not begin anything.
+    Suspended,
+}
+
+/// A client as the operator set it, with what its tier adds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountConfig {
+    /// Who.
+    pub client: ClientId,
+    /// Its tier.
+    pub tier: Tier,
+    /// What it may spend in a period.
+    pub budget: NanoUsd,
+    /// How many of its requests may run at once.
+    pub max_concurrent: u32,
+    /// Whether it may be served.
+    pub status: ClientStatus,
+    /// Rises with each change in D1.
+    pub revision: i64,
+}
+
+/// The money of one period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PeriodTotals {
+    /// Charged.
+    pub spent: NanoUsd,
+    /// Held for requests that have not ended.
+    pub held: NanoUsd,
+}
+
+/// What is held for one request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hold {
+    /// For which request.
+    pub id: RequestId,
+    /// How much.
+    pub amount: NanoUsd,
+    /// The period that it was made in, and is settled in.
+    pub period_start: Instant,
+    /// When it was made.
+    pub held_at: Instant,
+    /// The grant that a slot was given for; `Some(0)` is one given with the hold.
+    pub slot: Option<u32>,
+    /// What the request is.
+    pub kind: Kind,
+    /// When to ask the home pool whether it knows the request; `None` once it has shown that it does.
+    pub ask_at: Option<Instant>,
+}
+
+/// Why nothing is held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum HoldRefusal {
+    /// It does not fit in what is left.
+    #[error("the budget has {remaining:?} left in this period")]
+    Budget {
+        /// What is left.
+        remaining: NanoUsd,
+        /// When the next period begins.
+        next_period: Instant,
+    },
+    /// The client is suspended.
+    #[error("the client is suspended")]
+    Suspended,
+}
+
+/// A hold that was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// When: a request's age counts from here.
+    pub at: Instant,
+    /// Whether a slot came with it.
+    pub slot: bool,
+}
+
+/// What is to be stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AccountChanges {
+    /// The configuration.
+    pub config: bool,
+    /// Periods whose totals changed, by their start.
+    pub periods: BTreeSet<Instant>,
+    /// Holds that are new, changed or gone.
+    pub holds: BTreeSet<RequestId>,
+}
+
+/// What is to be done outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountEffect {
+    /// Tell a pool that a slot is free.
+    WakePool {
+        /// Which pool.
+        pool: PoolId,
+    },
+    /// Ask the home pool whether it knows a request; the answer goes to [`Account::home_answered`].
+    AskHome {
+        /// Which request.
+        id: RequestId,
+    },
+}
+
+/// What an account looks like from outside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccountView {
+    /// Who.
+    pub client: ClientId,
+    /// Its tier.
+    pub tier: Tier,
+    /// The period.
+    pub period: Period,
+    /// What may be spent in it.
+    pub budget: NanoUsd,
+    /// What was.
+    pub spent: NanoUsd,
+    /// What is held.
+    pub held: NanoUsd,
+    /// What is left, not below zero.
+    pub remaining: NanoUsd,
+    /// How many requests run.
+    pub running: u32,
+    /// How many may.
+    pub max_concurrent: u32,
+    /// How many wait.
+    pub queued: u32,
+}
+
+/// An account. See the module's text for its contract.
+#[derive(Debug, Clone)]
+pub struct Account {
+    config: AccountConfig,
+    periods: BTreeMap<Instant, PeriodTotals>,
+    holds: BTreeMap<RequestId, Hold>,
+    running: u32,
+    executions: u32,
+    /// Holds that their home pool has not confirmed, by when to ask.
+    unconfirmed: BTreeSet<(Instant, RequestId)>,
+    /// Pools with requests that were refused a slot since one was last free.
+    waiting_pools: BTreeSet<PoolId>,
+    changes: AccountChanges,
+    effects: Vec<AccountEffect>,
+}
+
+impl Account {
+    /// Brings an account back from its store.
+    #[must_use]
+    pub fn restore(config: AccountConfig, periods: BTreeMap<Instant, PeriodTotals>, holds: Vec<Hold>) -> Self {
+        let mut account = Self {
+            config,
+            periods,
+            holds: BTreeMap::new(),
+            running: 0,
+            executions: 0,
+            unconfirmed: BTreeSet::new(),
+            waiting_pools: BTreeSet::new(),
+            changes: AccountChanges::default(),
+            effects: Vec::new(),
+        };
+        for hold in holds {
+            account.put(hold);
+        }
+        account.changes = AccountChanges::default();
+        account
+    }
+
+    /// Takes a changed configuration, if it is not older. What is spent, held and running stays.
+    pub fn configure(&mut self, config: AccountConfig) {
+        if config.revision < self.config.revision || config == self.config {
+            return;
+        }
+        let more_slots = config.max_concurrent > self.config.max_concurrent;
+        self.config = config;
+        self.changes.config = true;
+        if more_slots {
+            self.wake();
+        }
+    }
+
+    /// Holds the cost of a request, and gives it a slot if one is wanted and free. Asking again for the same request
+    /// holds nothing more.
+    ///
+    /// # Errors
+    /// See [`HoldRefusal`]. Nothing is held then.
+    pub fn hold(
+        &mut self,
+        id: &RequestId,
+        amount: NanoUsd,
+        kind: Kind,
+        period: Period,
+        now: Instant,
+    ) -> Result<Held, HoldRefusal> {
+        if let Some(hold) = self.holds.get(id) {
+            return Ok(Held { at: hold.held_at, slot: hold.slot == Some(0) });
+        }
+        if self.config.status == ClientStatus::Suspended {
+            return Err(HoldRefusal::Suspended);
+        }
+        let totals = self.periods.get(&period.start).copied().unwrap_or_default();
+        let remaining = self.remaining(totals);
+        if amount < NanoUsd::ZERO || amount > remaining {
+            return Err(HoldRefusal::Budget { remaining: remaining.or_zero(), next_period: period.end });
+        }
+        let slot = (kind == Kind::Execution && self.running < self.config.max_concurrent).then_some(0);
+        let held = PeriodTotals { held: totals.held.saturating_add(amount), ..totals };
+        self.set_period(period.start, held);
+        self.changes.holds.insert(id.clone());
+        self.put(Hold {
+            id: id.clone(),
+            amount,
+            period_start: period.start,
+            held_at: now,
+            slot,
+            kind,
+            ask_at: Some(now.plus(ORPHAN_AFTER_MS)),
+        });
+        Ok(Held { at: now, slot: slot.is_some() })
+    }
+
+    /// Gives a slot to a request whose turn it is at `pool`; `false` if none is free, and the pool will be told when one
+    /// is. Asking again for the same request gives the same slot.
+    pub fn acquire_slot(&mut self, id: &RequestId, grant: u32, pool: &PoolId) -> bool {
+        let Some(hold) = self.holds.get(id) else {
+            return false;
+        };
+        if hold.slot.is_none() && self.running >= self.config.max_concurrent {
+            self.waiting_pools.insert(pool.clone());
+            return false;
+        }
+        if let Some(mut hold) = self.take(id) {
+            hold.slot = Some(hold.slot.map_or(grant, |before| before.max(grant)));
+            hold.ask_at = None;
+            self.changes.holds.insert(id.clone());
+            self.put(hold);
+        }
+        true
+    }
+
+    /// Takes a slot back. One that was given for a later grant stays.
+    pub fn release_slot(&mut self, id: &RequestId, grant: u32) {
+        let stays = self.holds.get(id).is_none_or(|hold| hold.slot.is_none_or(|given_for| given_for > grant));
+        if !stays && let Some(mut hold) = self.take(id) {
+            hold.slot = None;
+            self.changes.holds.insert(id.clone());
+            self.put(hold);
+            self.wake();
+        }
+    }
+
+    /// A request ended: its hold goes back, its cost is charged to the period of its hold, its slot is free. The caller
+    /// sees to it that each [`Settlement::event`] comes here once.
+    pub fn settle(&mut self, settlement: &Settlement, current: Period) -> Instant {
+        let period_start = match self.take(&settlement.request) {
+            Some(hold) => {
+                let totals = self.periods.get(&hold.period_start).copied().unwrap_or_default();
+                let rest = PeriodTotals { held: totals.held.saturating_sub(hold.amount).or_zero(), ..totals };
+                self.set_period(hold.period_start, rest);
+                self.changes.holds.insert(hold.id.clone());
+                if hold.slot.is_some() {
+                    self.wake();
+                }
+                hold.period_start
+            }
+            None => current.start,
+        };
+        if settlement.cost > NanoUsd::ZERO {
+            let totals = self.periods.get(&period_start).copied().unwrap_or_default();
+            self.set_period(
+                period_start,
+                PeriodTotals { spent: totals.spent.saturating_add(settlement.cost), ..totals },
+            );
+        }
+        period_start
+    }
+
+    /// A request that was held for did not come to be: everything goes back.
+    pub fn abandon(&mut self, id: &RequestId) {
+        let Some(hold) = self.take(id) else { return };
+        let totals = self.periods.get(&hold.period_start).copied().unwrap_or_default();
+        self.set_period(
+            hold.period_start,
+            PeriodTotals { held: totals.held.saturating_sub(hold.amount).or_zero(), ..totals },
+        );
+        self.changes.holds.insert(id.clone());
+        if hold.slot.is_some() {
+            self.wake();
+        }
+    }
+
+    /// Asks after holds that nobody has settled or confirmed for long; at most `limit` of them.
+    pub fn on_wakeup(&mut self, now: Instant, limit: usize) {
+        let due: Vec<RequestId> =
+            self.unconfirmed.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, id)| id.clone()).collect();
+        for id in due {
+            if let Some(mut hold) = self.take(&id) {
+                hold.ask_at = Some(now.plus(ORPHAN_AFTER_MS));
+                self.put(hold);
+                self.effects.push(AccountEffect::AskHome { id });
+            }
+        }
+    }
+
+    /// The home pool says whether it knows a request.
+    pub fn home_answered(&mut self, id: &RequestId, known: bool) {
+        if !known {
+            self.abandon(id);
+        } else if let Some(mut hold) = self.take(id) {
+            hold.ask_at = None;
+            self.changes.holds.insert(id.clone());
+            self.put(hold);
+        }
+    }
+
+    /// When to call [`Self::on_wakeup`].
+    #[must_use]
+    pub fn next_wakeup(&self) -> Option<Instant> {
+        self.unconfirmed.first().map(|(at, _)| *at)
+    }
+
+    /// What is to be stored since the last call.
+    pub fn take_changes(&mut self) -> AccountChanges {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// What is to be done outside since the last call. Only after the changes are stored.
+    pub fn take_effects(&mut self) -> Vec<AccountEffect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &AccountConfig {
+        &self.config
+    }
+
+    /// What is held for a request.
+    #[must_use]
+    pub fn held_for(&self, id: &RequestId) -> Option<&Hold> {
+        self.holds.get(id)
+    }
+
+    /// The money of the period that began then.
+    #[must_use]
+    pub fn totals(&self, period_start: Instant) -> PeriodTotals {
+        self.periods.get(&period_start).copied().unwrap_or_default()
+    }
+
+    /// The account as of `period`.
+    #[must_use]
+    pub fn view(&self, period: Period) -> AccountView {
+        let totals = self.totals(period.start);
+        AccountView {
+            client: self.config.client.clone(),
+            tier: self.config.tier,
+            period,
+            budget: self.config.budget,
+            spent: totals.spent,
+            held: totals.held,
+            remaining: self.remaining(totals).or_zero(),
+            running: self.running,
+            max_concurrent: self.config.max_concurrent,
+            queued: self.executions.saturating_sub(self.running),
+        }
+    }
+
+    fn remaining(&self, totals: PeriodTotals) -> NanoUsd {
+        self.config.budget.saturating_sub(totals.spent).saturating_sub(totals.held)
+    }
+
+    fn set_period(&mut self, start: Instant, totals: PeriodTotals) {
+        self.periods.insert(start, totals);
+        self.changes.periods.insert(start);
+    }
+
+    fn wake(&mut self) {
+        if self.running < self.config.max_concurrent {
+            let pools = std::mem::take(&mut self.waiting_pools);
+            self.effects.extend(pools.into_iter().map(|pool| AccountEffect::WakePool { pool }));
+        }
+    }
+
+    fn put(&mut self, hold: Hold) {
+        if hold.slot.is_some() {
+            self.running = self.running.saturating_add(1);
+        }
+        if hold.kind == Kind::Execution {
+            self.executions = self.executions.saturating_add(1);
+        }
+        if let Some(ask_at) = hold.ask_at {
+            self.unconfirmed.insert((ask_at, hold.id.clone()));
+        }
+        self.holds.insert(hold.id.clone(), hold);
+    }
+
+    fn take(&mut self, id: &RequestId) -> Option<Hold> {
+        let hold = self.holds.remove(id)?;
+        if hold.slot.is_some() {
+            self.running = self.running.saturating_sub(1);
+        }
+        if hold.kind == Kind::Execution {
+            self.executions = self.executions.saturating_sub(1);
+        }
+        if let Some(ask_at) = hold.ask_at {
+            self.unconfirmed.remove(&(ask_at, hold.id.clone()));
+        }
+        Some(hold)
+    }
+}

@@ -1,0 +1,21 @@
+//! Every decision of the Resource Manager, and nothing else: no clock, no randomness, no I/O.
+//!
+//! Time comes in as an argument, effects go out as values. [`pool`] is supply: a token bucket, a queue and the requests
+//! whose home the pool is. [`account`] is demand: one client's money and slots. Each is a state machine with one
+//! contract, which the text of [`pool`] states.
+
+pub mod account;
+pub mod decimal;
+pub mod estimate;
+pub mod fair_share;
+pub mod id;
+pub mod period;
+pub mod pool;
+pub mod priority;
+pub mod queue;
+pub mod request;
+pub mod retry;
+pub mod sorted_list;
+pub mod token_bucket;
+pub mod units;
+pub mod window_cap;

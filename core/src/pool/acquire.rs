@@ -1,0 +1,248 @@
+//! Between the home pool's tokens and the start: the client's slot, then the other pools, one by one in the order of
+//! their names. All or nothing: whatever is refused gives back everything that was taken before, and the request returns
+//! to its place in the queue.
+
+use crate::id::{ClientId, PoolId, RequestId};
+use crate::pool::lease::lease_key;
+use crate::pool::outcome::Finish;
+use crate::pool::timer::Timer;
+use crate::pool::{Effect, LeaseOrder, Pool};
+use crate::request::{Cause, Failure, Kind, Phase, Request, Status};
+use crate::units::{Instant, Tokens};
+
+/// When to ask an account again whether a slot is free, in case the news got lost.
+const SLOT_RECHECK_MS: i64 = 5_000;
+/// The wait after another pool could not say when.
+const SECONDARY_RECHECK_MS: i64 = 1_000;
+/// A run may take this much longer than its limit before it counts as lost: the way to the worker and back.
+const RUN_GRACE_MS: i64 = 5_000;
+
+/// What another pool said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LeaseAnswer {
+    /// The tokens are leased.
+    Granted,
+    /// Not now.
+    NotNow {
+        /// When to ask again, if that is known.
+        retry_at: Option<Instant>,
+    },
+    /// More than that pool can hold.
+    Never,
+    /// It did not answer; it may have leased them.
+    Unreachable,
+}
+
+impl Pool {
+    /// Asks for what is still missing, or starts.
+    pub(super) fn acquire_next(&mut self, mut request: Request, now: Instant) {
+        let Phase::Acquiring { since, slot, leased, .. } = request.phase else {
+            self.put(request);
+            return;
+        };
+        let id = request.id.clone();
+        let grant = request.grants;
+        if request.kind == Kind::Execution && !slot {
+            self.effects.push(Effect::AcquireSlot { id, grant, client: request.client.clone() });
+            self.put(request);
+            return;
+        }
+        if let Some(demand) = request.others().get(leased) {
+            let order = LeaseOrder {
+                key: lease_key(&id, grant),
+                client: request.client.clone(),
+                tier: request.tier,
+                urgency: request.urgency,
+                enqueued_at: request.enqueued_at,
+                amount: demand.amount,
+                ttl_ms: request
+                    .timeout_ms
+                    .saturating_add(RUN_GRACE_MS.saturating_mul(2))
+                    .saturating_add(super::timer::ACQUIRE_LIMIT_MS),
+            };
+            self.effects.push(Effect::AcquireLease { id, grant, pool: demand.pool.clone(), order });
+            self.put(request);
+            return;
+        }
+        let limit_ms = request.attempt_limit_ms(now);
+        if limit_ms == 0 && request.kind == Kind::Execution {
+            self.give_back_acquired(&request, true, now);
+            let failure = Failure { code: "expired".into(), message: "it was not finished by its deadline".into() };
+            request.phase = Phase::Waiting;
+            self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
+            return;
+        }
+        request.attempts = request.attempts.saturating_add(1);
+        request.started_grant = grant;
+        request.first_started_at = request.first_started_at.or(Some(now));
+        match request.kind {
+            Kind::Execution => {
+                let lease_until = now.plus(limit_ms).plus(RUN_GRACE_MS);
+                request.phase = Phase::Running { since, started_at: now, lease_until };
+                self.effects.push(Effect::Start { id, grant, attempt: request.attempts, limit_ms });
+            }
+            Kind::Reservation => {
+                let lease_until = now.plus(request.timeout_ms);
+                request.phase = Phase::Running { since, started_at: now, lease_until };
+                self.effects.push(Effect::Reserved { id, expires_at: lease_until });
+            }
+        }
+        self.put(request);
+    }
+
+    /// The account answered an [`Effect::AcquireSlot`]; `None` is no answer.
+    pub fn slot_answered(&mut self, id: &RequestId, grant: u32, granted: Option<bool>, now: Instant) {
+        self.advance(now);
+        let current =
+            self.requests.get(id).filter(|request| request.grants == grant).map(|request| request.phase.clone());
+        match (current, granted) {
+            (Some(Phase::Acquiring { since, slot: false, leased, woken }), Some(true)) => {
+                if let Some(mut request) = self.take(id) {
+                    request.phase = Phase::Acquiring { since, slot: true, leased, woken };
+                    self.acquire_next(request, now);
+                }
+            }
+            (Some(Phase::Acquiring { slot: false, woken, .. }), Some(false)) => {
+                if !woken && let Some(request) = self.requests.get(id) {
+                    let client = request.client.clone();
+                    self.block(client, now);
+                }
+                self.give_up_acquiring(id, true, now, None);
+            }
+            (Some(Phase::Acquiring { slot: false, .. }), None) => {
+                self.give_up_acquiring(id, false, now, Some(now.plus(1_000)));
+            }
+            (Some(Phase::Running { .. } | Phase::Acquiring { .. }), _) => {}
+            (_, Some(true)) => {
+                if let Some(request) = self.requests.get(id) {
+                    let client = request.client.clone();
+                    self.effects.push(Effect::ReleaseSlot { id: id.clone(), grant, client });
+                }
+            }
+            _ => {}
+        }
+        self.grant(now);
+    }
+
+    fn block(&mut self, client: ClientId, now: Instant) {
+        let recheck = now.plus(SLOT_RECHECK_MS);
+        if let Some(before) = self.blocked.insert(client.clone(), recheck) {
+            self.timers.remove(&(before, Timer::Unblock(client.clone())));
+        }
+        self.timers.insert((recheck, Timer::Unblock(client)));
+    }
+
+    /// The account says that this client has a slot free.
+    pub fn client_woken(&mut self, client: &ClientId, now: Instant) {
+        self.advance(now);
+        if let Some(recheck) = self.blocked.remove(client) {
+            self.timers.remove(&(recheck, Timer::Unblock(client.clone())));
+        }
+        if self.acquiring.contains_key(client) {
+            for request in self.requests.values_mut().filter(|request| request.client == *client) {
+                if let Phase::Acquiring { woken, .. } = &mut request.phase {
+                    *woken = true;
+                }
+            }
+        }
+        self.grant(now);
+    }
+
+    /// Another pool answered an [`Effect::AcquireLease`].
+    pub fn lease_answered(&mut self, id: &RequestId, grant: u32, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
+        self.advance(now);
+        let asked = self.requests.get(id).is_some_and(|request| {
+            let Phase::Acquiring { leased, .. } = request.phase else {
+                return false;
+            };
+            request.grants == grant && request.others().get(leased).is_some_and(|demand| demand.pool == *pool)
+        });
+        if !asked {
+            let still_held = self.requests.get(id).is_some_and(|request| {
+                request.grants == grant && matches!(request.phase, Phase::Running { .. } | Phase::Acquiring { .. })
+            });
+            if answer == LeaseAnswer::Granted && !still_held {
+                self.effects.push(Effect::SettleLease {
+                    pool: pool.clone(),
+                    key: lease_key(id, grant),
+                    used: Tokens::ZERO,
+                });
+            }
+            return;
+        }
+        match answer {
+            LeaseAnswer::Granted => {
+                if let Some(mut request) = self.take(id) {
+                    if let Phase::Acquiring { leased, .. } = &mut request.phase {
+                        *leased = leased.saturating_add(1);
+                    }
+                    self.acquire_next(request, now);
+                }
+            }
+            LeaseAnswer::NotNow { retry_at } => {
+                let soonest = now.plus(50);
+                let until = retry_at.unwrap_or_else(|| now.plus(SECONDARY_RECHECK_MS));
+                self.give_up_acquiring(id, true, now, Some(until.clamp(soonest, now.plus(60_000))));
+            }
+            LeaseAnswer::Unreachable => self.give_up_acquiring(id, false, now, Some(now.plus(SECONDARY_RECHECK_MS))),
+            LeaseAnswer::Never => {
+                if let Some(mut request) = self.take(id) {
+                    self.give_back_acquired(&request, true, now);
+                    request.phase = Phase::Waiting;
+                    let failure = Failure {
+                        code: "unsatisfiable".into(),
+                        message: format!("it needs more than the pool `{pool}` can hold now"),
+                    };
+                    self.finish(request, Finish::unused(Status::Failed, Some(failure)), now);
+                }
+            }
+        }
+        self.grant(now);
+    }
+
+    /// Gives back everything that a grant took so far. What is asked for and not answered may have been granted, so it
+    /// is given back as well, unless `refused` says that the answer was no.
+    pub(super) fn give_back_acquired(&mut self, request: &Request, refused: bool, now: Instant) {
+        let Phase::Acquiring { since, leased, slot, .. } = request.phase else {
+            return;
+        };
+        self.settle_tokens(request.home_amount(), Tokens::ZERO, since, false, now);
+        self.fairness.forget(&request.client, request.home_amount());
+        let slot_is_asked = request.kind == Kind::Execution && !slot;
+        let in_flight = usize::from(!refused && !slot_is_asked);
+        for demand in request.others().iter().take(leased.saturating_add(in_flight)) {
+            let key = lease_key(&request.id, request.grants);
+            self.effects.push(Effect::SettleLease { pool: demand.pool.clone(), key, used: Tokens::ZERO });
+        }
+        if request.kind == Kind::Execution && (slot || !refused) {
+            let (id, client) = (request.id.clone(), request.client.clone());
+            self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client });
+        }
+    }
+
+    /// Gives up a grant. An execution returns to its place, at once or at `park_until`; a reservation is refused.
+    pub(super) fn give_up_acquiring(
+        &mut self,
+        id: &RequestId,
+        refused: bool,
+        now: Instant,
+        park_until: Option<Instant>,
+    ) {
+        let Some(mut request) = self.take(id) else {
+            return;
+        };
+        let Phase::Acquiring { slot, .. } = request.phase else {
+            self.put(request);
+            return;
+        };
+        self.give_back_acquired(&request, refused, now);
+        if request.kind == Kind::Reservation {
+            self.effects.push(Effect::ReservationRefused { id: id.clone(), retry_at: park_until });
+            self.changes.dropped.push(request.id);
+            return;
+        }
+        let cause = if slot { Cause::SecondaryPool } else { Cause::Concurrency };
+        request.phase = park_until.map_or(Phase::Waiting, |until| Phase::Parked { until, cause });
+        self.put(request);
+    }
+}

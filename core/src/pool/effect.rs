@@ -1,0 +1,118 @@
+//! What an event leaves behind: what is to be stored, and what is to be done outside.
+
+use std::collections::BTreeSet;
+
+use crate::id::{ClientId, PoolId, RequestId};
+use crate::pool::LeaseOrder;
+use crate::request::{End, Request, Settlement};
+use crate::units::{Instant, Tokens};
+
+/// A request that ended, whole, for the pool forgets it.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// As it was at the end.
+    pub request: Request,
+    /// How it ended.
+    pub end: End,
+}
+
+/// What is to be stored, in one transaction.
+#[derive(Debug, Clone, Default)]
+pub struct Changes {
+    /// The configuration.
+    pub config: bool,
+    /// [`Pool::state`](crate::pool::Pool::state).
+    pub state: bool,
+    /// Requests that are new or changed. One that the pool does not know any more has nothing left to come back for.
+    pub requests: BTreeSet<RequestId>,
+    /// Requests that ended.
+    pub ended: Vec<Ended>,
+    /// Use that was reported after the end: the end as it was, with the lines and cost that it has now.
+    pub late: Vec<Ended>,
+    /// Reservations that were refused: nothing is kept of them.
+    pub dropped: Vec<RequestId>,
+    /// Leases that are new or gone.
+    pub leases: BTreeSet<String>,
+    /// What the accounts must learn.
+    pub settlements: Vec<Settlement>,
+    /// Events of settlements that the accounts have confirmed.
+    pub settled: Vec<String>,
+}
+
+/// What is to be done outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Call the downstream worker, and report by `grant`.
+    Start {
+        /// Which request.
+        id: RequestId,
+        /// The grant that it runs under.
+        grant: u32,
+        /// The attempt, from 1.
+        attempt: u32,
+        /// How long it may take.
+        limit_ms: i64,
+    },
+    /// A reservation was granted.
+    Reserved {
+        /// Which one.
+        id: RequestId,
+        /// Until when.
+        expires_at: Instant,
+    },
+    /// A reservation was refused.
+    ReservationRefused {
+        /// Which one.
+        id: RequestId,
+        /// When to try again, if that is known.
+        retry_at: Option<Instant>,
+    },
+    /// Ask the client's account for a slot; the answer goes to `Pool::slot_answered`.
+    AcquireSlot {
+        /// For which request.
+        id: RequestId,
+        /// For which grant.
+        grant: u32,
+        /// Of whom.
+        client: ClientId,
+    },
+    /// Give a slot back.
+    ReleaseSlot {
+        /// Of which request.
+        id: RequestId,
+        /// Of which grant.
+        grant: u32,
+        /// Of whom.
+        client: ClientId,
+    },
+    /// Ask another pool for its tokens; the answer goes to `Pool::lease_answered`.
+    AcquireLease {
+        /// For which request.
+        id: RequestId,
+        /// For which grant.
+        grant: u32,
+        /// Of which pool.
+        pool: PoolId,
+        /// What is asked.
+        order: LeaseOrder,
+    },
+    /// Tell another pool what was used of its lease; the rest goes back.
+    SettleLease {
+        /// Of which pool.
+        pool: PoolId,
+        /// Which lease.
+        key: String,
+        /// What was used.
+        used: Tokens,
+    },
+    /// Deliver a stored settlement to the client's account; confirm by `Pool::settlement_confirmed`.
+    Settle {
+        /// The settlement's event.
+        event: String,
+    },
+    /// A request ended: wake who waits for it.
+    Finished {
+        /// Which request.
+        id: RequestId,
+    },
+}

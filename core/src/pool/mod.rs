@@ -1,0 +1,349 @@
+//! One resource pool: its bucket, its queue, and the requests whose home it is, as one state machine.
+//!
+//! Each public method that takes `now` and `&mut self` is one event. It first lets everything happen that was due by
+//! `now`, then does its own work, then grants what can be granted, and leaves what it changed in [`Changes`] and what
+//! is to be done outside in a list of [`Effect`]s. The shell stores the changes before it performs an effect or
+//! answers, and calls [`Pool::on_wakeup`] at [`Pool::next_wakeup`]. An effect's answer comes back as an event of its
+//! own. All effects can be derived again from the stored state, so that a crash between two steps loses none.
+
+mod acquire;
+mod effect;
+mod grant;
+mod lease;
+mod outcome;
+mod submit;
+mod timer;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+pub use acquire::LeaseAnswer;
+pub use effect::{Changes, Effect, Ended};
+pub use grant::MAX_GRANTS_PER_EVENT;
+pub use lease::{Lease, LeaseOrder};
+pub use outcome::{CancelOutcome, Report, ReportOutcome, Retry};
+pub use submit::{Mode, Refusal, Submission, Submitted};
+pub use view::{Blocked, LaneView, PoolView, PositionView, QueueView};
+
+use crate::fair_share::FairShare;
+use crate::id::{ClientId, PoolId, RequestId};
+use crate::priority::Weights;
+use crate::queue::{Entry, Queue};
+use crate::request::{Phase, Request};
+use crate::token_bucket::{BucketLimits, TokenBucket};
+use crate::units::{Instant, NanoUsd, Tokens};
+use timer::Timer;
+
+/// A pool as the operator set it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolConfig {
+    /// Its name.
+    pub pool: PoolId,
+    /// What is counted: `token`, `email`, `query`.
+    pub unit: String,
+    /// The bucket.
+    pub limits: BucketLimits,
+    /// The price of a whole unit.
+    pub unit_price: NanoUsd,
+    /// Below this share of the capacity the pool is `low`, in per cent.
+    pub low_water_percent: u8,
+    /// The most requests that may wait.
+    pub queue_cap: u32,
+    /// The points of tiers and lanes.
+    pub weights: Weights,
+    /// Whether the scheduler grants at all.
+    pub scheduler_running: bool,
+    /// Rises with each change in D1.
+    pub revision: i64,
+}
+
+/// Where all tokens that were ever reserved have gone, in millionths.
+/// `reserved = consumed + released + expired + what is reserved now`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Taken out of the bucket for somebody.
+    pub reserved: i64,
+    /// Used, as far as it had been reserved.
+    pub consumed: i64,
+    /// Given back.
+    pub released: i64,
+    /// Given back because nobody settled in time.
+    pub expired: i64,
+    /// Used beyond what had been reserved.
+    pub overused: i64,
+}
+
+/// What a pool stores besides its configuration, requests and leases.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolState {
+    bucket: TokenBucket,
+    ledger: Ledger,
+    /// Nothing is granted until then: the downstream worker asked for a pause.
+    paused_until: Option<Instant>,
+    /// Grants since the last one to a promoted request.
+    since_promoted: u32,
+}
+
+/// A pool. See the module's text for its contract.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    config: PoolConfig,
+    state: PoolState,
+    fairness: FairShare,
+    requests: BTreeMap<RequestId, Request>,
+    leases: BTreeMap<String, Lease>,
+    queue: Queue,
+    timers: BTreeSet<(Instant, Timer)>,
+    /// Clients without a free slot, and when to ask again in case the news that one is free got lost.
+    blocked: BTreeMap<ClientId, Instant>,
+    /// How many requests wait: in the queue, parked or acquiring.
+    waiting: usize,
+    /// How many requests of a client are in the phase `Acquiring`.
+    acquiring: BTreeMap<ClientId, u32>,
+    /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
+    unsettled: BTreeMap<String, (u32, Instant)>,
+    /// When the tokens for the request whose turn it is are there.
+    head_ready_at: Option<Instant>,
+    /// More could be granted than one event may.
+    backlog: bool,
+    changes: Changes,
+    effects: Vec<Effect>,
+}
+
+/// What a pool was stored as.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// The configuration.
+    pub config: PoolConfig,
+    /// `None` for a pool that was never used.
+    pub state: Option<PoolState>,
+    /// Recent use by client.
+    pub fairness: FairShare,
+    /// Requests that the pool has not let go of.
+    pub requests: Vec<Request>,
+    /// Leases of requests with another home.
+    pub leases: Vec<Lease>,
+    /// The events of settlements that are not confirmed.
+    pub unsettled: Vec<String>,
+}
+
+impl Pool {
+    /// Brings a pool back from its store. What was half acquired is given up, and tried again.
+    #[must_use]
+    pub fn restore(stored: Stored, now: Instant) -> Self {
+        let Stored { config, state, fairness, requests, leases, unsettled } = stored;
+        let fresh = || PoolState {
+            bucket: TokenBucket::full(&config.limits, now),
+            ledger: Ledger::default(),
+            paused_until: None,
+            since_promoted: 0,
+        };
+        let state = state.unwrap_or_else(fresh);
+        let mut pool = Self {
+            config,
+            state,
+            fairness,
+            requests: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            queue: Queue::default(),
+            timers: BTreeSet::new(),
+            blocked: BTreeMap::new(),
+            waiting: 0,
+            acquiring: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            head_ready_at: None,
+            backlog: false,
+            changes: Changes::default(),
+            effects: Vec::new(),
+        };
+        for lease in leases {
+            pool.timers.insert((lease.expires_at, Timer::Lease(lease.key.clone())));
+            pool.leases.insert(lease.key.clone(), lease);
+        }
+        for event in unsettled {
+            pool.unsettled.insert(event.clone(), (0, now));
+            pool.timers.insert((now, Timer::Settle(event)));
+        }
+        let mut half_acquired = Vec::new();
+        for request in requests {
+            if matches!(request.phase, Phase::Acquiring { .. }) {
+                half_acquired.push(request.id.clone());
+            }
+            pool.index(&request);
+            pool.requests.insert(request.id.clone(), request);
+        }
+        for id in half_acquired {
+            pool.give_up_acquiring(&id, false, now, None);
+        }
+        pool
+    }
+
+    /// Takes a changed configuration, if it is newer or no different in revision. Counters, queue and level stay.
+    pub fn configure(&mut self, config: PoolConfig, now: Instant) {
+        if config.revision < self.config.revision || config == self.config {
+            return;
+        }
+        self.advance(now);
+        self.state.bucket.resize(&self.config.limits, &config.limits, now);
+        let reorder = config.weights != self.config.weights;
+        self.config = config;
+        if reorder {
+            self.queue = Queue::default();
+            for request in self.requests.values() {
+                if request.phase == Phase::Waiting {
+                    self.queue.insert(&self.config.weights, &entry(request));
+                }
+            }
+        }
+        self.changes.config = true;
+        self.changes.state = true;
+        self.grant(now);
+    }
+
+    /// Lets everything happen that is due, and grants what can be granted.
+    pub fn on_wakeup(&mut self, now: Instant) {
+        self.advance(now);
+        self.grant(now);
+    }
+
+    /// When to call [`Self::on_wakeup`], if nothing happens before.
+    #[must_use]
+    pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
+        let timer = self.timers.first().map(|(at, _)| *at);
+        let backlog = self.backlog.then(|| now.plus(1));
+        [timer, backlog, self.head_ready_at].into_iter().flatten().min()
+    }
+
+    /// What is to be stored since the last call.
+    pub fn take_changes(&mut self) -> Changes {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// What is to be done outside since the last call. Only after the changes are stored.
+    pub fn take_effects(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.effects)
+    }
+
+    /// The configuration in force.
+    #[must_use]
+    pub const fn config(&self) -> &PoolConfig {
+        &self.config
+    }
+
+    /// The part of the state that is stored as one.
+    #[must_use]
+    pub const fn state(&self) -> &PoolState {
+        &self.state
+    }
+
+    /// Recent use by client.
+    #[must_use]
+    pub const fn fairness(&self) -> &FairShare {
+        &self.fairness
+    }
+
+    /// A request that the pool has not let go of.
+    #[must_use]
+    pub fn request(&self, id: &RequestId) -> Option<&Request> {
+        self.requests.get(id)
+    }
+
+    /// All of them.
+    pub fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.requests.values()
+    }
+
+    /// A lease of a request with another home.
+    #[must_use]
+    pub fn lease(&self, key: &str) -> Option<&Lease> {
+        self.leases.get(key)
+    }
+
+    /// Where all tokens have gone.
+    #[must_use]
+    pub const fn ledger(&self) -> Ledger {
+        self.state.ledger
+    }
+
+    /// Takes a request out of every index, so that it can be changed. It must come back by [`Self::put`] or end.
+    fn take(&mut self, id: &RequestId) -> Option<Request> {
+        let request = self.requests.remove(id)?;
+        for timer in timer::of_request(&request).into_iter().flatten() {
+            self.timers.remove(&timer);
+        }
+        if request.is_waiting() {
+            self.waiting = self.waiting.saturating_sub(1);
+        }
+        match request.phase {
+            Phase::Waiting => self.queue.remove(&self.config.weights, &entry(&request)),
+            Phase::Acquiring { .. } => {
+                if let Some(count) = self.acquiring.get_mut(&request.client) {
+                    *count = count.saturating_sub(1);
+                    if *count == 0 {
+                        self.acquiring.remove(&request.client);
+                    }
+                }
+            }
+            _ => {}
+        }
+        Some(request)
+    }
+
+    fn index(&mut self, request: &Request) {
+        for timer in timer::of_request(request).into_iter().flatten() {
+            self.timers.insert(timer);
+        }
+        if request.is_waiting() {
+            self.waiting = self.waiting.saturating_add(1);
+        }
+        match request.phase {
+            Phase::Waiting => self.queue.insert(&self.config.weights, &entry(request)),
+            Phase::Acquiring { .. } => {
+                let count = self.acquiring.entry(request.client.clone()).or_insert(0);
+                *count = count.saturating_add(1);
+            }
+            _ => {}
+        }
+    }
+
+    fn put(&mut self, request: Request) {
+        self.index(&request);
+        self.changes.requests.insert(request.id.clone());
+        self.requests.insert(request.id.clone(), request);
+    }
+
+    /// Settles what was reserved at `since`: `used` of it is consumed, the rest goes back, and use beyond it is taken.
+    fn settle_tokens(&mut self, reserved: Tokens, used: Tokens, since: Instant, expired: bool, now: Instant) {
+        let unused = reserved.saturating_sub(used);
+        let beyond = used.saturating_sub(reserved);
+        if !unused.is_zero() {
+            self.state.bucket.give_back(&self.config.limits, unused, since);
+        }
+        if !beyond.is_zero() {
+            self.state.bucket.take_used(&self.config.limits, beyond, now);
+        }
+        let ledger = &mut self.state.ledger;
+        let consumed = used.min(reserved);
+        ledger.consumed = ledger.consumed.saturating_add(consumed.micros());
+        ledger.overused = ledger.overused.saturating_add(beyond.micros());
+        let back = if expired { &mut ledger.expired } else { &mut ledger.released };
+        *back = back.saturating_add(unused.micros());
+        self.changes.state = true;
+    }
+}
+
+/// What the queue needs to know of a request.
+fn entry(request: &Request) -> Entry<'_> {
+    Entry {
+        id: &request.id,
+        client: &request.client,
+        tier: request.tier,
+        urgency: request.urgency,
+        enqueued_at: request.enqueued_at,
+        amount: request.home_amount(),
+    }
+}

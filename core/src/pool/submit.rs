@@ -1,0 +1,167 @@
+//! A request arrives at its home pool.
+
+use thiserror::Error;
+
+use crate::id::{ClientId, RequestId};
+use crate::pool::{Effect, Pool};
+use crate::priority::{Tier, Urgency};
+use crate::request::{Demand, Kind, Phase, Request};
+use crate::token_bucket::Availability;
+use crate::units::Instant;
+
+/// A request that comes this long after its hold is refused: by then the account may be about to give the hold up (see
+/// `account::ORPHAN_AFTER_MS`).
+pub const SUBMIT_LIMIT_MS: i64 = 30_000;
+/// The hint when nothing better is known.
+const RETRY_HINT_MS: i64 = 1_000;
+
+/// Where a request goes when its tokens are not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Into the queue.
+    Queue,
+    /// Back to the caller.
+    NowOrNever,
+}
+
+/// A request as it is submitted; its cost is held by then.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// Its id, which names this pool.
+    pub id: RequestId,
+    /// Whose.
+    pub client: ClientId,
+    /// The client's tier.
+    pub tier: Tier,
+    /// Executed by us or by the one who reserves.
+    pub kind: Kind,
+    /// The lane.
+    pub urgency: Urgency,
+    /// When the account held its cost.
+    pub held_at: Instant,
+    /// Not finished by then, it expires.
+    pub deadline: Option<Instant>,
+    /// The home pool first.
+    pub demands: Vec<Demand>,
+    /// How often it may be tried, at least 1.
+    pub max_attempts: u32,
+    /// One attempt's limit; a reservation's time to live.
+    pub timeout_ms: i64,
+    /// The account gave a slot together with the hold.
+    pub has_slot: bool,
+}
+
+/// Why a request is refused. Nothing is kept of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// It needs more than the pool can hold.
+    #[error("it needs more than the pool can ever hold")]
+    Never,
+    /// The tokens are not there, or somebody of higher rank waits for them.
+    #[error("the tokens are not there now")]
+    NotNow {
+        /// When to try again.
+        retry_at: Instant,
+    },
+    /// The queue is at its cap.
+    #[error("the pool's queue is full")]
+    QueueFull {
+        /// When to try again.
+        retry_at: Instant,
+    },
+    /// It comes too long after its hold.
+    #[error("the request came too late after its admission")]
+    Stale,
+}
+
+/// What became of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is kept; [`Pool::request`] tells its phase.
+    Accepted,
+    /// It was here before.
+    Existing,
+    /// It is refused.
+    Refused(Refusal),
+}
+
+impl Pool {
+    /// Takes a request in. If everything is there it starts at once.
+    pub fn submit(&mut self, submission: Submission, mode: Mode, now: Instant) -> Submitted {
+        self.advance(now);
+        if self.requests.contains_key(&submission.id) {
+            return Submitted::Existing;
+        }
+        if let Err(refusal) = self.admit(&submission, now) {
+            return Submitted::Refused(refusal);
+        }
+        let id = submission.id.clone();
+        let client = submission.client.clone();
+        let has_slot = submission.has_slot;
+        self.put(waiting(submission));
+        self.grant_with_slot(now, has_slot.then_some(&id));
+        let still_waiting = self.requests.get(&id).is_some_and(|request| request.phase == Phase::Waiting);
+        if still_waiting && mode == Mode::NowOrNever {
+            let retry_at = self.retry_hint(&id, now);
+            self.take(&id);
+            self.changes.requests.remove(&id);
+            return Submitted::Refused(Refusal::NotNow { retry_at });
+        }
+        if still_waiting && has_slot {
+            self.effects.push(Effect::ReleaseSlot { id, grant: 0, client });
+        }
+        Submitted::Accepted
+    }
+
+    fn admit(&self, submission: &Submission, now: Instant) -> Result<(), Refusal> {
+        let amount = submission.demands.first().map(|demand| demand.amount);
+        if amount.is_none_or(|amount| amount > self.config.limits.capacity) {
+            return Err(Refusal::Never);
+        }
+        if now.since(submission.held_at) > SUBMIT_LIMIT_MS {
+            return Err(Refusal::Stale);
+        }
+        let cap = usize::try_from(self.config.queue_cap).unwrap_or(usize::MAX);
+        if self.waiting >= cap {
+            let retry_at = self.head_ready_at.unwrap_or(now).max(now.plus(RETRY_HINT_MS));
+            return Err(Refusal::QueueFull { retry_at });
+        }
+        Ok(())
+    }
+
+    fn retry_hint(&self, id: &RequestId, now: Instant) -> Instant {
+        let Some(request) = self.requests.get(id) else {
+            return now.plus(RETRY_HINT_MS);
+        };
+        let by_tokens = match self.state.bucket.availability(&self.config.limits, request.home_amount(), now) {
+            Availability::At(at) => at,
+            _ => now.plus(RETRY_HINT_MS),
+        };
+        by_tokens.max(self.state.paused_until.unwrap_or(now))
+    }
+}
+
+fn waiting(submission: Submission) -> Request {
+    let Submission { mut demands, .. } = submission;
+    if let Some(others) = demands.get_mut(1..) {
+        others.sort_by(|a, b| a.pool.cmp(&b.pool));
+    }
+    Request {
+        id: submission.id,
+        client: submission.client,
+        tier: submission.tier,
+        kind: submission.kind,
+        urgency: submission.urgency,
+        enqueued_at: submission.held_at,
+        deadline: submission.deadline,
+        demands,
+        max_attempts: submission.max_attempts.max(1),
+        timeout_ms: submission.timeout_ms.max(1),
+        attempts: 0,
+        grants: 0,
+        started_grant: 0,
+        first_started_at: None,
+        used: Vec::new(),
+        phase: Phase::Waiting,
+    }
+}

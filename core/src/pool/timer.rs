@@ -1,0 +1,136 @@
+//! What is due when.
+
+use crate::id::{ClientId, RequestId};
+use crate::pool::Pool;
+use crate::request::{Failure, Kind, Phase, Request, Status};
+use crate::units::Instant;
+
+use super::outcome::Finish;
+
+/// How long the slot and the other pools may take to answer before the grant is given up.
+pub(super) const ACQUIRE_LIMIT_MS: i64 = 10_000;
+/// The first wait before a settlement is sent again; it doubles up to a minute.
+const SETTLE_RETRY_MS: i64 = 1_000;
+
+/// What is due at a moment.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// A request has waited too long.
+    Expire(RequestId),
+    /// A parked request comes back.
+    Unpark(RequestId),
+    /// A grant has been acquiring for too long.
+    Acquire(RequestId),
+    /// Nobody reported.
+    Run(RequestId),
+    /// A lease of a request with another home ran out.
+    Lease(String),
+    /// Ask a client's account again.
+    Unblock(ClientId),
+    /// Send a settlement (again).
+    Settle(String),
+}
+
+/// The timers that a request has in its phase.
+pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 2] {
+    let id = || request.id.clone();
+    let expire = || Some((request.expires_at(), Timer::Expire(id())));
+    match request.phase {
+        Phase::Waiting => [expire(), None],
+        Phase::Parked { until, .. } => [expire(), Some((until, Timer::Unpark(id())))],
+        Phase::Acquiring { since, .. } => [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), None],
+        Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until } => {
+            [Some((lease_until, Timer::Run(id()))), None]
+        }
+    }
+}
+
+impl Pool {
+    /// Refills the bucket, and lets everything happen that was due by `now`.
+    pub(super) fn advance(&mut self, now: Instant) {
+        self.state.bucket.refill(&self.config.limits, now);
+        while let Some((at, _)) = self.timers.first()
+            && *at <= now
+        {
+            let Some((_, timer)) = self.timers.pop_first() else {
+                break;
+            };
+            match timer {
+                Timer::Expire(id) => self.expire(&id, now),
+                Timer::Unpark(id) => self.unpark(&id),
+                Timer::Acquire(id) => self.give_up_acquiring(&id, false, now, Some(now.plus(1_000))),
+                Timer::Run(id) => self.run_lost(&id, now),
+                Timer::Lease(key) => self.lease_ran_out(&key, now),
+                Timer::Unblock(client) => {
+                    self.blocked.remove(&client);
+                }
+                Timer::Settle(event) => self.send_settlement(event, now),
+            }
+        }
+        if self.state.paused_until.is_some_and(|until| until <= now) {
+            self.state.paused_until = None;
+        }
+    }
+
+    fn expire(&mut self, id: &RequestId, now: Instant) {
+        if let Some(request) = self.take(id) {
+            let failure = Failure { code: "expired".into(), message: "it was not finished by its deadline".into() };
+            self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
+        }
+    }
+
+    fn unpark(&mut self, id: &RequestId) {
+        if let Some(mut request) = self.take(id) {
+            request.phase = Phase::Waiting;
+            self.put(request);
+        }
+    }
+
+    /// The lease of a run is over and nobody reported: the one who ran it is gone, or never was.
+    fn run_lost(&mut self, id: &RequestId, now: Instant) {
+        let Some(request) = self.take(id) else { return };
+        match (&request.phase, request.kind) {
+            (Phase::Abandoned { .. }, _) => {
+                self.changes.requests.insert(request.id);
+            }
+            (_, Kind::Reservation) => {
+                let finish = Finish {
+                    status: Status::Expired,
+                    failure: None,
+                    used: request.used.clone(),
+                    as_reserved: false,
+                    uncertain: request.used.is_empty(),
+                    expired: true,
+                };
+                self.finish(request, finish, now);
+            }
+            (_, Kind::Execution) => {
+                let failure = Failure {
+                    code: "attempt_lost".into(),
+                    message: "the attempt did not report within its time limit".into(),
+                };
+                self.retry_or_finish(request, Status::TimedOut, failure, None, now);
+            }
+        }
+    }
+
+    pub(super) fn send_settlement(&mut self, event: String, now: Instant) {
+        let Some((tries, next_at)) = self.unsettled.get_mut(&event) else {
+            return;
+        };
+        let wait = SETTLE_RETRY_MS.saturating_mul(1_i64.checked_shl((*tries).min(6)).unwrap_or(64)).min(60_000);
+        *tries = tries.saturating_add(1);
+        *next_at = now.plus(wait);
+        self.timers.insert((*next_at, Timer::Settle(event.clone())));
+        self.effects.push(super::Effect::Settle { event });
+    }
+
+    /// The account has a settlement.
+    pub fn settlement_confirmed(&mut self, event: &str, now: Instant) {
+        self.advance(now);
+        if let Some((_, next_at)) = self.unsettled.remove(event) {
+            self.timers.remove(&(next_at, Timer::Settle(event.to_owned())));
+            self.changes.settled.push(event.to_owned());
+        }
+    }
+}

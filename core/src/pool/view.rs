@@ -1,0 +1,233 @@
+//! What can be asked of a pool without changing it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{PoolId, RequestId};
+use crate::pool::{Pool, entry};
+use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
+use crate::request::{Cause, Kind, Phase, Request};
+use crate::token_bucket::Availability;
+use crate::units::{Instant, Tokens};
+
+/// What holds a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocked {
+    /// The pool's tokens, or those before it in the queue.
+    Tokens,
+    /// The client runs as many as it may.
+    Concurrency,
+    /// Another pool that it needs.
+    SecondaryPool,
+    /// The scheduler is stopped.
+    SchedulerStopped,
+    /// An attempt failed, and the next is not due.
+    RetryBackoff,
+}
+
+/// Where a waiting request stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PositionView {
+    /// From 1; 0 once it runs.
+    pub position: u64,
+    /// How many are before it.
+    pub ahead: u64,
+    /// The score.
+    pub priority: Points,
+    /// Its parts.
+    pub score: Score,
+    /// Whether it is older than the starvation bound.
+    pub promoted: bool,
+    /// An estimate.
+    pub estimated_start_at: Option<Instant>,
+    /// What holds it, if anything.
+    pub blocked_by: Option<Blocked>,
+}
+
+/// One lane of a pool's queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LaneView {
+    /// Which.
+    pub urgency: Urgency,
+    /// How many wait.
+    pub depth: u64,
+    /// How long the oldest has.
+    pub oldest_wait_ms: i64,
+}
+
+/// A pool's queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueView {
+    /// Which pool.
+    pub pool: PoolId,
+    /// How many wait.
+    pub depth: u64,
+    /// How many run.
+    pub running: u64,
+    /// How long the oldest has waited.
+    pub oldest_wait_ms: i64,
+    /// When the next one gets its tokens, in milliseconds from now; absent when none waits for tokens.
+    pub next_grant_ms: Option<i64>,
+    /// By lane.
+    pub lanes: Vec<LaneView>,
+}
+
+/// A pool's bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolView {
+    /// Which pool.
+    pub pool: PoolId,
+    /// What is counted.
+    pub unit: String,
+    /// The most that it holds.
+    pub capacity: Tokens,
+    /// What could be taken now.
+    pub available: Tokens,
+    /// What is taken and not settled.
+    pub reserved: Tokens,
+    /// What it gains in a second.
+    pub refill_per_second: Tokens,
+    /// Below this it is low.
+    pub low_water_percent: u8,
+    /// How many requests wait.
+    pub queued: u64,
+    /// As of when.
+    pub as_of: Instant,
+    /// The window cap applies.
+    pub window_cap: bool,
+}
+
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
+}
+
+impl Pool {
+    /// Where a request stands; `None` if the pool has let go of it.
+    #[must_use]
+    pub fn position(&self, id: &RequestId, now: Instant) -> Option<PositionView> {
+        let request = self.requests.get(id)?;
+        let weights = &self.config.weights;
+        let fairness = self.fairness.millipoints(&request.client);
+        let waited = now.since(request.enqueued_at);
+        let score = weights.score(request.tier, request.urgency, waited, fairness);
+        let waiting = request.is_waiting();
+        let ahead = if waiting { count(self.queue.ahead_of(weights, &self.fairness, &entry(request))) } else { 0 };
+        Some(PositionView {
+            position: if waiting { ahead.saturating_add(1) } else { 0 },
+            ahead,
+            priority: score.total(),
+            score,
+            promoted: waiting && waited >= STARVATION_BOUND_MS,
+            estimated_start_at: if waiting {
+                self.estimated_start(request, ahead, now)
+            } else {
+                request.first_started_at
+            },
+            blocked_by: self.blocked_by(request),
+        })
+    }
+
+    fn blocked_by(&self, request: &Request) -> Option<Blocked> {
+        if request.is_waiting() && !self.config.scheduler_running {
+            return Some(Blocked::SchedulerStopped);
+        }
+        match request.phase {
+            Phase::Waiting if self.blocked.contains_key(&request.client) => Some(Blocked::Concurrency),
+            Phase::Waiting => Some(Blocked::Tokens),
+            Phase::Parked { cause: Cause::RetryBackoff, .. } => Some(Blocked::RetryBackoff),
+            Phase::Parked { cause: Cause::SecondaryPool, .. } | Phase::Acquiring { slot: true, .. } => {
+                Some(Blocked::SecondaryPool)
+            }
+            Phase::Parked { cause: Cause::Concurrency, .. } | Phase::Acquiring { .. } => Some(Blocked::Concurrency),
+            Phase::Running { .. } | Phase::Abandoned { .. } => None,
+        }
+    }
+
+    /// When the tokens for it and for all before it are refilled.
+    fn estimated_start(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
+        if !self.config.scheduler_running {
+            return None;
+        }
+        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::from(ahead));
+        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
+        let available = self.available(now).micros();
+        let missing = wanted.saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
+        let rate = i128::from(self.config.limits.refill_per_second.micros());
+        let by_tokens = if missing == 0 { Some(0) } else { missing.checked_div(rate) };
+        let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
+        let parked = match request.phase {
+            Phase::Parked { until, .. } => until,
+            _ => now,
+        };
+        Some(by_tokens.max(parked).max(self.state.paused_until.unwrap_or(now)))
+    }
+
+    fn available(&self, now: Instant) -> Tokens {
+        let mut bucket = self.state.bucket.clone();
+        bucket.refill(&self.config.limits, now);
+        bucket.available(&self.config.limits, now)
+    }
+
+    /// When an amount could be taken, if nobody else wanted any: `Ok(0)` is now, `Err(None)` is never.
+    ///
+    /// # Errors
+    /// `Some` is not by waiting; `None` is more than the pool can hold.
+    pub fn wait_for(&self, amount: Tokens, now: Instant) -> Result<i64, Availability> {
+        let mut bucket = self.state.bucket.clone();
+        bucket.refill(&self.config.limits, now);
+        match bucket.availability(&self.config.limits, amount, now) {
+            Availability::Now => Ok(0),
+            Availability::At(at) => Ok(at.since(now)),
+            other => Err(other),
+        }
+    }
+
+    /// The bucket.
+    #[must_use]
+    pub fn view(&self, now: Instant) -> PoolView {
+        let ledger = self.state.ledger;
+        let settled = ledger.consumed.saturating_add(ledger.released).saturating_add(ledger.expired);
+        PoolView {
+            pool: self.config.pool.clone(),
+            unit: self.config.unit.clone(),
+            capacity: self.config.limits.capacity,
+            available: self.available(now),
+            reserved: Tokens::clamped(ledger.reserved.saturating_sub(settled)),
+            refill_per_second: self.config.limits.refill_per_second,
+            low_water_percent: self.config.low_water_percent,
+            queued: count(self.waiting),
+            as_of: now,
+            window_cap: self.config.limits.window_cap,
+        }
+    }
+
+    /// The queue.
+    #[must_use]
+    pub fn queue_view(&self, now: Instant) -> QueueView {
+        let lane = |urgency| {
+            let mut view = LaneView { urgency, depth: 0, oldest_wait_ms: 0 };
+            for request in self.requests.values().filter(|request| request.is_waiting() && request.urgency == urgency) {
+                view.depth = view.depth.saturating_add(1);
+                view.oldest_wait_ms = view.oldest_wait_ms.max(now.since(request.enqueued_at));
+            }
+            view
+        };
+        let lanes: Vec<LaneView> = Urgency::ALL.into_iter().map(lane).collect();
+        let running = self
+            .requests
+            .values()
+            .filter(|request| request.kind == Kind::Execution && matches!(request.phase, Phase::Running { .. }));
+        QueueView {
+            pool: self.config.pool.clone(),
+            depth: lanes.iter().fold(0, |sum, lane| sum.saturating_add(lane.depth)),
+            running: count(running.count()),
+            oldest_wait_ms: lanes.iter().map(|lane| lane.oldest_wait_ms).max().unwrap_or(0),
+            next_grant_ms: self.head_ready_at.map(|at| at.since(now)),
+            lanes,
+        }
+    }
+}

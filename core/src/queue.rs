@@ -1,0 +1,161 @@
+//! The queue of one pool: who is next.
+//!
+//! Within a client, requests are kept in the order of a key that does not change with time ([`Rank`]). Between clients,
+//! tier and fairness, which all requests of a client share, are added when one is picked: a pick looks at each client
+//! that waits once, not at each request. A request older than the starvation bound is promoted: promoted requests go
+//! oldest first, on turns of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::fair_share::FairShare;
+use crate::id::{ClientId, RequestId};
+use crate::priority::{Rank, STARVATION_BOUND_MS, Tier, Urgency, Weights};
+use crate::sorted_list::SortedList;
+use crate::units::{Instant, Tokens};
+
+/// What the queue keeps of a request.
+#[derive(Debug, Clone)]
+pub struct Entry<'a> {
+    /// Which request.
+    pub id: &'a RequestId,
+    /// Whose.
+    pub client: &'a ClientId,
+    /// The client's tier.
+    pub tier: Tier,
+    /// The lane.
+    pub urgency: Urgency,
+    /// When it was first queued: it keeps this when it comes back.
+    pub enqueued_at: Instant,
+    /// What it needs of the home pool.
+    pub amount: Tokens,
+}
+
+#[derive(Debug, Clone)]
+struct ClientQueue {
+    tier: Tier,
+    by_rank: SortedList<Rank>,
+    by_age: BTreeSet<(Instant, RequestId)>,
+}
+
+/// The queue. It holds what waits for tokens; what is parked is kept outside until it is due.
+#[derive(Debug, Clone, Default)]
+pub struct Queue {
+    clients: BTreeMap<ClientId, ClientQueue>,
+    len: usize,
+    /// Millionths that all entries need together.
+    wanted: i64,
+}
+
+/// The request whose turn it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pick {
+    /// Which request.
+    pub id: RequestId,
+    /// Whether it is older than the starvation bound.
+    pub promoted: bool,
+}
+
+impl Queue {
+    /// How many requests wait.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a request, at the place that its age and urgency give it.
+    pub fn insert(&mut self, weights: &Weights, entry: &Entry<'_>) {
+        let queue = self.clients.entry(entry.client.clone()).or_insert_with(|| ClientQueue {
+            tier: entry.tier,
+            by_rank: SortedList::default(),
+            by_age: BTreeSet::new(),
+        });
+        queue.tier = entry.tier;
+        if queue.by_rank.insert(weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone())) {
+            queue.by_age.insert((entry.enqueued_at, entry.id.clone()));
+            self.len = self.len.saturating_add(1);
+            self.wanted = self.wanted.saturating_add(entry.amount.micros());
+        }
+    }
+
+    /// Takes a request out.
+    pub fn remove(&mut self, weights: &Weights, entry: &Entry<'_>) {
+        let Some(queue) = self.clients.get_mut(entry.client) else {
+            return;
+        };
+        if queue.by_rank.remove(&weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone())) {
+            queue.by_age.remove(&(entry.enqueued_at, entry.id.clone()));
+            self.len = self.len.saturating_sub(1);
+            self.wanted = self.wanted.saturating_sub(entry.amount.micros());
+        }
+        if queue.by_rank.is_empty() {
+            self.clients.remove(entry.client);
+        }
+    }
+
+    /// The next request among the clients that `eligible` lets through. On a promoted turn that is the oldest promoted
+    /// one, if there is any; else it is the one with the highest score.
+    pub fn pick(
+        &self,
+        weights: &Weights,
+        fairness: &FairShare,
+        promoted_turn: bool,
+        now: Instant,
+        eligible: impl Fn(&ClientId) -> bool,
+    ) -> Option<Pick> {
+        let is_old = |enqueued_at: Instant| now.since(enqueued_at) >= STARVATION_BOUND_MS;
+        let waiting = || self.clients.iter().filter(|(client, _)| eligible(client));
+        if promoted_turn {
+            let oldest = waiting().filter_map(|(_, queue)| queue.by_age.first()).min();
+            if let Some((enqueued_at, id)) = oldest
+                && is_old(*enqueued_at)
+            {
+                return Some(Pick { id: id.clone(), promoted: true });
+            }
+        }
+        let (_, enqueued_at, id) = waiting()
+            .filter_map(|(client, queue)| {
+                let first = queue.by_rank.first()?;
+                let bonus = weights.client_bonus(queue.tier, fairness.millipoints(client));
+                Some((first.key.saturating_sub(bonus), first.enqueued_at, &first.id))
+            })
+            .min()?;
+        Some(Pick { id: id.clone(), promoted: is_old(enqueued_at) })
+    }
+
+    /// Whether one request ranks before another, neither of which need be here.
+    #[must_use]
+    pub fn is_before(&self, weights: &Weights, fairness: &FairShare, one: &Entry<'_>, other: &Entry<'_>) -> bool {
+        let place = |entry: &Entry<'_>| {
+            let rank = weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone());
+            let bonus = weights.client_bonus(entry.tier, fairness.millipoints(entry.client));
+            (rank.key.saturating_sub(bonus), rank.enqueued_at, rank.id)
+        };
+        place(one) < place(other)
+    }
+
+    /// How many requests are before this one in the order of the score, as it is now.
+    #[must_use]
+    pub fn ahead_of(&self, weights: &Weights, fairness: &FairShare, entry: &Entry<'_>) -> usize {
+        let rank = weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone());
+        let own = rank.key.saturating_sub(weights.client_bonus(entry.tier, fairness.millipoints(entry.client)));
+        self.clients.iter().fold(0_usize, |sum, (client, queue)| {
+            let bonus = weights.client_bonus(queue.tier, fairness.millipoints(client));
+            let before = queue.by_rank.count_while(|other| {
+                (other.key.saturating_sub(bonus), other.enqueued_at, &other.id) < (own, rank.enqueued_at, &rank.id)
+            });
+            sum.saturating_add(before)
+        })
+    }
+
+    /// What all waiting requests need on average, in millionths.
+    #[must_use]
+    pub fn mean_amount(&self) -> i64 {
+        i64::try_from(self.len).ok().and_then(|len| self.wanted.checked_div(len)).unwrap_or(0)
+    }
+}

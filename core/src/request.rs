@@ -1,0 +1,271 @@
+//! A request, and the phases of its life.
+//!
+//! ```text
+//!            ┌──────── no slot, no second pool, retry ────────┐
+//!            ▼                                                 │
+//!        Waiting ──tokens──► Acquiring ──all there──► Running ─┤
+//!            ▲ │                  │                      │     │
+//!            │ └──── cancelled, expired ──► an end ◄─────┘     │
+//!          Parked ◄────────────────────────────────────────────┘
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClientId, PoolId, RequestId};
+use crate::priority::{Tier, Urgency};
+use crate::units::{Instant, NanoUsd, Tokens};
+
+/// What a request needs of one pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Demand {
+    /// Which pool.
+    pub pool: PoolId,
+    /// How much, as estimated.
+    pub amount: Tokens,
+    /// The price of a whole unit when the request was admitted.
+    pub unit_price: NanoUsd,
+}
+
+/// What is done with the tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    /// A downstream worker is called. It takes one of the client's slots, and waits in the queue.
+    Execution,
+    /// A worker took the tokens itself, and will say what it used. Granted at once or not at all, without a slot.
+    Reservation,
+}
+
+/// Why a request waits outside the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// An attempt failed.
+    RetryBackoff,
+    /// Another pool that it needs has not got its tokens.
+    SecondaryPool,
+    /// The client's account did not answer.
+    Concurrency,
+}
+
+/// Where a request stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "phase", rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum Phase {
+    /// In the queue.
+    Waiting,
+    /// Outside the queue until then; it comes back to its place.
+    Parked {
+        /// When it comes back.
+        until: Instant,
+        /// Why it is out.
+        cause: Cause,
+    },
+    /// The home pool's tokens are taken; the slot, and then the other pools one by one, are asked for.
+    Acquiring {
+        /// When the home pool's tokens were taken.
+        since: Instant,
+        /// Whether the client's slot is there.
+        slot: bool,
+        /// How many of the other pools are leased.
+        leased: usize,
+        /// The account said meanwhile that a slot is free: a refusal that crossed it is out of date.
+        woken: bool,
+    },
+    /// Everything is there and the work is being done.
+    Running {
+        /// When the home pool's tokens were taken.
+        since: Instant,
+        /// When it started.
+        started_at: Instant,
+        /// If nobody reports until then, the attempt is lost.
+        lease_until: Instant,
+    },
+    /// Cancelled while it ran. Everything was given back; a report that still comes is charged.
+    Abandoned {
+        /// Until when a report is waited for.
+        lease_until: Instant,
+    },
+}
+
+/// A request that has not ended, as stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Request {
+    /// Which one.
+    pub id: RequestId,
+    /// Whose.
+    pub client: ClientId,
+    /// The client's tier when it was admitted.
+    pub tier: Tier,
+    /// Executed by us or by the one who reserved.
+    pub kind: Kind,
+    /// The lane.
+    pub urgency: Urgency,
+    /// When the account held its cost: its age counts from here.
+    pub enqueued_at: Instant,
+    /// Not finished by then, it expires.
+    pub deadline: Option<Instant>,
+    /// The home pool first, then the others by name.
+    pub demands: Vec<Demand>,
+    /// How often it may be tried.
+    pub max_attempts: u32,
+    /// One attempt's limit; a reservation's time to live.
+    pub timeout_ms: i64,
+    /// How often it was started.
+    pub attempts: u32,
+    /// How often its tokens were taken, with or without a start. The number of a grant is a fencing token: what belongs
+    /// to an earlier grant is recognised, however late it arrives.
+    pub grants: u32,
+    /// The grant with which it was last started; 0 is none.
+    pub started_grant: u32,
+    /// When it was first started.
+    pub first_started_at: Option<Instant>,
+    /// What a reservation's owner has said it used so far.
+    pub used: Vec<Usage>,
+    /// Where it stands.
+    pub phase: Phase,
+}
+
+/// What was used of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Which pool.
+    pub pool: PoolId,
+    /// How much.
+    pub amount: Tokens,
+}
+
+/// A request that nobody granted in this long expires, whatever its deadline: a day.
+pub const MAX_AGE_MS: i64 = 86_400_000;
+
+impl Request {
+    /// What it needs of its home pool.
+    #[must_use]
+    pub fn home_amount(&self) -> Tokens {
+        self.demands.first().map_or(Tokens::ZERO, |demand| demand.amount)
+    }
+
+    /// What it needs of other pools.
+    #[must_use]
+    pub fn others(&self) -> &[Demand] {
+        self.demands.get(1..).unwrap_or_default()
+    }
+
+    /// Whether it has not started: in the queue, parked or acquiring.
+    #[must_use]
+    pub const fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting | Phase::Parked { .. } | Phase::Acquiring { .. })
+    }
+
+    /// When it expires in the queue.
+    #[must_use]
+    pub fn expires_at(&self) -> Instant {
+        let oldest = self.enqueued_at.plus(MAX_AGE_MS);
+        self.deadline.map_or(oldest, |deadline| deadline.min(oldest))
+    }
+
+    /// How long the next attempt may take: its own limit, or what is left until the deadline.
+    #[must_use]
+    pub fn attempt_limit_ms(&self, now: Instant) -> i64 {
+        self.deadline.map_or(self.timeout_ms, |deadline| self.timeout_ms.min(deadline.since(now)))
+    }
+}
+
+/// How a request ended. It never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// The worker answered.
+    Succeeded,
+    /// The worker refused, or failed too often.
+    Failed,
+    /// The last attempt took too long, or was lost.
+    TimedOut,
+    /// The caller did not want it any more.
+    Cancelled,
+    /// Not finished by its deadline; or a reservation that nobody settled.
+    Expired,
+}
+
+impl Status {
+    /// The status's name, as in JSON and SQL.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What the caller is told of a failure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// For programs.
+    pub code: String,
+    /// For people.
+    pub message: String,
+}
+
+/// A line of a bill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Line {
+    /// Which pool.
+    pub pool: PoolId,
+    /// What was reserved.
+    pub estimated: Tokens,
+    /// What was used.
+    pub actual: Tokens,
+    /// The price of a whole unit.
+    pub unit_price: NanoUsd,
+    /// What the use costs.
+    pub cost: NanoUsd,
+}
+
+/// The end of a request, to be recorded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    /// How.
+    pub status: Status,
+    /// Why, if not well.
+    pub failure: Option<Failure>,
+    /// When.
+    pub finished_at: Instant,
+    /// What it is charged for.
+    pub lines: Vec<Line>,
+    /// The sum of the lines.
+    pub cost: NanoUsd,
+    /// Nobody said what was used; nothing was charged.
+    pub uncertain: bool,
+}
+
+/// What the client's account must learn of an end, exactly once in effect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Settlement {
+    /// Makes a repetition harmless: the request's id; or that and `~late` for use that was reported after the end.
+    pub event: String,
+    /// Which request.
+    pub request: RequestId,
+    /// Whose.
+    pub client: ClientId,
+    /// How the request ended.
+    pub status: Status,
+    /// Which kind it was.
+    pub kind: Kind,
+    /// When it ended, or the late report came.
+    pub at: Instant,
+    /// What is charged.
+    pub lines: Vec<Line>,
+    /// The sum of the lines.
+    pub cost: NanoUsd,
+    /// Nobody said what was used.
+    pub uncertain: bool,
+}

@@ -1,0 +1,1 @@
+//! Empty on purpose: `worker-build` lists this crate among its dependencies and calls nothing in it.
