@@ -4,6 +4,8 @@
 //! whose home the pool is. [`account`] is demand: one client's money and slots. Each is a state machine with one
 //! contract, which the text of [`pool`] states.
 
+#![warn(missing_docs)]
+
 pub mod account;
 pub mod decimal;
 pub mod estimate;

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::LeaseOrder;
 use crate::request::{End, Request, Settlement};
 use crate::units::{Instant, Tokens};
 
 /// A request that ended, whole, for the pool forgets it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// As it was at the end.
     pub request: Request,

@@ -315,6 +315,27 @@ impl Pool {
         CancelOutcome::Cancelled
     }
 
+    /// The owner of a reservation does not need the rest of it. What it has said it used is charged.
+    pub fn release(&mut self, id: &RequestId, now: Instant) -> ReportOutcome {
+        self.advance(now);
+        if !self.is_open_reservation(id) {
+            return ReportOutcome::Ignored;
+        }
+        if let Some(request) = self.take(id) {
+            let used = request.used.clone();
+            let status = if used.is_empty() { Status::Cancelled } else { Status::Succeeded };
+            self.finish(request, Finish { status, as_reserved: false, ..Finish::used(used) }, now);
+        }
+        self.grant(now);
+        ReportOutcome::Ended
+    }
+
+    fn is_open_reservation(&self, id: &RequestId) -> bool {
+        self.requests
+            .get(id)
+            .is_some_and(|request| request.kind == Kind::Reservation && matches!(request.phase, Phase::Running { .. }))
+    }
+
     /// The owner of a reservation says what it has used in all so far. With `last` the reservation ends.
     pub fn consume(&mut self, id: &RequestId, usage: Vec<Usage>, last: bool, now: Instant) -> ReportOutcome {
         self.advance(now);

@@ -1,0 +1,278 @@
+//! `/api/execute`, `/api/queue/enqueue`, `/api/execution/…` and their cancellation.
+
+use std::rc::Rc;
+
+use futures_channel::oneshot;
+use rm_core::id::RequestId;
+use rm_core::pool::PositionView;
+use rm_core::request::{self, Demand};
+use rm_core::units::Instant;
+
+use crate::api::Call;
+use crate::api::admission::{Plan, fingerprint, new_id, plan};
+use crate::api::body::read_json;
+use crate::api::reply::Reply;
+use crate::dispatch;
+use crate::host::clock;
+use crate::host::object::{CallError, call, call_waiting};
+use crate::host::time_limit::within;
+use crate::store::catalog;
+use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall, Idempotency};
+use crate::wire::api::{AcceptedView, ExecuteBody};
+use crate::wire::execution::{ExecutionStatus, ExecutionView, Spec};
+use crate::wire::pool::{CancelAnswer, CancelCall, ExecutionCall, Order, Run, SubmitAnswer, SubmitCall, SubmitRefusal};
+use crate::wire::problem::{Code, Problem};
+
+/// The longest wait that `Prefer: wait` may ask for.
+const WAIT_MAX_MS: i64 = 60_000;
+/// What a Worker may still do after it has answered is cut off after 30 seconds. A run whose limit is within the wait and
+/// this is done in the caller's own Worker; a longer one in a Worker of its own.
+const AFTER_ANSWER_MS: i64 = 25_000;
+const KEY_MAX_CHARS: usize = 255;
+
+/// Which of the two routes was called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Execute,
+    Enqueue,
+}
+
+/// Calls that fail are a `503`.
+pub fn unavailable(error: CallError) -> Problem {
+    Problem::unavailable(error.to_string())
+}
+
+/// The key of `Idempotency-Key`, with the operation that it belongs to.
+pub fn idempotency(call: &Call, operation: &str, text: &str) -> Result<Option<Idempotency>, Problem> {
+    let Some(key) = call.header("idempotency-key") else { return Ok(None) };
+    let valid = (1..=KEY_MAX_CHARS).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    if !valid {
+        return Err(Problem::field(
+            "Idempotency-Key",
+            format!("must be 1 to {KEY_MAX_CHARS} printable ASCII characters"),
+        ));
+    }
+    Ok(Some(Idempotency { key: format!("{operation}:{key}"), fingerprint: fingerprint(text) }))
+}
+
+/// `Prefer: wait=N` (RFC 7240). What is not understood is ignored, as that standard says.
+fn wait_ms(call: &Call) -> i64 {
+    let header = call.header("prefer").unwrap_or_default();
+    let wait = header.split(',').find_map(|preference| {
+        let (name, value) = preference.split(';').next()?.split_once('=')?;
+        let seconds = value.trim().trim_matches('"').parse::<u32>().ok()?;
+        name.trim().eq_ignore_ascii_case("wait").then_some(seconds)
+    });
+    i64::from(wait.unwrap_or(0)).saturating_mul(1_000).min(WAIT_MAX_MS)
+}
+
+/// A `traceparent` that is one (W3C Trace Context).
+fn traceparent(call: &Call) -> Option<String> {
+    call.header("traceparent").filter(|text| {
+        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
+        lengths == [2, 32, 16, 2] && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    })
+}
+
+/// Takes a request, and waits for it if that is wanted.
+pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
+    let body = read_json::<ExecuteBody>(&mut call.request).await?;
+    call.may_touch(&body.value.client_id)?;
+    let key = idempotency(&call, "execute", &body.text)?;
+    let wait = if kind == Kind::Execute { wait_ms(&call) } else { 0 };
+    let now = clock::now();
+    let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let plan = plan(&call.env, &catalog, body.value, now)?;
+    let held = hold(&call, &plan, key, now).await?;
+    let submit = submission(&call, plan, &held, wait);
+    let home = held.id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
+    let answer = call_waiting(&call.env, &home, &submit, wait).await.map_err(unavailable)?;
+    let reply = match answer {
+        SubmitAnswer::RunHere { run } => run_here(&call, run, submit, wait).await?,
+        SubmitAnswer::Here { execution, position } => of_execution(&execution, position.as_ref(), wait)?,
+        SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),
+        SubmitAnswer::Refused { refusal } => {
+            give_up(&call, &submit.spec, &held).await;
+            return Err(refused(refusal, clock::now()));
+        }
+    };
+    Ok(if held.replayed { reply.with("idempotency-replayed", "true") } else { reply })
+}
+
+/// A request whose cost is held.
+struct Held {
+    id: RequestId,
+    at: Instant,
+    slot: bool,
+    tier: rm_core::priority::Tier,
+    replayed: bool,
+}
+
+async fn hold(call: &Call, plan: &Plan, idempotency: Option<Idempotency>, now: Instant) -> Result<Held, Problem> {
+    let id = new_id(&plan.demands, now)?;
+    let hold = HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, idempotency };
+    let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
+    match answer {
+        HoldAnswer::Held { at, slot, tier } => Ok(Held { id, at, slot, tier, replayed: false }),
+        HoldAnswer::Replayed { id, at, tier } => Ok(Held { id, at, slot: false, tier, replayed: true }),
+        other => Err(hold_refused(other, now)),
+    }
+}
+
+/// Why nothing is held, as a problem.
+pub fn hold_refused(answer: HoldAnswer, now: Instant) -> Problem {
+    match answer {
+        HoldAnswer::BudgetExceeded { remaining, next_period } => {
+            let left = rm_core::decimal::format(remaining.nanos(), 9);
+            let detail = format!("it does not fit in the ${left} that are left of the client's budget in this period");
+            Problem::new(Code::BudgetExceeded, detail).retry_at(next_period, now)
+        }
+        HoldAnswer::Mismatch => {
+            Problem::new(Code::IdempotencyMismatch, "the Idempotency-Key was used before with another body")
+        }
+        HoldAnswer::Suspended => Problem::new(Code::Forbidden, "the client is suspended"),
+        HoldAnswer::UnknownClient => Problem::not_found("client"),
+        HoldAnswer::Held { .. } | HoldAnswer::Replayed { .. } => {
+            Problem::unavailable("the hold was taken for a refusal")
+        }
+    }
+}
+
+fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> SubmitCall {
+    let run_here = wait > 0 && plan.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS);
+    SubmitCall {
+        id: held.id.clone(),
+        tier: held.tier,
+        kind: request::Kind::Execution,
+        urgency: plan.urgency,
+        held_at: held.at,
+        deadline: plan.deadline,
+        demands: with_home(plan.demands, &held.id),
+        max_attempts: plan.max_attempts,
+        timeout_ms: plan.timeout_ms,
+        has_slot: held.slot,
+        spec: Spec {
+            client_id: plan.client,
+            template_id: plan.template,
+            worker: Some(plan.worker),
+            model: plan.model,
+            parameters: plan.parameters,
+            traceparent: traceparent(call),
+            estimated: plan.cost,
+            baseline: plan.cost,
+            created_at: held.at,
+        },
+        input: plan.input,
+        run_here,
+        wait_ms: wait,
+    }
+}
+
+/// A repeated request keeps the home that its id names, whatever is scarcest by now.
+fn with_home(mut demands: Vec<Demand>, id: &RequestId) -> Vec<Demand> {
+    if let Some(home) = id.home()
+        && let Some(index) = demands.iter().position(|demand| demand.pool == home)
+    {
+        demands.swap(0, index);
+    }
+    demands
+}
+
+/// Runs it in this Worker. The run goes on if the caller goes away, or the wait is over.
+async fn run_here(call: &Call, run: Run, submit: SubmitCall, wait: i64) -> Result<Reply, Problem> {
+    let id = run.id.clone();
+    let order = Order { run, spec: submit.spec, input: submit.input };
+    let (sender, receiver) = oneshot::channel();
+    let env = call.env.clone();
+    let context = Rc::clone(&call.context);
+    context.wait_until(async move {
+        let outcome = dispatch::run_and_report(&env, &order, wait).await;
+        // A caller that is gone need not be told.
+        let _gone = sender.send(outcome);
+    });
+    match within(wait, receiver).await {
+        Ok(Ok(Ok(Some(execution)))) => of_execution(&execution, None, wait),
+        Ok(Ok(Err(error))) => Err(unavailable(error)),
+        _ => {
+            let home = id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
+            let execution = self::call(&call.env, &home, &ExecutionCall { id }).await.map_err(unavailable)?;
+            of_execution(&execution.ok_or_else(|| Problem::not_found("request"))?, None, wait)
+        }
+    }
+}
+
+/// Gives back what was held for a request that was refused. If this fails, the account finds out by itself.
+async fn give_up(call: &Call, spec: &Spec, held: &Held) {
+    if !held.replayed {
+        let _later = self::call(&call.env, spec.client_id.as_str(), &AbandonCall { id: held.id.clone() }).await;
+    }
+}
+
+/// Why a pool refused, as a problem.
+pub fn refused(refusal: SubmitRefusal, now: Instant) -> Problem {
+    match refusal {
+        SubmitRefusal::Never => Problem::new(Code::Unsatisfiable, "it needs more than the pool can ever hold"),
+        SubmitRefusal::UnknownPool => Problem::new(Code::Unsatisfiable, "there is no such pool, so no price for it"),
+        SubmitRefusal::NotNow { retry_at } => {
+            Problem::new(Code::InsufficientResources, "the tokens are not there now").retry_at(retry_at, now)
+        }
+        SubmitRefusal::QueueFull { retry_at } => {
+            Problem::new(Code::QueueFull, "the pool's queue is at its cap").retry_at(retry_at, now)
+        }
+        SubmitRefusal::Stale => Problem::unavailable("the request took too long on its way; send it again"),
+    }
+}
+
+fn of_execution(execution: &ExecutionView, position: Option<&PositionView>, wait: i64) -> Result<Reply, Problem> {
+    if wait > 0 && execution.status.is_end() {
+        return Ok(
+            Reply::json(200, execution)?.with("preference-applied", format!("wait={}", wait.saturating_div(1_000)))
+        );
+    }
+    let now = clock::now();
+    let estimated_wait_ms = match execution.status {
+        ExecutionStatus::Queued => position.and_then(|p| p.estimated_start_at).map(|at| at.since(now)),
+        _ => Some(0),
+    };
+    let accepted = AcceptedView {
+        request_id: execution.request_id.clone(),
+        status: execution.status,
+        urgency: execution.urgency,
+        priority: position.map(|position| position.priority),
+        position: position.map_or(0, |position| position.position),
+        estimated_wait_ms,
+        estimated_cost_usd: execution.cost.estimated_usd,
+        optimizations: execution.optimizations.clone(),
+    };
+    Ok(Reply::json(202, &accepted)?.with("location", format!("/api/execution/{}", execution.request_id)))
+}
+
+/// `GET /api/execution/{requestId}`.
+pub async fn get(call: &Call, id: &RequestId) -> Result<Reply, Problem> {
+    let execution = find(call, id).await?;
+    Reply::json(200, &execution)
+}
+
+async fn find(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
+    let home = id.home().ok_or_else(|| Problem::not_found("request"))?;
+    let answer = self::call(&call.env, home.as_str(), &ExecutionCall { id: id.clone() }).await.map_err(unavailable)?;
+    let execution = answer.ok_or_else(|| Problem::not_found("request"))?;
+    call.may_touch(&execution.client_id)?;
+    Ok(execution)
+}
+
+/// `POST /api/execution/{requestId}/cancel`, and `DELETE /api/queue/{requestId}`, which takes waiting ones only.
+pub async fn cancel(call: &Call, id: &RequestId, only_waiting: bool) -> Result<Reply, Problem> {
+    let home = id.home().ok_or_else(|| Problem::not_found("request"))?;
+    let cancel = CancelCall { id: id.clone(), only_waiting, client: call.only_client.clone() };
+    match self::call(&call.env, home.as_str(), &cancel).await.map_err(unavailable)? {
+        CancelAnswer::Cancelled { execution } => Reply::json(200, &*execution),
+        CancelAnswer::Conflict { status } => {
+            let status = serde_json::to_string(&status).unwrap_or_default();
+            let detail = format!("the request is {}", status.trim_matches('"'));
+            Err(Problem::new(Code::Conflict, detail))
+        }
+        CancelAnswer::Forbidden => Err(Problem::new(Code::Forbidden, "the request is another client's")),
+        CancelAnswer::Unknown => Err(Problem::not_found("request")),
+    }
+}

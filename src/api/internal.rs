@@ -1,0 +1,157 @@
+//! `/internal`: workers that take tokens themselves, and say what they used.
+
+use rm_core::id::RequestId;
+use rm_core::priority::Urgency;
+use rm_core::request::{Kind, Usage};
+use rm_core::units::{NanoUsd, Tokens};
+use serde_json::value::RawValue;
+
+use crate::api::Call;
+use crate::api::admission::{check_amounts, cost_of, demands_of, home_first, new_id};
+use crate::api::body::read_json;
+use crate::api::executions::{hold_refused, idempotency, refused, unavailable};
+use crate::api::reply::Reply;
+use crate::host::clock;
+use crate::host::object::call;
+use crate::store::catalog;
+use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall};
+use crate::wire::api::{ConsumeBody, ConsumedView, PoolAmount, ReleaseBody, ReleasedView, ReserveBody, ReservedView};
+use crate::wire::execution::Spec;
+use crate::wire::pool::{ConsumeAnswer, ConsumeCall, SubmitAnswer, SubmitCall, SubmitRefusal};
+use crate::wire::problem::{Code, Problem};
+
+const TTL_DEFAULT_SECONDS: i64 = 60;
+const TTL_MAX_SECONDS: i64 = 3_600;
+
+/// `POST /internal/reserve`: all the pools or none.
+pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
+    let body = read_json::<ReserveBody>(&mut call.request).await?;
+    let (text, body) = (body.text, body.value);
+    call.may_touch(&body.client_id)?;
+    let key = idempotency(&call, "reserve", &text)?;
+    let ttl = body.ttl_seconds.unwrap_or(TTL_DEFAULT_SECONDS);
+    if !(1..=TTL_MAX_SECONDS).contains(&ttl) {
+        return Err(Problem::field("/ttlSeconds", format!("must be from 1 to {TTL_MAX_SECONDS}")));
+    }
+    if body.request_id.as_ref().is_some_and(|id| id.is_empty() || id.len() > 128) {
+        return Err(Problem::field("/requestId", "must have 1 to 128 characters"));
+    }
+    let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let demands = home_first(&catalog, demands_of(&catalog, &body.resources)?);
+    let cost = cost_of(&demands)?;
+    let now = clock::now();
+    let id = new_id(&demands, now)?;
+    let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, idempotency: key };
+    let (id, at, tier, replayed) =
+        match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
+            HoldAnswer::Held { at, tier, .. } => (id, at, tier, false),
+            HoldAnswer::Replayed { id, at, tier } => (id, at, tier, true),
+            other => return Err(hold_refused(other, now)),
+        };
+    let empty = || RawValue::from_string("{}".into()).map_err(|error| Problem::unavailable(error.to_string()));
+    let submit = SubmitCall {
+        id: id.clone(),
+        tier,
+        kind: Kind::Reservation,
+        urgency: Urgency::Normal,
+        held_at: at,
+        deadline: None,
+        demands,
+        max_attempts: 1,
+        timeout_ms: ttl.saturating_mul(1_000),
+        has_slot: false,
+        spec: Spec {
+            client_id: body.client_id.clone(),
+            template_id: None,
+            worker: None,
+            model: None,
+            parameters: empty()?,
+            traceparent: None,
+            estimated: cost,
+            baseline: cost,
+            created_at: at,
+        },
+        input: empty()?,
+        run_here: false,
+        wait_ms: 0,
+    };
+    let home = id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
+    let refusal = match self::call(&call.env, &home, &submit).await.map_err(unavailable)? {
+        SubmitAnswer::Reserved { expires_at } => {
+            let view = ReservedView { reservation_id: id, expires_at, resources: body.resources };
+            let reply = Reply::json(200, &view)?;
+            return Ok(if replayed { reply.with("idempotency-replayed", "true") } else { reply });
+        }
+        SubmitAnswer::Refused { refusal } => refusal,
+        SubmitAnswer::RunHere { .. } | SubmitAnswer::Here { .. } => SubmitRefusal::Stale,
+    };
+    if !replayed {
+        // If this fails, the account finds out by itself.
+        let _later = self::call(&call.env, body.client_id.as_str(), &AbandonCall { id }).await;
+    }
+    Err(refused(refusal, clock::now()))
+}
+
+/// `POST /internal/consume`.
+pub async fn consume(mut call: Call) -> Result<Reply, Problem> {
+    let body = read_json::<ConsumeBody>(&mut call.request).await?.value;
+    check_amounts(&body.usage, "/usage", 0)?;
+    let used = |amount: &crate::wire::api::ResourceAmount| Usage {
+        pool: amount.pool.clone(),
+        amount: Tokens::from_units(amount.amount).unwrap_or(Tokens::ZERO),
+    };
+    let usage: Vec<Usage> = body.usage.iter().map(used).collect();
+    let last = body.r#final.unwrap_or(true);
+    match settle(&call, body.reservation_id, usage, last, false).await? {
+        ConsumeAnswer::Consumed { lines, cost, closed } => Reply::json(200, &consumed(&lines, cost, closed)),
+        ConsumeAnswer::NotReserved { pool } => {
+            let index = body.usage.iter().position(|amount| amount.pool == pool).unwrap_or(0);
+            Err(Problem::field(format!("/usage/{index}/pool"), format!("the reservation does not hold `{pool}`")))
+        }
+        other => Err(closed(&other)),
+    }
+}
+
+/// `POST /internal/release`.
+pub async fn release(mut call: Call) -> Result<Reply, Problem> {
+    let body = read_json::<ReleaseBody>(&mut call.request).await?.value;
+    match settle(&call, body.reservation_id, Vec::new(), true, true).await? {
+        ConsumeAnswer::Released | ConsumeAnswer::Consumed { .. } => Reply::json(200, &ReleasedView { released: true }),
+        // There is nothing left to give back.
+        ConsumeAnswer::Expired | ConsumeAnswer::Closed => Reply::json(200, &ReleasedView { released: false }),
+        other => Err(closed(&other)),
+    }
+}
+
+async fn settle(
+    call: &Call,
+    id: RequestId,
+    usage: Vec<Usage>,
+    last: bool,
+    release: bool,
+) -> Result<ConsumeAnswer, Problem> {
+    let home = id.home().ok_or_else(|| Problem::not_found("reservation"))?;
+    let consume = ConsumeCall { id, usage, last, release, client: call.only_client.clone() };
+    self::call(&call.env, home.as_str(), &consume).await.map_err(unavailable)
+}
+
+fn consumed(lines: &[rm_core::request::Line], cost_usd: NanoUsd, closed: bool) -> ConsumedView {
+    let charged = lines.iter().map(|line| PoolAmount { pool: line.pool.clone(), amount: line.actual });
+    let unused = |line: &rm_core::request::Line| {
+        if closed { line.estimated.saturating_sub(line.actual) } else { Tokens::ZERO }
+    };
+    let refunded = lines.iter().map(|line| PoolAmount { pool: line.pool.clone(), amount: unused(line) });
+    ConsumedView { charged: charged.collect(), refunded: refunded.collect(), cost_usd }
+}
+
+fn closed(answer: &ConsumeAnswer) -> Problem {
+    let conflict = |detail: &str| Problem::new(Code::Conflict, detail);
+    match answer {
+        ConsumeAnswer::Released => conflict("the reservation was released"),
+        ConsumeAnswer::Expired => conflict("the reservation expired, and its tokens went back"),
+        ConsumeAnswer::Closed => conflict("the reservation was consumed with other amounts"),
+        ConsumeAnswer::Forbidden => Problem::new(Code::Forbidden, "the reservation is another client's"),
+        ConsumeAnswer::Unknown => Problem::not_found("reservation"),
+        ConsumeAnswer::Consumed { .. } | ConsumeAnswer::NotReserved { .. } => conflict("the reservation is closed"),
+    }
+}

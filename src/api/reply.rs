@@ -1,0 +1,69 @@
+//! Answers.
+
+use serde::Serialize;
+use worker::{Headers, Response, ResponseBody, Result};
+
+use crate::wire::problem::Problem;
+
+/// An answer before it is sent.
+pub struct Reply {
+    status: u16,
+    content_type: &'static str,
+    body: String,
+    headers: Vec<(&'static str, String)>,
+    raw: Option<Response>,
+}
+
+impl Reply {
+    /// JSON.
+    pub fn json(status: u16, body: &impl Serialize) -> std::result::Result<Self, Problem> {
+        let body = serde_json::to_string(body).map_err(|error| Problem::unavailable(error.to_string()))?;
+        Ok(Self { status, content_type: "application/json", body, headers: Vec::new(), raw: None })
+    }
+
+    /// An answer that is passed on as it is.
+    pub fn raw(response: Response) -> Self {
+        Self { status: 200, content_type: "", body: String::new(), headers: Vec::new(), raw: Some(response) }
+    }
+
+    /// A problem.
+    pub fn problem(problem: &Problem, request_id: &str) -> Self {
+        let (_, status, _) = problem.code.parts();
+        let body = problem.body(request_id);
+        let mut reply = Self { status, content_type: "application/problem+json", body, headers: Vec::new(), raw: None };
+        if let Some(millis) = problem.retry_after_ms {
+            let seconds = millis.saturating_add(999).checked_div(1_000).unwrap_or(1).max(1);
+            reply.headers.push(("retry-after", seconds.to_string()));
+        }
+        if let Some(allow) = problem.allow {
+            reply.headers.push(("allow", allow.into()));
+        }
+        if status == 401 {
+            reply.headers.push(("www-authenticate", "Bearer".into()));
+        }
+        reply
+    }
+
+    /// With one more header.
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// The response.
+    pub fn into_response(self, request_id: &str) -> Result<Response> {
+        if let Some(response) = self.raw {
+            return Ok(response);
+        }
+        let headers = Headers::new();
+        headers.set("content-type", self.content_type)?;
+        headers.set("cache-control", "no-store")?;
+        headers.set("x-content-type-options", "nosniff")?;
+        headers.set("x-request-id", request_id)?;
+        for (name, value) in &self.headers {
+            headers.set(name, value)?;
+        }
+        let response = Response::from_body(ResponseBody::Body(self.body.into_bytes()))?;
+        Ok(response.with_headers(headers).with_status(self.status))
+    }
+}

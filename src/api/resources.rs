@@ -1,0 +1,100 @@
+//! `/api/resources/…`.
+
+use futures_util::future::join_all;
+use rm_core::pool::PoolView;
+use rm_core::priority::Points;
+use rm_core::units::Tokens;
+
+use crate::api::Call;
+use crate::api::admission::check_amounts;
+use crate::api::body::read_json;
+use crate::api::executions::unavailable;
+use crate::api::reply::Reply;
+use crate::host::object::call;
+use crate::host::{clock, log};
+use crate::store::{catalog, snapshot};
+use crate::wire::api::{Availability, CheckBody, CheckLine, CheckView, PoolAvailability, ResourceAmount};
+use crate::wire::pool::ViewCall;
+use crate::wire::problem::Problem;
+
+/// `GET /api/resources/availability`: from the snapshots near the caller; a pool that has none yet is asked.
+pub async fn availability(call: &Call) -> Result<Reply, Problem> {
+    let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let now = clock::now();
+    let views = catalog.pools.keys().map(|pool| async move {
+        let stored = snapshot::read(&call.env, pool, now).await.unwrap_or_else(|error| {
+            log::warn("snapshot_not_read", pool.as_str(), &error.to_string());
+            None
+        });
+        match stored {
+            Some(view) => Ok(Some(view)),
+            None => Ok(self::call(&call.env, pool.as_str(), &ViewCall { amount: None }).await?.map(|view| view.pool)),
+        }
+    });
+    let views = join_all(views).await.into_iter().collect::<Result<Vec<_>, _>>().map_err(unavailable)?;
+    let views: Vec<PoolView> = views.into_iter().flatten().collect();
+    let as_of = views.iter().map(|view| view.as_of).min().unwrap_or(now);
+    let pools = views.into_iter().map(pool_availability).collect();
+    Reply::json(200, &Availability { as_of, pools })
+}
+
+fn pool_availability(view: PoolView) -> PoolAvailability {
+    let capacity = view.capacity.micros().max(1);
+    let used = view.capacity.saturating_sub(view.available);
+    let thousandths = |part: Tokens| i128::from(part.micros()).saturating_mul(1_000).checked_div(i128::from(capacity));
+    let utilization = thousandths(used).and_then(|n| i64::try_from(n).ok()).unwrap_or(0);
+    let percent_left = thousandths(view.available).unwrap_or(0).checked_div(10).unwrap_or(0);
+    let status = if view.available.units() == 0 {
+        "exhausted"
+    } else if percent_left < i128::from(view.low_water_percent) {
+        "low"
+    } else {
+        "ok"
+    };
+    PoolAvailability {
+        pool: view.pool,
+        unit: view.unit,
+        capacity: view.capacity,
+        available: view.available.units(),
+        reserved: view.reserved,
+        utilization: Points(utilization),
+        refill_per_second: view.refill_per_second,
+        queued: view.queued,
+        status,
+        as_of: view.as_of,
+    }
+}
+
+/// `POST /api/resources/check`: asks the pools themselves, and takes nothing.
+pub async fn check(mut call: Call) -> Result<Reply, Problem> {
+    let body = read_json::<CheckBody>(&mut call.request).await?.value;
+    if let Some(client) = &body.client_id {
+        call.may_touch(client)?;
+    }
+    check_amounts(&body.resources, "/resources", 1)?;
+    if body.resources.is_empty() {
+        return Err(Problem::field("/resources", "must name at least one pool"));
+    }
+    let lines = body.resources.iter().enumerate().map(|(index, wanted)| check_one(&call, index, wanted));
+    let resources = join_all(lines).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    let satisfiable = resources.iter().all(|line| line.satisfiable);
+    let waits: Option<Vec<i64>> = resources.iter().map(|line| line.wait_ms).collect();
+    let wait_ms = waits.and_then(|waits| waits.into_iter().max()).filter(|_| satisfiable);
+    Reply::json(200, &CheckView { available: wait_ms == Some(0), wait_ms, resources })
+}
+
+async fn check_one(call: &Call, index: usize, wanted: &ResourceAmount) -> Result<CheckLine, Problem> {
+    let amount = Tokens::from_units(wanted.amount);
+    let view = self::call(&call.env, wanted.pool.as_str(), &ViewCall { amount }).await.map_err(unavailable)?;
+    let Some(view) = view else {
+        let detail = format!("there is no pool `{}`", wanted.pool);
+        return Err(Problem::field(format!("/resources/{index}/pool"), detail));
+    };
+    Ok(CheckLine {
+        pool: wanted.pool.clone(),
+        requested: wanted.amount,
+        available: view.pool.available.units(),
+        satisfiable: amount.is_some_and(|amount| amount <= view.pool.capacity),
+        wait_ms: view.wait_ms,
+    })
+}

@@ -1,0 +1,84 @@
+//! The call to a downstream worker.
+
+use worker::{Env, Headers, Method, Request, RequestInit, Response, Result};
+
+use crate::dispatch::outcome::{failed, outcome_of};
+use crate::dispatch::worker_binding;
+use crate::host::time_limit::within;
+use crate::host::{clock, random};
+use crate::wire::downstream::WorkOrder;
+use crate::wire::pool::{Order, RunOutcome};
+
+/// The longest answer that is read.
+pub const ANSWER_MAX_BYTES: usize = 1_048_576;
+
+/// Runs one attempt. Whatever the worker does, this has an outcome.
+pub async fn run(env: &Env, order: &Order) -> RunOutcome {
+    let name = order.spec.worker.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
+    let Some(worker) = worker_binding(env, &name) else {
+        return failed("not_configured", format!("the service binding `{name}` is not set"), false, None);
+    };
+    let request = match request(order, &name) {
+        Ok(request) => request,
+        Err(error) => return failed("invalid_request", error.to_string(), false, None),
+    };
+    let exchange = async {
+        let response = worker.fetch_request(request).await?;
+        let status = response.status_code();
+        let retry_after = response.headers().get("retry-after")?;
+        let body = read(response).await?;
+        Ok::<_, worker::Error>((status, retry_after, body))
+    };
+    match within(order.run.limit_ms, exchange).await {
+        Err(_) => RunOutcome::TimedOut,
+        Ok(Err(error)) => failed("worker_unreachable", format!("`{name}` could not be called: {error}"), true, None),
+        Ok(Ok((status, retry_after, body))) => {
+            outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now())
+        }
+    }
+}
+
+fn request(order: &Order, name: &str) -> Result<Request> {
+    let run = &order.run;
+    let body = WorkOrder {
+        request_id: &run.id,
+        attempt: run.attempt,
+        client_id: &order.spec.client_id,
+        template_id: order.spec.template_id.as_ref(),
+        model: order.spec.model.as_deref(),
+        input: &order.input,
+        parameters: &order.spec.parameters,
+        deadline: run.deadline,
+    };
+    let headers = Headers::new();
+    headers.set("content-type", "application/json")?;
+    headers.set("x-request-id", run.id.as_str())?;
+    headers.set("idempotency-key", run.id.as_str())?;
+    if let Some(traceparent) = traceparent(order.spec.traceparent.as_deref()) {
+        headers.set("traceparent", &traceparent)?;
+    }
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_headers(headers).with_body(Some(serde_json::to_string(&body)?.into()));
+    Request::new_with_init(&format!("https://{}/execute", name.to_ascii_lowercase().replace('_', "-")), &init)
+}
+
+/// Continues a W3C trace with a span of our own, or begins one.
+fn traceparent(incoming: Option<&str>) -> Option<String> {
+    let span = random::hex::<8>()?;
+    let continued = incoming.and_then(|incoming| {
+        let mut parts = incoming.split('-');
+        let (version, trace, _parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        Some(format!("{version}-{trace}-{span}-{flags}"))
+    });
+    continued.or_else(|| Some(format!("00-{}-{span}-01", random::hex::<16>()?)))
+}
+
+/// The body, or `None` if it is too long.
+async fn read(mut response: Response) -> Result<Option<Vec<u8>>> {
+    let announced = response.headers().get("content-length")?.and_then(|length| length.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > ANSWER_MAX_BYTES) {
+        return Ok(None);
+    }
+    let body = response.bytes().await?;
+    Ok((body.len() <= ANSWER_MAX_BYTES).then_some(body))
+}

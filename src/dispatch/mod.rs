@@ -1,0 +1,101 @@
+//! One run: what is needed is claimed, the downstream worker is called within its limit, the outcome is reported.
+
+mod downstream;
+mod outcome;
+
+use rm_core::id::RequestId;
+use serde::{Deserialize, Serialize};
+use worker::{Env, Error, Fetcher, Headers, Method, Request, RequestInit, Response, Result};
+
+use crate::host::log;
+use crate::host::object::{CallError, call, call_waiting};
+use crate::host::time_limit::within;
+use crate::wire::execution::ExecutionView;
+use crate::wire::pool::{ClaimCall, Order, ReportCall, RunOutcome};
+
+/// The binding by which the service calls itself.
+const SELF_BINDING: &str = "SELF";
+/// The path of a hand-over. Anybody may call it; only who has the run's secret makes anything happen.
+pub const RUN_PATH: &str = "/run";
+/// How long a hand-over may take beyond the run's own limit.
+const HAND_OVER_GRACE_MS: i64 = 60_000;
+/// How often a report is tried. If all fail, the run's lease ends by itself and the request is tried again.
+const REPORT_TRIES: u32 = 4;
+
+/// What is handed over: the name of a run and the proof that it may be claimed.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HandOver {
+    id: RequestId,
+    grant: u32,
+    secret: String,
+}
+
+/// A downstream worker's binding; none for the service itself and for what is not bound.
+pub fn worker_binding(env: &Env, name: &str) -> Option<Fetcher> {
+    if name == SELF_BINDING { None } else { env.service(name).ok() }
+}
+
+/// Has a Worker of its own run an attempt. Returns when it is reported.
+pub async fn hand_over(env: &Env, id: &RequestId, grant: u32, secret: &str, limit_ms: i64) -> Result<()> {
+    let body = serde_json::to_string(&HandOver { id: id.clone(), grant, secret: secret.into() })?;
+    let headers = Headers::new();
+    headers.set("content-type", "application/json")?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_headers(headers).with_body(Some(body.into()));
+    let request = Request::new_with_init(&format!("https://self{RUN_PATH}"), &init)?;
+    let service = env.service(SELF_BINDING)?;
+    let response = within(limit_ms.saturating_add(HAND_OVER_GRACE_MS), service.fetch_request(request))
+        .await
+        .map_err(|_| Error::RustError("the run was not reported in time".into()))??;
+    match response.status_code() {
+        200..=299 => Ok(()),
+        status => Err(Error::RustError(format!("the hand-over was answered by {status}"))),
+    }
+}
+
+/// Takes a hand-over.
+pub async fn take_over(env: &Env, body: &str) -> Result<Response> {
+    let Ok(hand_over) = serde_json::from_str::<HandOver>(body) else { return Response::error("not a run", 404) };
+    let Some(home) = hand_over.id.home() else { return Response::error("not a run", 404) };
+    let claim = ClaimCall { id: hand_over.id, grant: hand_over.grant, secret: hand_over.secret };
+    match call(env, home.as_str(), &claim).await {
+        Ok(Some(order)) => {
+            run_and_report(env, &order, 0).await.map_err(|error| Error::RustError(error.to_string()))?;
+            Response::empty()
+        }
+        Ok(None) => Response::error("not a run", 404),
+        Err(error) => Err(Error::RustError(error.to_string())),
+    }
+}
+
+/// Runs an attempt and reports it; then waits for the request's end, if it is tried again, at most `wait_ms`.
+pub async fn run_and_report(
+    env: &Env,
+    order: &Order,
+    wait_ms: i64,
+) -> std::result::Result<Option<ExecutionView>, CallError> {
+    let run = downstream::run(env, order).await;
+    report(env, order, run, wait_ms).await
+}
+
+async fn report(
+    env: &Env,
+    order: &Order,
+    run: RunOutcome,
+    wait_ms: i64,
+) -> std::result::Result<Option<ExecutionView>, CallError> {
+    let id = &order.run.id;
+    let home = id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
+    let report = ReportCall { id: id.clone(), grant: order.run.grant, run, wait_ms };
+    let mut tries = 1;
+    loop {
+        match call_waiting(env, &home, &report, wait_ms).await {
+            Err(error) if tries < REPORT_TRIES => {
+                tries = tries.saturating_add(1);
+                log::warn("report_not_delivered", id.as_str(), &error.to_string());
+            }
+            other => return other,
+        }
+    }
+}

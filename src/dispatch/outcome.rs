@@ -1,0 +1,113 @@
+//! What a downstream worker's answer means.
+
+use chrono::DateTime;
+use rm_core::request::{Failure, Usage};
+use rm_core::units::{Instant, Tokens};
+use serde_json::value::RawValue;
+
+use crate::dispatch::downstream::ANSWER_MAX_BYTES;
+use crate::host::log;
+use crate::wire::downstream::WorkResult;
+use crate::wire::pool::RunOutcome;
+
+/// The longest message that is taken over from a worker.
+const MESSAGE_MAX_CHARS: usize = 500;
+
+/// A failed attempt.
+pub fn failed(code: &str, message: impl Into<String>, retry: bool, pause_ms: Option<i64>) -> RunOutcome {
+    RunOutcome::Failed { failure: Failure { code: code.into(), message: message.into() }, retry, pause_ms }
+}
+
+/// The outcome of an answer; `body` is `None` if it was too long.
+pub fn outcome_of(name: &str, status: u16, retry_after: Option<&str>, body: Option<&[u8]>, now: Instant) -> RunOutcome {
+    let Some(body) = body else {
+        let message = format!("`{name}` answered with more than {ANSWER_MAX_BYTES} bytes");
+        return failed("result_too_large", message, false, None);
+    };
+    match status {
+        200..=299 => good_answer(name, body),
+        429 | 503 => {
+            let pause_ms = retry_after.and_then(|value| pause(value, now));
+            failed("worker_busy", format!("`{name}` answered {status}"), true, pause_ms)
+        }
+        500..=599 => failed("worker_failed", format!("`{name}` answered {status}{}", said(body)), true, None),
+        _ => failed("worker_refused", format!("`{name}` answered {status}{}", said(body)), false, None),
+    }
+}
+
+fn said(body: &[u8]) -> String {
+    let text: String = String::from_utf8_lossy(body).trim().chars().take(MESSAGE_MAX_CHARS).collect();
+    if text.is_empty() { text } else { format!(": {text}") }
+}
+
+/// `Retry-After` (RFC 9110, 10.2.3): seconds or a date.
+fn pause(value: &str, now: Instant) -> Option<i64> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(i64::from(seconds).saturating_mul(1_000));
+    }
+    let date = DateTime::parse_from_rfc2822(value).ok()?;
+    Some(Instant::from_millis(date.timestamp_millis()).since(now))
+}
+
+fn good_answer(name: &str, body: &[u8]) -> RunOutcome {
+    let answer: WorkResult = match serde_json::from_slice(body) {
+        Ok(answer) => answer,
+        Err(error) => {
+            let message = format!("`{name}` answered something that is not {{\"result\": …}}: {error}");
+            return failed("invalid_worker_response", message, false, None);
+        }
+    };
+    let null = || RawValue::from_string("null".into());
+    let Some(result) = answer.result.or_else(|| null().ok()) else {
+        return failed("invalid_worker_response", "the answer has no result", false, None);
+    };
+    let mut usage = Vec::new();
+    for (pool, amount) in answer.usage.unwrap_or_default() {
+        match (pool.parse(), serde_json::from_str::<Tokens>(amount.get())) {
+            (Ok(pool), Ok(amount)) => usage.push(Usage { pool, amount }),
+            // What cannot be read is charged as it was reserved.
+            _ => log::warn("usage_not_readable", name, &format!("{pool}: {}", amount.get())),
+        }
+    }
+    RunOutcome::Succeeded { result, usage }
+}
+
+#[cfg(test)]
+mod tests {
+    use rm_core::units::Instant;
+
+    use super::{outcome_of, pause};
+    use crate::wire::pool::RunOutcome;
+
+    fn outcome(status: u16, retry_after: Option<&str>, body: &str) -> RunOutcome {
+        outcome_of("ECHO", status, retry_after, Some(body.as_bytes()), Instant::from_millis(0))
+    }
+
+    #[test]
+    fn a_pause_is_seconds_or_a_date() {
+        assert_eq!(pause("7", Instant::from_millis(0)), Some(7_000));
+        assert_eq!(pause("Thu, 01 Jan 1970 00:01:00 GMT", Instant::from_millis(0)), Some(60_000));
+        assert_eq!(pause("Thu, 01 Jan 1970 00:01:00 GMT", Instant::from_millis(90_000)), Some(0));
+        assert_eq!(pause("soon", Instant::from_millis(0)), None);
+        assert_eq!(pause("-1", Instant::from_millis(0)), None);
+    }
+
+    #[test]
+    fn only_what_may_get_better_is_tried_again() {
+        for (status, again) in [(400, false), (404, false), (302, false), (429, true), (500, true), (503, true)] {
+            let RunOutcome::Failed { retry, .. } = outcome(status, None, "") else { panic!("{status}") };
+            assert_eq!(retry, again, "{status}");
+        }
+    }
+
+    #[test]
+    fn garbage_is_a_failure_and_bad_usage_is_left_out() {
+        assert!(matches!(outcome(200, None, "<html>"), RunOutcome::Failed { retry: false, .. }));
+        assert!(matches!(outcome(200, None, "[1]"), RunOutcome::Failed { .. }));
+        let answer = outcome(200, None, r#"{"result":{"n":1.0},"usage":{"a":-1,"b":"x","c":3,"Ä":1,"d":1e300}}"#);
+        let RunOutcome::Succeeded { result, usage } = answer else { panic!("must succeed") };
+        assert_eq!(result.get(), r#"{"n":1.0}"#);
+        assert_eq!(usage.len(), 1);
+    }
+}

@@ -1,0 +1,10 @@
+//! The only places that read the clock, randomness and bindings.
+
+pub mod alarm;
+pub mod clock;
+pub mod log;
+pub mod object;
+pub mod random;
+pub mod secrets;
+pub mod sqlite;
+pub mod time_limit;

@@ -1,0 +1,84 @@
+//! Calls to Durable Objects: JSON over `fetch`, with a time limit.
+
+use serde::{Serialize, de::DeserializeOwned};
+use thiserror::Error;
+use worker::{Env, Headers, Method, Request, RequestInit, Response};
+
+use crate::host::time_limit::within;
+
+/// Why a call has no answer.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// It did not come in time.
+    #[error("{0} did not answer in time")]
+    TimeUp(String),
+    /// The object, or the way to it, failed.
+    #[error("{0}: {1}")]
+    Failed(String, String),
+}
+
+/// An operation of an object: its path, what it takes and what it answers. Shared by the caller and the object.
+pub trait Operation: Serialize + DeserializeOwned {
+    /// The binding of the object's namespace.
+    const BINDING: &'static str;
+    /// The operation's path, with its slash.
+    const PATH: &'static str;
+    /// The answer.
+    type Answer: Serialize + DeserializeOwned;
+}
+
+/// How long an object may take for an operation that does not wait for anything.
+pub const CALL_LIMIT_MS: i64 = 10_000;
+
+/// Calls the object called `name`.
+pub async fn call<O: Operation>(env: &Env, name: &str, operation: &O) -> Result<O::Answer, CallError> {
+    call_waiting(env, name, operation, 0).await
+}
+
+/// As [`call`], for an operation that may itself wait for `wait_ms`.
+pub async fn call_waiting<O: Operation>(
+    env: &Env,
+    name: &str,
+    operation: &O,
+    wait_ms: i64,
+) -> Result<O::Answer, CallError> {
+    let subject = || format!("{}/{name}{}", O::BINDING, O::PATH);
+    let failed = |error: worker::Error| CallError::Failed(subject(), error.to_string());
+    let exchange = async {
+        let stub = env.durable_object(O::BINDING)?.id_from_name(name)?.get_stub()?;
+        let mut response = stub.fetch_with_request(post(name, O::PATH, operation)?).await?;
+        let text = response.text().await?;
+        Ok::<_, worker::Error>((response.status_code(), text))
+    };
+    let limit = CALL_LIMIT_MS.saturating_add(wait_ms);
+    let (status, text) = within(limit, exchange).await.map_err(|_| CallError::TimeUp(subject()))?.map_err(failed)?;
+    if status != 200 {
+        return Err(CallError::Failed(subject(), text));
+    }
+    serde_json::from_str(&text).map_err(|error| CallError::Failed(subject(), error.to_string()))
+}
+
+/// The header that tells an object its name: the runtime does not.
+pub const NAME_HEADER: &str = "x-object-name";
+
+fn post<O: Operation>(name: &str, path: &str, operation: &O) -> worker::Result<Request> {
+    let body = serde_json::to_string(operation)?;
+    let headers = Headers::new();
+    headers.set(NAME_HEADER, name)?;
+    headers.set("content-type", "application/json")?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_headers(headers).with_body(Some(body.into()));
+    Request::new_with_init(&format!("https://object{path}"), &init)
+}
+
+/// Reads an operation in the object.
+pub fn read<O: Operation>(body: &str) -> worker::Result<O> {
+    Ok(serde_json::from_str(body)?)
+}
+
+/// Answers an operation in the object.
+pub fn answer<O: Operation>(answer: &O::Answer) -> worker::Result<Response> {
+    let headers = Headers::new();
+    headers.set("content-type", "application/json")?;
+    Ok(Response::ok(serde_json::to_string(answer)?)?.with_headers(headers))
+}

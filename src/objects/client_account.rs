@@ -1,0 +1,305 @@
+//! `ClientAccount`: one client's money and slots, its store, its outbox to D1 and its alarm.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+use rm_core::account::{Account, AccountEffect, HoldRefusal};
+use rm_core::id::{ClientId, RequestId};
+use rm_core::period::Period;
+use rm_core::units::Instant;
+use wasm_bindgen_futures::spawn_local;
+use worker::{DurableObject, Env, Error, Request, Response, Result, State, durable_object};
+
+use crate::host::alarm::Alarm;
+use crate::host::object::{NAME_HEADER, Operation, answer, read};
+use crate::host::{clock, log};
+use crate::store::account_store::AccountStore;
+use crate::store::catalog;
+use crate::store::record::UsageEvent;
+use crate::wire::account::{
+    AbandonCall, AcquireSlotCall, ConfigureCall, HoldAnswer, HoldCall, Idempotency, ReleaseSlotCall, SettleCall,
+    TickCall, ViewCall,
+};
+
+/// How long charges are gathered before they are sent to D1 together.
+const SEND_AFTER_MS: i64 = 500;
+/// How many holds one event asks after at most: each is a call.
+const ASK_MAX: usize = 16;
+
+/// The Durable Object.
+#[durable_object]
+pub struct ClientAccount {
+    object: Rc<AccountObject>,
+}
+
+impl DurableObject for ClientAccount {
+    fn new(state: State, env: Env) -> Self {
+        let object = AccountObject {
+            state,
+            env,
+            store: RefCell::default(),
+            account: RefCell::default(),
+            alarm: Alarm::default(),
+            send_at: Cell::default(),
+            send_failures: Cell::default(),
+        };
+        Self { object: Rc::new(object) }
+    }
+
+    async fn fetch(&self, mut request: Request) -> Result<Response> {
+        let name = request.headers().get(NAME_HEADER)?.unwrap_or_default();
+        let path = request.path();
+        let body = request.text().await?;
+        self.object.handle(&name, &path, &body).await
+    }
+
+    async fn alarm(&self) -> Result<Response> {
+        self.object.alarm.went_off();
+        if self.object.load(None).await? {
+            self.object.wake_up().await?;
+        }
+        Response::empty()
+    }
+}
+
+/// What the object consists of; shared with the work that it starts.
+pub(super) struct AccountObject {
+    state: State,
+    pub(super) env: Env,
+    store: RefCell<Option<Rc<AccountStore>>>,
+    account: RefCell<Option<Account>>,
+    alarm: Alarm,
+    /// When the outbox is sent; none while it is empty.
+    pub(super) send_at: Cell<Option<Instant>>,
+    pub(super) send_failures: Cell<u32>,
+}
+
+/// What is stored together with the changes of an event.
+#[derive(Default)]
+struct Extra<'a> {
+    key: Option<(&'a Idempotency, &'a RequestId, Instant)>,
+    charge: Option<UsageEvent>,
+    forget_key_of: Option<&'a RequestId>,
+}
+
+impl AccountObject {
+    pub(super) fn store(&self) -> Result<Rc<AccountStore>> {
+        if let Some(store) = self.store.borrow().as_ref() {
+            return Ok(Rc::clone(store));
+        }
+        let store = Rc::new(AccountStore::open(self.state.storage())?);
+        *self.store.borrow_mut() = Some(Rc::clone(&store));
+        Ok(store)
+    }
+
+    pub(super) fn client(&self) -> Option<ClientId> {
+        self.account.borrow().as_ref().map(|account| account.config().client.clone())
+    }
+
+    pub(super) fn has_charges(&self) -> bool {
+        self.store().and_then(|store| store.charges_to_send()).is_ok_and(|charges| !charges.is_empty())
+    }
+
+    /// Brings the account into memory; `false` if there is no such client. The first time, its configuration comes from
+    /// D1.
+    async fn load(self: &Rc<Self>, name: Option<&str>) -> Result<bool> {
+        if self.account.borrow().is_some() {
+            return Ok(true);
+        }
+        let store = self.store()?;
+        let config = match (store.config()?, name) {
+            (Some(config), _) => config,
+            (None, Some(name)) => {
+                let Ok(id) = name.parse::<ClientId>() else { return Ok(false) };
+                let Some(record) = catalog::client(&self.env, &id).await? else { return Ok(false) };
+                let config = record.account_config();
+                store.set_config(&config)?;
+                config
+            }
+            (None, None) => return Ok(false),
+        };
+        if self.account.borrow().is_none() {
+            let (periods, holds) = store.load()?;
+            *self.account.borrow_mut() = Some(Account::restore(config, periods, holds));
+            if !store.charges_to_send()?.is_empty() {
+                self.send_at.set(Some(clock::now().plus(SEND_AFTER_MS)));
+            }
+            self.arm().await;
+        }
+        Ok(true)
+    }
+
+    /// Lets one event happen, and stores what it changed. If it cannot be stored it has not happened: the memory is
+    /// dropped, and the next event starts from what is stored.
+    fn apply<'a, T>(
+        &self,
+        event: impl FnOnce(&mut Account, Instant) -> T,
+        extra: impl FnOnce(&T, Instant) -> Extra<'a>,
+    ) -> Result<(T, Vec<AccountEffect>)> {
+        let now = clock::now();
+        let store = self.store()?;
+        let mut memory = self.account.borrow_mut();
+        let Some(account) = memory.as_mut() else { return Err(Error::RustError("the account is not loaded".into())) };
+        let outcome = event(account, now);
+        let changes = account.take_changes();
+        let effects = account.take_effects();
+        let extra = extra(&outcome, now);
+        if let Err(error) = store.save(account, &changes, extra.key, extra.charge.as_ref(), extra.forget_key_of) {
+            *memory = None;
+            return Err(error);
+        }
+        if extra.charge.is_some() && self.send_at.get().is_none() {
+            self.send_at.set(Some(now.plus(SEND_AFTER_MS)));
+        }
+        Ok((outcome, effects))
+    }
+
+    pub(super) async fn event<T>(self: &Rc<Self>, event: impl FnOnce(&mut Account, Instant) -> T) -> Result<T> {
+        let (outcome, effects) = self.apply(event, |_, _| Extra::default())?;
+        self.go_on(effects).await;
+        Ok(outcome)
+    }
+
+    async fn go_on(self: &Rc<Self>, effects: Vec<AccountEffect>) {
+        self.arm().await;
+        self.perform(effects);
+    }
+
+    async fn arm(&self) {
+        let next = self.account.borrow().as_ref().and_then(Account::next_wakeup);
+        let wanted = [next, self.send_at.get()].into_iter().flatten().min();
+        if let Err(error) = self.alarm.arm(&self.state.storage(), wanted, clock::now()).await {
+            log::error("alarm_not_set", "account", &error.to_string());
+        }
+    }
+
+    async fn wake_up(self: &Rc<Self>) -> Result<()> {
+        self.event(|account, now| account.on_wakeup(now, ASK_MAX)).await?;
+        if self.send_at.get().is_some_and(|at| at <= clock::now()) {
+            self.send_charges().await;
+            self.arm().await;
+        }
+        Ok(())
+    }
+
+    async fn handle(self: &Rc<Self>, name: &str, path: &str, body: &str) -> Result<Response> {
+        let known = self.load(Some(name)).await?;
+        match path {
+            HoldCall::PATH if !known => answer::<HoldCall>(&HoldAnswer::UnknownClient),
+            ViewCall::PATH if !known => answer::<ViewCall>(&None),
+            AcquireSlotCall::PATH if !known => answer::<AcquireSlotCall>(&false),
+            ConfigureCall::PATH | TickCall::PATH if !known => answer::<TickCall>(&()),
+            _ if !known => Response::error("there is no such client", 404),
+            HoldCall::PATH => answer::<HoldCall>(&self.hold(&read(body)?).await?),
+            AbandonCall::PATH => answer::<AbandonCall>(&self.abandon(&read(body)?).await?),
+            AcquireSlotCall::PATH => {
+                let call: AcquireSlotCall = read(body)?;
+                let granted = self.event(|account, _| account.acquire_slot(&call.id, call.grant, &call.pool)).await?;
+                answer::<AcquireSlotCall>(&granted)
+            }
+            ReleaseSlotCall::PATH => {
+                let call: ReleaseSlotCall = read(body)?;
+                answer::<ReleaseSlotCall>(&self.event(|account, _| account.release_slot(&call.id, call.grant)).await?)
+            }
+            SettleCall::PATH => answer::<SettleCall>(&self.settle(read(body)?).await?),
+            ViewCall::PATH => {
+                let period = Period::month_of(clock::now());
+                answer::<ViewCall>(&self.account.borrow().as_ref().map(|account| account.view(period)))
+            }
+            ConfigureCall::PATH => {
+                let call: ConfigureCall = read(body)?;
+                answer::<ConfigureCall>(&self.event(|account, _| account.configure(call.config)).await?)
+            }
+            TickCall::PATH => answer::<TickCall>(&self.tick().await?),
+            _ => Response::error("no such operation", 404),
+        }
+    }
+
+    async fn hold(self: &Rc<Self>, call: &HoldCall) -> Result<HoldAnswer> {
+        let now = clock::now();
+        let tier = |account: &Account| account.config().tier;
+        if let Some(key) = &call.idempotency
+            && let Some(used) = self.store()?.key_use(&key.key, now)?
+        {
+            let tier = self.account.borrow().as_ref().map(tier);
+            return Ok(match tier {
+                Some(tier) if used.fingerprint == key.fingerprint => {
+                    HoldAnswer::Replayed { id: used.id, at: used.at, tier }
+                }
+                _ => HoldAnswer::Mismatch,
+            });
+        }
+        let (outcome, effects) = self.apply(
+            |account, now| {
+                let held = account.hold(&call.id, call.amount, call.kind, Period::month_of(now), now);
+                (held, tier(account))
+            },
+            |(held, _), now| Extra {
+                key: call.idempotency.as_ref().filter(|_| held.is_ok()).map(|key| (key, &call.id, now)),
+                ..Extra::default()
+            },
+        )?;
+        spawn_local(Rc::clone(self).go_on_owned(effects));
+        Ok(match outcome {
+            (Ok(held), tier) => HoldAnswer::Held { at: held.at, slot: held.slot, tier },
+            (Err(HoldRefusal::Budget { remaining, next_period }), _) => {
+                HoldAnswer::BudgetExceeded { remaining, next_period }
+            }
+            (Err(HoldRefusal::Suspended), _) => HoldAnswer::Suspended,
+        })
+    }
+
+    async fn go_on_owned(self: Rc<Self>, effects: Vec<AccountEffect>) {
+        self.go_on(effects).await;
+    }
+
+    async fn abandon(self: &Rc<Self>, call: &AbandonCall) -> Result<()> {
+        let ((), effects) = self.apply(
+            |account, _| account.abandon(&call.id),
+            |(), _| Extra { forget_key_of: Some(&call.id), ..Extra::default() },
+        )?;
+        self.go_on(effects).await;
+        Ok(())
+    }
+
+    async fn settle(self: &Rc<Self>, call: SettleCall) -> Result<()> {
+        if self.store()?.is_charged(&call.settlement.event)? {
+            return Ok(());
+        }
+        let SettleCall { settlement, template, worker, model, baseline, created_at } = call;
+        let (_, effects) = self.apply(
+            |account, now| account.settle(&settlement, Period::month_of(now)),
+            |period_start, _| Extra {
+                charge: Some(UsageEvent {
+                    event: settlement.event.clone(),
+                    request_id: settlement.request.clone(),
+                    client_id: settlement.client.clone(),
+                    kind: settlement.kind,
+                    status: settlement.status,
+                    template_id: template,
+                    worker,
+                    model,
+                    created_at,
+                    at: settlement.at,
+                    period_start: *period_start,
+                    cost: settlement.cost,
+                    baseline,
+                    uncertain: settlement.uncertain,
+                    lines: settlement.lines.clone(),
+                }),
+                ..Extra::default()
+            },
+        )?;
+        spawn_local(Rc::clone(self).go_on_owned(effects));
+        Ok(())
+    }
+
+    async fn tick(self: &Rc<Self>) -> Result<()> {
+        self.alarm.went_off();
+        if self.send_at.get().is_some() {
+            self.send_charges().await;
+        }
+        self.store()?.sweep(clock::now())?;
+        self.event(|account, now| account.on_wakeup(now, ASK_MAX)).await
+    }
+}

@@ -1,0 +1,12 @@
+//! The two Durable Objects. They load, let the core decide, store, and do what the core asks for; they decide nothing.
+
+mod account_effects;
+mod client_account;
+mod execution_view;
+mod pool_effects;
+mod pool_operations;
+mod resource_pool;
+mod waiters;
+
+pub use client_account::ClientAccount;
+pub use resource_pool::ResourcePool;

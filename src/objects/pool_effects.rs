@@ -1,0 +1,153 @@
+//! What a pool asks for, done: slots, leases, runs, settlements. Each answer is an event of its own.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+
+use futures_util::future::join_all;
+use rm_core::id::{PoolId, RequestId};
+use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Report, Retry};
+use rm_core::request::Failure;
+use rm_core::units::Tokens;
+use wasm_bindgen_futures::spawn_local;
+use worker::Result;
+
+use crate::dispatch;
+use crate::host::object::call;
+use crate::host::{log, random};
+use crate::objects::resource_pool::{Extra, PoolObject};
+use crate::objects::waiters::Wake;
+use crate::wire::account::{AcquireSlotCall, ReleaseSlotCall, SettleCall};
+use crate::wire::pool::{LeaseCall, LeaseReply, SettleLeaseCall};
+
+/// How often a release is tried before it is left to the lease's own end.
+const RELEASE_TRIES: u32 = 3;
+
+impl PoolObject {
+    /// Starts everything that is asked for. The future that comes back is done when the accounts have been told of what
+    /// ended, and those who waited for it are woken; the rest goes on by itself.
+    pub(super) fn perform(self: &Rc<Self>, effects: Vec<Effect>) -> Pin<Box<dyn Future<Output = ()>>> {
+        let mut settlements = Vec::new();
+        let mut finished = Vec::new();
+        for effect in effects {
+            let object = Rc::clone(self);
+            match effect {
+                Effect::Settle { event } => settlements.push(object.settle(event)),
+                Effect::Finished { id } => finished.push(id),
+                Effect::Reserved { id, expires_at } => self.waiters.wake(&id, Wake::Reserved { expires_at }),
+                Effect::ReservationRefused { id, retry_at } => self.waiters.wake(&id, Wake::Refused { retry_at }),
+                Effect::Start { id, grant, limit_ms, .. } => spawn_local(object.start(id, grant, limit_ms)),
+                Effect::AcquireSlot { id, grant, client } => {
+                    spawn_local(object.acquire_slot(id, grant, client.as_str().to_owned()));
+                }
+                Effect::ReleaseSlot { id, grant, client } => {
+                    spawn_local(object.release_slot(ReleaseSlotCall { id, grant }, client.as_str().to_owned()));
+                }
+                Effect::AcquireLease { id, grant, pool, order } => {
+                    spawn_local(object.acquire_lease(id, grant, pool, order));
+                }
+                Effect::SettleLease { pool, key, used } => spawn_local(object.settle_lease(pool, key, used)),
+            }
+        }
+        let object = Rc::clone(self);
+        Box::pin(async move {
+            join_all(settlements).await;
+            for id in finished {
+                object.secrets.borrow_mut().remove(&id);
+                object.waiters.wake(&id, Wake::Finished);
+            }
+        })
+    }
+
+    /// Lets an event happen that nobody waits for.
+    async fn happen(self: &Rc<Self>, event: impl FnOnce(&mut Pool, rm_core::units::Instant)) {
+        match self.apply(event, |()| Extra::default()) {
+            Ok(applied) => self.go_on(applied.effects).await,
+            Err(error) => log::error("event_not_stored", "pool", &error.to_string()),
+        }
+    }
+
+    /// Has one attempt run by a Worker of its own, through the `SELF` binding.
+    async fn start(self: Rc<Self>, id: RequestId, grant: u32, limit_ms: i64) {
+        let Some(secret) = random::hex::<16>() else { return };
+        self.secrets.borrow_mut().insert(id.clone(), (grant, secret.clone()));
+        if let Err(error) = dispatch::hand_over(&self.env, &id, grant, &secret, limit_ms).await {
+            log::warn("run_not_handed_over", id.as_str(), &error.to_string());
+            let failure =
+                Failure { code: "dispatch_failed".into(), message: "the attempt could not be started".into() };
+            // If it did start and reported, this changes nothing.
+            let report = Report::Failed { failure, retry: Retry::Backoff };
+            self.happen(|pool, now| {
+                pool.report(&id, grant, report, now);
+            })
+            .await;
+        }
+    }
+
+    async fn acquire_slot(self: Rc<Self>, id: RequestId, grant: u32, client: String) {
+        let Some(pool) = id.home() else { return };
+        let answer = call(&self.env, &client, &AcquireSlotCall { id: id.clone(), grant, pool }).await;
+        let granted = answer.map_err(|error| log::warn("account_unreachable", &client, &error.to_string())).ok();
+        self.happen(|pool, now| pool.slot_answered(&id, grant, granted, now)).await;
+    }
+
+    async fn release_slot(self: Rc<Self>, release: ReleaseSlotCall, client: String) {
+        for _ in 0..RELEASE_TRIES {
+            match call(&self.env, &client, &release).await {
+                Ok(()) => return,
+                Err(error) => log::warn("slot_not_released", release.id.as_str(), &error.to_string()),
+            }
+        }
+    }
+
+    async fn acquire_lease(self: Rc<Self>, id: RequestId, grant: u32, pool: PoolId, order: LeaseOrder) {
+        let answer = match call(&self.env, pool.as_str(), &LeaseCall { order }).await {
+            Ok(LeaseReply::Granted) => LeaseAnswer::Granted,
+            Ok(LeaseReply::NotNow { retry_at }) => LeaseAnswer::NotNow { retry_at },
+            Ok(LeaseReply::Never) => LeaseAnswer::Never,
+            Err(error) => {
+                log::warn("pool_unreachable", pool.as_str(), &error.to_string());
+                LeaseAnswer::Unreachable
+            }
+        };
+        self.happen(|home, now| home.lease_answered(&id, grant, &pool, answer, now)).await;
+    }
+
+    async fn settle_lease(self: Rc<Self>, pool: PoolId, key: String, used: Tokens) {
+        let settle = SettleLeaseCall { key, used };
+        for _ in 0..RELEASE_TRIES {
+            match call(&self.env, pool.as_str(), &settle).await {
+                Ok(()) => return,
+                Err(error) => log::warn("lease_not_settled", &settle.key, &error.to_string()),
+            }
+        }
+    }
+
+    /// Delivers a settlement. If that fails, the core's timer has it sent again.
+    async fn settle(self: Rc<Self>, event: String) {
+        match self.deliver(&event).await {
+            Ok(()) => match self.apply(|pool, now| pool.settlement_confirmed(&event, now), |()| Extra::default()) {
+                Ok(applied) => spawn_local(Rc::clone(&self).go_on_owned(applied.effects)),
+                Err(error) => log::error("event_not_stored", &event, &error.to_string()),
+            },
+            Err(error) => log::warn("settlement_not_delivered", &event, &error.to_string()),
+        }
+    }
+
+    async fn deliver(&self, event: &str) -> Result<()> {
+        let store = self.store()?;
+        let Some(settlement) = store.settlement(event)? else { return Ok(()) };
+        let spec = store.execution(&settlement.request)?.map(|execution| execution.spec);
+        let client = settlement.client.as_str().to_owned();
+        let settle = SettleCall {
+            template: spec.as_ref().and_then(|spec| Some(spec.template_id.as_ref()?.as_str().to_owned())),
+            worker: spec.as_ref().and_then(|spec| Some(spec.worker.as_ref()?.as_str().to_owned())),
+            model: spec.as_ref().and_then(|spec| spec.model.clone()),
+            // Nothing makes a request cheaper yet: what it would have cost is what it cost.
+            baseline: settlement.cost,
+            created_at: spec.as_ref().map_or(settlement.at, |spec| spec.created_at),
+            settlement,
+        };
+        call(&self.env, &client, &settle).await.map_err(|error| worker::Error::RustError(error.to_string()))
+    }
+}

@@ -1,0 +1,405 @@
+//! The operations of a `ResourcePool`, one function each.
+
+use std::rc::Rc;
+
+use rm_core::id::RequestId;
+use rm_core::pool::{
+    CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, Report, ReportOutcome, Retry, Submission, Submitted,
+};
+use rm_core::request::{Kind, Phase, Request, Status, Usage};
+use rm_core::units::{Instant, NanoUsd, Tokens};
+use wasm_bindgen_futures::spawn_local;
+use worker::{Response, Result};
+
+use crate::host::clock;
+use crate::host::object::{Operation, answer, read};
+use crate::objects::execution_view::{bill_view, execution_view};
+use crate::objects::resource_pool::{Extra, PoolObject};
+use crate::objects::waiters::Wake;
+use crate::store::pool_store::{NewExecution, StoredExecution, first_id_at};
+use crate::wire::execution::{ExecutionStatus, ExecutionView};
+use crate::wire::pool::{
+    BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, ConfigureCall, ConsumeAnswer, ConsumeCall,
+    ExecutionCall, KnowsCall, LeaseCall, LeaseReply, Order, PingCall, PositionAnswer, PositionCall, ReportCall, Run,
+    RunOutcome, SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
+};
+
+/// How many old executions a tick deletes at most.
+const SWEEP_MAX: i64 = 1_000;
+/// How long a reservation over several pools may take to be decided.
+const RESERVE_LIMIT_MS: i64 = 10_000;
+
+impl PoolObject {
+    /// Answers one operation.
+    pub(super) async fn handle(self: &Rc<Self>, name: &str, path: &str, body: &str) -> Result<Response> {
+        if path == PingCall::PATH {
+            return answer::<PingCall>(&());
+        }
+        let known = self.load(Some(name)).await?;
+        if !known {
+            return unknown_pool(path, body);
+        }
+        match path {
+            SubmitCall::PATH => answer::<SubmitCall>(&self.submit(read(body)?).await?),
+            ClaimCall::PATH => answer::<ClaimCall>(&self.claim(read(body)?)?),
+            ReportCall::PATH => answer::<ReportCall>(&self.report(read(body)?).await?),
+            ExecutionCall::PATH => answer::<ExecutionCall>(&self.execution(&read::<ExecutionCall>(body)?.id)?),
+            PositionCall::PATH => answer::<PositionCall>(&self.position(&read::<PositionCall>(body)?.id)?),
+            BillCall::PATH => answer::<BillCall>(&self.bill(&read::<BillCall>(body)?.id)?),
+            CancelCall::PATH => answer::<CancelCall>(&self.cancel(read(body)?).await?),
+            WakeCall::PATH => {
+                let wake: WakeCall = read(body)?;
+                answer::<WakeCall>(&self.event(|pool, now| pool.client_woken(&wake.client, now)).await?)
+            }
+            LeaseCall::PATH => {
+                let lease: LeaseCall = read(body)?;
+                answer::<LeaseCall>(&lease_reply(self.event(|pool, now| pool.acquire_lease(lease.order, now)).await?))
+            }
+            SettleLeaseCall::PATH => {
+                let settle: SettleLeaseCall = read(body)?;
+                answer::<SettleLeaseCall>(
+                    &self.event(|pool, now| pool.settle_lease(&settle.key, settle.used, now)).await?,
+                )
+            }
+            ConsumeCall::PATH => answer::<ConsumeCall>(&self.consume(read(body)?).await?),
+            KnowsCall::PATH => answer::<KnowsCall>(&self.store()?.knows(&read::<KnowsCall>(body)?.id)?),
+            ViewCall::PATH => answer::<ViewCall>(&Some(self.view(&read(body)?)?)),
+            ConfigureCall::PATH => {
+                let configure: ConfigureCall = read(body)?;
+                answer::<ConfigureCall>(&self.event(|pool, now| pool.configure(configure.config, now)).await?)
+            }
+            TickCall::PATH => answer::<TickCall>(&self.tick(read(body)?).await?),
+            _ => Response::error("no such operation", 404),
+        }
+    }
+
+    /// An event whose effects nobody waits for.
+    async fn event<T>(self: &Rc<Self>, event: impl FnOnce(&mut Pool, Instant) -> T) -> Result<T> {
+        let applied = self.apply(event, |_| Extra::default())?;
+        spawn_local(Rc::clone(self).go_on_owned(applied.effects));
+        Ok(applied.outcome)
+    }
+
+    async fn submit(self: &Rc<Self>, call: SubmitCall) -> Result<SubmitAnswer> {
+        let id = call.id.clone();
+        if let Some(execution) = self.execution(&id)?.filter(|execution| execution.status.is_end()) {
+            return Ok(SubmitAnswer::Here { execution: Box::new(execution), position: None });
+        }
+        let waiter = self.waiters.announce(&id);
+        let mode = if call.kind == Kind::Reservation { Mode::NowOrNever } else { Mode::Queue };
+        let applied = self.apply(
+            |pool, now| pool.submit(submission(&call), mode, now),
+            |outcome| Extra {
+                new: (*outcome == Submitted::Accepted).then_some(NewExecution {
+                    id: &call.id,
+                    spec: &call.spec,
+                    input: &call.input,
+                }),
+                result: None,
+            },
+        )?;
+        let mut effects = applied.effects;
+        if let Submitted::Refused(refusal) = applied.outcome {
+            self.waiters.forget_gone(&id);
+            self.go_on(effects).await;
+            return Ok(SubmitAnswer::Refused { refusal: refusal_of(refusal) });
+        }
+        if call.run_here
+            && let Some(index) =
+                effects.iter().position(|effect| matches!(effect, Effect::Start { id: of, .. } if *of == id))
+        {
+            let started = effects.remove(index);
+            if let Effect::Start { id, grant, attempt, limit_ms } = started {
+                drop(waiter);
+                self.waiters.forget_gone(&id);
+                spawn_local(Rc::clone(self).go_on_owned(effects));
+                return Ok(SubmitAnswer::RunHere {
+                    run: Run { id, grant, attempt, limit_ms, deadline: call.deadline },
+                });
+            }
+        }
+        spawn_local(Rc::clone(self).go_on_owned(effects));
+        if call.kind == Kind::Reservation {
+            return self.reserved(&id, waiter).await;
+        }
+        if call.wait_ms > 0 {
+            let _woken = waiter.wait(call.wait_ms).await;
+        } else {
+            drop(waiter);
+        }
+        self.waiters.forget_gone(&id);
+        let position = self.look(|pool, now| pool.position(&id, now))?;
+        match self.execution(&id)? {
+            Some(execution) => Ok(SubmitAnswer::Here { execution: Box::new(execution), position }),
+            None => Ok(SubmitAnswer::Refused { refusal: SubmitRefusal::Stale }),
+        }
+    }
+
+    /// What became of a reservation: known at once in one pool, after the other pools' answers in several.
+    async fn reserved(&self, id: &RequestId, waiter: crate::objects::waiters::Waiter) -> Result<SubmitAnswer> {
+        let running = |request: &Request| match request.phase {
+            Phase::Running { lease_until, .. } => Some(lease_until),
+            _ => None,
+        };
+        let granted = self.look(|pool, _| pool.request(id).and_then(running))?;
+        let wake = match granted {
+            Some(expires_at) => Some(Wake::Reserved { expires_at }),
+            None => waiter.wait(RESERVE_LIMIT_MS).await,
+        };
+        self.waiters.forget_gone(id);
+        let soon = clock::now().plus(1_000);
+        Ok(match wake {
+            Some(Wake::Reserved { expires_at }) => SubmitAnswer::Reserved { expires_at },
+            Some(Wake::Refused { retry_at }) => {
+                SubmitAnswer::Refused { refusal: SubmitRefusal::NotNow { retry_at: retry_at.unwrap_or(soon) } }
+            }
+            Some(Wake::Finished) | None => SubmitAnswer::Refused { refusal: SubmitRefusal::NotNow { retry_at: soon } },
+        })
+    }
+
+    fn claim(&self, call: ClaimCall) -> Result<Option<Order>> {
+        let proven =
+            self.secrets.borrow().get(&call.id).is_some_and(|(grant, secret)| {
+                *grant == call.grant && crate::host::secrets::equal(&call.secret, secret)
+            });
+        if !proven {
+            return Ok(None);
+        }
+        self.secrets.borrow_mut().remove(&call.id);
+        let run = self.look(|pool, now| {
+            let request = pool.request(&call.id)?;
+            let Phase::Running { lease_until, .. } = request.phase else { return None };
+            (request.started_grant == call.grant).then(|| Run {
+                id: call.id.clone(),
+                grant: call.grant,
+                attempt: request.attempts,
+                limit_ms: request.attempt_limit_ms(now).min(lease_until.since(now)),
+                deadline: request.deadline,
+            })
+        })?;
+        let store = self.store()?;
+        let (Some(run), Some(stored), Some(input)) = (run, store.execution(&call.id)?, store.input(&call.id)?) else {
+            return Ok(None);
+        };
+        Ok(Some(Order { run, spec: stored.spec, input }))
+    }
+
+    async fn report(self: &Rc<Self>, call: ReportCall) -> Result<Option<ExecutionView>> {
+        let id = call.id.clone();
+        let (report, result) = match call.run {
+            RunOutcome::Succeeded { result, usage } => (Report::Succeeded { usage }, Some(result)),
+            RunOutcome::Failed { failure, retry, pause_ms } => {
+                let retry = match (retry, pause_ms) {
+                    (false, _) => Retry::No,
+                    (true, None) => Retry::Backoff,
+                    (true, Some(pause_ms)) => Retry::After { pause_ms },
+                };
+                (Report::Failed { failure, retry }, None)
+            }
+            RunOutcome::TimedOut => (Report::TimedOut, None),
+        };
+        let waiter = (call.wait_ms > 0).then(|| self.waiters.announce(&id));
+        let applied = self.apply(
+            |pool, now| pool.report(&id, call.grant, report, now),
+            |outcome| Extra {
+                new: None,
+                result: result.as_deref().filter(|_| *outcome == ReportOutcome::Ended).map(|result| (&id, result)),
+            },
+        )?;
+        self.go_on(applied.effects).await;
+        if applied.outcome == ReportOutcome::Retrying
+            && let Some(waiter) = waiter
+        {
+            let _woken = waiter.wait(call.wait_ms).await;
+        }
+        self.waiters.forget_gone(&id);
+        self.execution(&id)
+    }
+
+    fn stored(&self, id: &RequestId) -> Result<Option<StoredExecution>> {
+        self.store()?.execution(id)
+    }
+
+    /// An execution as it stands; reservations are none.
+    fn execution(&self, id: &RequestId) -> Result<Option<ExecutionView>> {
+        let Some(stored) = self.stored(id)?.filter(|stored| stored.spec.worker.is_some()) else { return Ok(None) };
+        self.look(|pool, now| execution_view(stored, pool.request(id), now))?.map(Some)
+    }
+
+    fn position(&self, id: &RequestId) -> Result<Option<PositionAnswer>> {
+        self.look(|pool, now| {
+            let request = pool.request(id).filter(|request| request.kind == Kind::Execution)?;
+            if matches!(request.phase, Phase::Abandoned { .. }) {
+                return None;
+            }
+            Some(PositionAnswer { client: request.client.clone(), position: pool.position(id, now)? })
+        })
+    }
+
+    fn bill(&self, id: &RequestId) -> Result<Option<BillAnswer>> {
+        let Some(stored) = self.stored(id)? else { return Ok(None) };
+        let settled = self.store()?.settlement(id.as_str())?.is_none();
+        let bill = self.look(|pool, _| bill_view(&stored, pool.request(id), settled))?;
+        Ok(bill.map(|bill| BillAnswer { client: stored.spec.client_id, bill }))
+    }
+
+    async fn cancel(self: &Rc<Self>, call: CancelCall) -> Result<CancelAnswer> {
+        let id = &call.id;
+        let Some(before) = self.execution(id)? else { return Ok(CancelAnswer::Unknown) };
+        if call.client.is_some_and(|client| client != before.client_id) {
+            return Ok(CancelAnswer::Forbidden);
+        }
+        let applied = self.apply(|pool, now| pool.cancel(id, call.only_waiting, now), |_| Extra::default())?;
+        self.go_on(applied.effects).await;
+        let Some(after) = self.execution(id)? else { return Ok(CancelAnswer::Unknown) };
+        Ok(match applied.outcome {
+            CancelOutcome::Running => CancelAnswer::Conflict { status: ExecutionStatus::Running },
+            CancelOutcome::Cancelled | CancelOutcome::Unknown if after.status == ExecutionStatus::Cancelled => {
+                CancelAnswer::Cancelled { execution: Box::new(after) }
+            }
+            CancelOutcome::Cancelled | CancelOutcome::Unknown => CancelAnswer::Conflict { status: after.status },
+        })
+    }
+
+    async fn consume(self: &Rc<Self>, call: ConsumeCall) -> Result<ConsumeAnswer> {
+        let id = &call.id;
+        let Some(stored) = self.stored(id)?.filter(|stored| stored.spec.worker.is_none()) else {
+            return Ok(ConsumeAnswer::Unknown);
+        };
+        if call.client.as_ref().is_some_and(|client| *client != stored.spec.client_id) {
+            return Ok(ConsumeAnswer::Forbidden);
+        }
+        let demands = match &stored.ended {
+            Some(ended) => ended.request.demands.clone(),
+            None => self.look(|pool, _| pool.request(id).map(|request| request.demands.clone()))?.unwrap_or_default(),
+        };
+        if let Some(usage) = call.usage.iter().find(|usage| !demands.iter().any(|demand| demand.pool == usage.pool)) {
+            return Ok(ConsumeAnswer::NotReserved { pool: usage.pool.clone() });
+        }
+        let (usage, last, release) = (call.usage.clone(), call.last, call.release);
+        let applied = self.apply(
+            |pool, now| if release { pool.release(id, now) } else { pool.consume(id, usage, last, now) },
+            |_| Extra::default(),
+        )?;
+        self.go_on(applied.effects).await;
+        if let Some(ended) = self.stored(id)?.and_then(|stored| stored.ended) {
+            let closed_by_this = applied.outcome == ReportOutcome::Ended;
+            return Ok(match ended.end.status {
+                Status::Cancelled => ConsumeAnswer::Released,
+                Status::Expired => ConsumeAnswer::Expired,
+                _ if release && !closed_by_this => ConsumeAnswer::Closed,
+                _ if closed_by_this || same_use(&call.usage, &ended.end.lines) => {
+                    ConsumeAnswer::Consumed { lines: ended.end.lines, cost: ended.end.cost, closed: true }
+                }
+                _ => ConsumeAnswer::Closed,
+            });
+        }
+        let lines = self.look(|pool, _| pool.request(id).map(lines_so_far))?.unwrap_or_default();
+        let cost = lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost));
+        Ok(ConsumeAnswer::Consumed { lines, cost, closed: false })
+    }
+
+    fn view(&self, call: &ViewCall) -> Result<ViewAnswer> {
+        self.look(|pool, now| ViewAnswer {
+            pool: pool.view(now),
+            queue: pool.queue_view(now),
+            wait_ms: pool.wait_for(call.amount.unwrap_or(Tokens::ZERO), now).ok(),
+            scheduler_running: pool.config().scheduler_running,
+        })
+    }
+
+    async fn tick(self: &Rc<Self>, tick: TickCall) -> Result<()> {
+        // An alarm that was lost is found here: setting it again costs a row a minute.
+        self.alarm.went_off();
+        let applied = self.apply(
+            |pool, now| {
+                pool.configure(tick.config, now);
+                pool.on_wakeup(now);
+            },
+            |()| Extra::default(),
+        )?;
+        let retention = self.env.var("RETENTION_HOURS").ok().and_then(|hours| hours.to_string().parse::<i64>().ok());
+        let kept_ms = retention.unwrap_or(24).max(1).saturating_mul(3_600_000);
+        let (pool, fairness) = self.look(|pool, _| (pool.config().pool.clone(), pool.fairness().clone()))?;
+        let store = self.store()?;
+        store.sweep(&first_id_at(applied.now.plus(kept_ms.saturating_neg()), &pool), SWEEP_MAX)?;
+        store.save_fairness(&fairness)?;
+        self.go_on(applied.effects).await;
+        Ok(())
+    }
+}
+
+/// The answers of a pool that does not exist.
+fn unknown_pool(path: &str, body: &str) -> Result<Response> {
+    match path {
+        SubmitCall::PATH => answer::<SubmitCall>(&SubmitAnswer::Refused { refusal: SubmitRefusal::UnknownPool }),
+        LeaseCall::PATH => answer::<LeaseCall>(&LeaseReply::Never),
+        KnowsCall::PATH => answer::<KnowsCall>(&false),
+        ViewCall::PATH => answer::<ViewCall>(&None),
+        ClaimCall::PATH => answer::<ClaimCall>(&None),
+        ReportCall::PATH => answer::<ReportCall>(&None),
+        ExecutionCall::PATH => answer::<ExecutionCall>(&None),
+        PositionCall::PATH => answer::<PositionCall>(&None),
+        BillCall::PATH => answer::<BillCall>(&None),
+        CancelCall::PATH => answer::<CancelCall>(&CancelAnswer::Unknown),
+        ConsumeCall::PATH => answer::<ConsumeCall>(&ConsumeAnswer::Unknown),
+        WakeCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH | TickCall::PATH => answer::<WakeCall>(&()),
+        _ => Response::error(format!("no such operation, or no such pool: {path}, {} bytes", body.len()), 404),
+    }
+}
+
+fn submission(call: &SubmitCall) -> Submission {
+    Submission {
+        id: call.id.clone(),
+        client: call.spec.client_id.clone(),
+        tier: call.tier,
+        kind: call.kind,
+        urgency: call.urgency,
+        held_at: call.held_at,
+        deadline: call.deadline,
+        demands: call.demands.clone(),
+        max_attempts: call.max_attempts,
+        timeout_ms: call.timeout_ms,
+        has_slot: call.has_slot,
+    }
+}
+
+const fn refusal_of(refusal: Refusal) -> SubmitRefusal {
+    match refusal {
+        Refusal::Never => SubmitRefusal::Never,
+        Refusal::NotNow { retry_at } => SubmitRefusal::NotNow { retry_at },
+        Refusal::QueueFull { retry_at } => SubmitRefusal::QueueFull { retry_at },
+        Refusal::Stale => SubmitRefusal::Stale,
+    }
+}
+
+const fn lease_reply(answer: LeaseAnswer) -> LeaseReply {
+    match answer {
+        LeaseAnswer::Granted => LeaseReply::Granted,
+        LeaseAnswer::NotNow { retry_at } => LeaseReply::NotNow { retry_at },
+        LeaseAnswer::Never => LeaseReply::Never,
+        LeaseAnswer::Unreachable => LeaseReply::NotNow { retry_at: None },
+    }
+}
+
+fn same_use(usage: &[Usage], lines: &[rm_core::request::Line]) -> bool {
+    lines.iter().all(|line| {
+        let said = usage.iter().find(|usage| usage.pool == line.pool).map_or(Tokens::ZERO, |usage| usage.amount);
+        said == line.actual
+    })
+}
+
+fn lines_so_far(request: &Request) -> Vec<rm_core::request::Line> {
+    let line = |demand: &rm_core::request::Demand| {
+        let used =
+            request.used.iter().find(|usage| usage.pool == demand.pool).map_or(Tokens::ZERO, |usage| usage.amount);
+        rm_core::request::Line {
+            pool: demand.pool.clone(),
+            estimated: demand.amount,
+            actual: used,
+            unit_price: demand.unit_price,
+            cost: demand.unit_price.times(used).unwrap_or(NanoUsd::ZERO),
+        }
+    };
+    request.demands.iter().map(line).collect()
+}

@@ -1,0 +1,283 @@
+//! The SQLite of one `ResourcePool`.
+//!
+//! An execution is in two tables while it lives: `live` has what the scheduler changes, a small row; `execution` has
+//! the rest, the input among it, and is written twice, when the request comes and when it ends.
+
+use rm_core::fair_share::FairShare;
+use rm_core::id::RequestId;
+use rm_core::pool::{Changes, Ended, Lease, Pool, PoolConfig, PoolState, Stored};
+use rm_core::request::{Request, Settlement};
+use rm_core::units::Instant;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::value::RawValue;
+use worker::{Error, Result, Storage};
+
+use crate::host::sqlite::{Database, integer, optional_text, text};
+use crate::wire::execution::Spec;
+
+/// The version of these tables and of the JSON in them.
+const VERSION: &str = "1";
+
+const SCHEMA: &[&str] = &[
+    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS live (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS execution (id TEXT PRIMARY KEY, spec TEXT NOT NULL, input TEXT NOT NULL,
+       ended TEXT, result TEXT) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS lease (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS settlement (event TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
+];
+
+/// The store.
+pub struct PoolStore {
+    db: Database,
+}
+
+/// An execution as stored.
+pub struct StoredExecution {
+    pub spec: Spec,
+    pub ended: Option<Ended>,
+    pub result: Option<Box<RawValue>>,
+}
+
+/// A new request's row, to be stored together with the changes that it makes.
+pub struct NewExecution<'a> {
+    pub id: &'a RequestId,
+    pub spec: &'a Spec,
+    pub input: &'a RawValue,
+}
+
+#[derive(Deserialize)]
+struct Body {
+    body: String,
+}
+
+fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {
+    Ok(serde_json::from_str(json)?)
+}
+
+fn raw(json: String) -> Result<Box<RawValue>> {
+    Ok(RawValue::from_string(json)?)
+}
+
+impl PoolStore {
+    /// Opens the store, and makes its tables if they are not there.
+    pub fn open(storage: Storage) -> Result<Self> {
+        let store = Self { db: Database::new(storage) };
+        for statement in SCHEMA {
+            store.db.run(statement, vec![])?;
+        }
+        match store.meta("version")?.as_deref() {
+            Some(VERSION) => {}
+            None => store.set_meta("version", VERSION.to_owned())?,
+            Some(other) => {
+                return Err(Error::RustError(format!("the pool's store has version {other}, not {VERSION}")));
+            }
+        }
+        Ok(store)
+    }
+
+    fn meta(&self, key: &str) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Row {
+            value: String,
+        }
+        let row: Option<Row> = self.db.row("SELECT value FROM meta WHERE key = ? LIMIT 1", vec![text(key)])?;
+        Ok(row.map(|row| row.value))
+    }
+
+    fn set_meta(&self, key: &str, value: String) -> Result<()> {
+        self.db.run(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            vec![text(key), text(value)],
+        )
+    }
+
+    /// The configuration that was last stored.
+    pub fn config(&self) -> Result<Option<PoolConfig>> {
+        self.meta("config")?.as_deref().map(parse).transpose()
+    }
+
+    /// Stores a configuration that was read for the first time.
+    pub fn set_config(&self, config: &PoolConfig) -> Result<()> {
+        self.set_meta("config", serde_json::to_string(config)?)
+    }
+
+    /// Everything that the pool needs to go on. The queue's cap bounds it.
+    pub fn load(&self, config: PoolConfig) -> Result<Stored> {
+        let bodies = |query: &str| -> Result<Vec<String>> {
+            let rows: Vec<Body> = self.db.rows(query, vec![])?;
+            Ok(rows.into_iter().map(|row| row.body).collect())
+        };
+        let live: Vec<Request> =
+            bodies("SELECT body FROM live")?.iter().map(|body| parse(body)).collect::<Result<_>>()?;
+        let leases: Vec<Lease> =
+            bodies("SELECT body FROM lease")?.iter().map(|body| parse(body)).collect::<Result<_>>()?;
+        Ok(Stored {
+            config,
+            state: self.meta("state")?.as_deref().map(parse::<PoolState>).transpose()?,
+            fairness: self.meta("fairness")?.as_deref().map(parse::<FairShare>).transpose()?.unwrap_or_default(),
+            requests: live,
+            leases,
+            unsettled: bodies("SELECT event AS body FROM settlement")?,
+        })
+    }
+
+    /// Stores what an event changed, all or nothing.
+    pub fn save(
+        &self,
+        pool: &Pool,
+        changes: &Changes,
+        new: Option<&NewExecution<'_>>,
+        result: Option<(&RequestId, &RawValue)>,
+    ) -> Result<()> {
+        self.db.transaction(|| {
+            if changes.config {
+                self.set_meta("config", serde_json::to_string(pool.config())?)?;
+            }
+            if changes.state {
+                self.set_meta("state", serde_json::to_string(pool.state())?)?;
+            }
+            if let Some(new) = new {
+                self.insert_execution(new)?;
+            }
+            for id in &changes.requests {
+                match pool.request(id) {
+                    Some(request) => self.put("live", "id", id.as_str(), request)?,
+                    None => self.delete("live", "id", id.as_str())?,
+                }
+            }
+            for id in &changes.dropped {
+                self.delete("live", "id", id.as_str())?;
+                self.delete("execution", "id", id.as_str())?;
+            }
+            for ended in &changes.ended {
+                let id = &ended.request.id;
+                if pool.request(id).is_none() {
+                    self.delete("live", "id", id.as_str())?;
+                }
+                self.end(ended, result.filter(|(of, _)| *of == id).map(|(_, result)| result))?;
+            }
+            for late in &changes.late {
+                self.charge_late(late)?;
+            }
+            for key in &changes.leases {
+                match pool.lease(key) {
+                    Some(lease) => self.put("lease", "key", key, lease)?,
+                    None => self.delete("lease", "key", key)?,
+                }
+            }
+            for settlement in &changes.settlements {
+                self.put("settlement", "event", &settlement.event, settlement)?;
+            }
+            for event in &changes.settled {
+                self.delete("settlement", "event", event)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn insert_execution(&self, new: &NewExecution<'_>) -> Result<()> {
+        self.db.run(
+            "INSERT INTO execution (id, spec, input) VALUES (?, ?, ?)",
+            vec![text(new.id.as_str()), text(serde_json::to_string(new.spec)?), text(new.input.get())],
+        )
+    }
+
+    fn put(&self, table: &'static str, key_column: &'static str, key: &str, body: &impl Serialize) -> Result<()> {
+        self.db.run(
+            &format!(
+                "INSERT INTO {table} ({key_column}, body) VALUES (?, ?)
+                 ON CONFLICT ({key_column}) DO UPDATE SET body = excluded.body"
+            ),
+            vec![text(key), text(serde_json::to_string(body)?)],
+        )
+    }
+
+    fn delete(&self, table: &'static str, key_column: &'static str, key: &str) -> Result<()> {
+        self.db.run(&format!("DELETE FROM {table} WHERE {key_column} = ?"), vec![text(key)])
+    }
+
+    fn end(&self, ended: &Ended, result: Option<&RawValue>) -> Result<()> {
+        self.db.run(
+            "UPDATE execution SET ended = ?, result = ? WHERE id = ? AND ended IS NULL",
+            vec![
+                text(serde_json::to_string(ended)?),
+                optional_text(result.map(|result| result.get().to_owned())),
+                text(ended.request.id.as_str()),
+            ],
+        )
+    }
+
+    /// The end stays as it was; only what it costs is known now.
+    fn charge_late(&self, late: &Ended) -> Result<()> {
+        let Some(mut stored) = self.execution(&late.request.id)?.and_then(|execution| execution.ended) else {
+            return Ok(());
+        };
+        stored.end.lines.clone_from(&late.end.lines);
+        stored.end.cost = late.end.cost;
+        self.db.run(
+            "UPDATE execution SET ended = ? WHERE id = ?",
+            vec![text(serde_json::to_string(&stored)?), text(late.request.id.as_str())],
+        )
+    }
+
+    /// An execution, ended or not.
+    pub fn execution(&self, id: &RequestId) -> Result<Option<StoredExecution>> {
+        #[derive(Deserialize)]
+        struct Row {
+            spec: String,
+            ended: Option<String>,
+            result: Option<String>,
+        }
+        let query = "SELECT spec, ended, result FROM execution WHERE id = ? LIMIT 1";
+        let Some(row) = self.db.row::<Row>(query, vec![text(id.as_str())])? else { return Ok(None) };
+        Ok(Some(StoredExecution {
+            spec: parse(&row.spec)?,
+            ended: row.ended.as_deref().map(parse).transpose()?,
+            result: row.result.map(raw).transpose()?,
+        }))
+    }
+
+    /// A request's input.
+    pub fn input(&self, id: &RequestId) -> Result<Option<Box<RawValue>>> {
+        let query = "SELECT input AS body FROM execution WHERE id = ? LIMIT 1";
+        self.db.row::<Body>(query, vec![text(id.as_str())])?.map(|row| raw(row.body)).transpose()
+    }
+
+    /// A settlement that is not confirmed.
+    pub fn settlement(&self, event: &str) -> Result<Option<Settlement>> {
+        let query = "SELECT body FROM settlement WHERE event = ? LIMIT 1";
+        self.db.row::<Body>(query, vec![text(event)])?.map(|row| parse(&row.body)).transpose()
+    }
+
+    /// Stores who was granted what lately. It is soft: after a crash the last minute of it is missing.
+    pub fn save_fairness(&self, fairness: &FairShare) -> Result<()> {
+        self.set_meta("fairness", serde_json::to_string(fairness)?)
+    }
+
+    /// Deletes executions that ended, were made before `before`, and are settled; at most `limit`. Ids sort by time, so
+    /// the primary key finds them.
+    pub fn sweep(&self, before: &RequestId, limit: i64) -> Result<()> {
+        self.db.run(
+            "DELETE FROM execution WHERE id IN (
+               SELECT e.id FROM execution e WHERE e.id < ? AND e.ended IS NOT NULL
+                 AND NOT EXISTS (SELECT 1 FROM live l WHERE l.id = e.id)
+                 AND NOT EXISTS (SELECT 1 FROM settlement s WHERE s.event = e.id)
+               ORDER BY e.id LIMIT ?)",
+            vec![text(before.as_str()), integer(limit)?],
+        )
+    }
+
+    /// Whether a request was ever submitted here and is still kept.
+    pub fn knows(&self, id: &RequestId) -> Result<bool> {
+        Ok(self
+            .db
+            .row::<Body>("SELECT id AS body FROM execution WHERE id = ? LIMIT 1", vec![text(id.as_str())])?
+            .is_some())
+    }
+}
+
+/// The smallest id of a request made at `at`.
+pub fn first_id_at(at: Instant, pool: &rm_core::id::PoolId) -> RequestId {
+    RequestId::new(at, [0; 10], pool)
+}

@@ -1,0 +1,149 @@
+//! The operations of the `ClientAccount` object, which is called by its client's id.
+
+use rm_core::account::{AccountConfig, AccountView};
+use rm_core::id::{PoolId, RequestId};
+use rm_core::priority::Tier;
+use rm_core::request::{Kind, Settlement};
+use rm_core::units::{Instant, NanoUsd};
+use serde::{Deserialize, Serialize};
+
+use crate::host::object::Operation;
+
+/// The namespace's binding.
+pub const BINDING: &str = "ACCOUNT";
+
+macro_rules! operation {
+    ($type:ident, $path:literal, $answer:ty) => {
+        impl Operation for $type {
+            const BINDING: &'static str = BINDING;
+            const PATH: &'static str = $path;
+            type Answer = $answer;
+        }
+    };
+}
+
+/// A caller's idempotency key.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Idempotency {
+    /// The key, with the operation that it belongs to.
+    pub key: String,
+    /// The body's fingerprint.
+    pub fingerprint: String,
+}
+
+/// Hold the cost of a request.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HoldCall {
+    /// Which request, if it is a new one.
+    pub id: RequestId,
+    /// How much.
+    pub amount: NanoUsd,
+    /// What the request is.
+    pub kind: Kind,
+    /// The caller's key.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// What became of a hold.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HoldAnswer {
+    /// It is held.
+    Held {
+        /// When.
+        at: Instant,
+        /// Whether a slot came with it.
+        slot: bool,
+        /// The client's tier.
+        tier: Tier,
+    },
+    /// The key was used before, with the same body, for this request.
+    Replayed {
+        /// Which request.
+        id: RequestId,
+        /// When its cost was held.
+        at: Instant,
+        /// The client's tier.
+        tier: Tier,
+    },
+    /// The key was used before, with another body.
+    Mismatch,
+    /// It does not fit in the budget.
+    BudgetExceeded {
+        /// What is left.
+        remaining: NanoUsd,
+        /// When the next period begins.
+        next_period: Instant,
+    },
+    /// The client is suspended.
+    Suspended,
+    /// There is no such client.
+    UnknownClient,
+}
+operation!(HoldCall, "/hold", HoldAnswer);
+
+/// Give back what is held for a request that did not come to be.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AbandonCall {
+    /// Which request.
+    pub id: RequestId,
+}
+operation!(AbandonCall, "/abandon", ());
+
+/// Give a slot to a request whose turn it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AcquireSlotCall {
+    /// Which request.
+    pub id: RequestId,
+    /// For which grant.
+    pub grant: u32,
+    /// At which pool.
+    pub pool: PoolId,
+}
+operation!(AcquireSlotCall, "/acquire-slot", bool);
+
+/// Take a slot back.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReleaseSlotCall {
+    /// Of which request.
+    pub id: RequestId,
+    /// Of which grant.
+    pub grant: u32,
+}
+operation!(ReleaseSlotCall, "/release-slot", ());
+
+/// A request ended.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SettleCall {
+    /// How, and what it costs.
+    pub settlement: Settlement,
+    /// What the record says of the request.
+    pub template: Option<String>,
+    /// The downstream worker; none for a reservation.
+    pub worker: Option<String>,
+    /// The model that was billed.
+    pub model: Option<String>,
+    /// What the request would have cost without any optimisation.
+    pub baseline: NanoUsd,
+    /// When it was admitted.
+    pub created_at: Instant,
+}
+operation!(SettleCall, "/settle", ());
+
+/// The account as it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ViewCall {}
+operation!(ViewCall, "/view", Option<AccountView>);
+
+/// The client's configuration changed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConfigureCall {
+    /// As it is now.
+    pub config: AccountConfig,
+}
+operation!(ConfigureCall, "/configure", ());
+
+/// The scheduler's tick.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TickCall {}
+operation!(TickCall, "/tick", ());

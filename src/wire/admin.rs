@@ -1,0 +1,155 @@
+//! Bodies and answers of `/admin`.
+
+use rm_core::account::ClientStatus;
+use rm_core::estimate::Rate;
+use rm_core::id::{ClientId, PoolId, TemplateId, WorkerBinding};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::units::{NanoUsd, Tokens};
+use serde::{Deserialize, Serialize};
+
+/// `PUT /admin/pools/{pool}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PoolBody {
+    pub unit: String,
+    pub capacity: Tokens,
+    pub refill_per_second: Tokens,
+    pub unit_price_usd: NanoUsd,
+    #[serde(default = "PoolBody::low_water")]
+    pub low_water_percent: u8,
+    #[serde(default = "PoolBody::queue_cap")]
+    pub queue_cap: u32,
+    #[serde(default)]
+    pub window_cap: bool,
+    #[serde(default)]
+    pub partitions: Vec<Partition>,
+}
+
+impl PoolBody {
+    const fn low_water() -> u8 {
+        10
+    }
+
+    const fn queue_cap() -> u32 {
+        10_000
+    }
+}
+
+/// A part of a pool that is set aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Partition {
+    pub name: String,
+    pub kind: PartitionKind,
+    #[serde(default)]
+    pub tier: Option<Tier>,
+    #[serde(default)]
+    pub client_id: Option<ClientId>,
+    pub percent: u8,
+    #[serde(default)]
+    pub lend: Option<bool>,
+}
+
+/// Whether an idle share is lent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PartitionKind {
+    Reserved,
+    Dedicated,
+}
+
+/// A pool as stored.
+#[derive(Debug, Clone, Serialize)]
+pub struct PoolRecord {
+    pub pool: PoolId,
+    #[serde(flatten)]
+    pub body: PoolBody,
+    #[serde(skip)]
+    pub revision: i64,
+}
+
+/// `PUT /admin/clients/{clientId}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientBody {
+    pub name: String,
+    pub tier: Tier,
+    #[serde(default)]
+    pub monthly_budget_usd: Option<NanoUsd>,
+    #[serde(default)]
+    pub max_concurrent: Option<u32>,
+    #[serde(default = "ClientBody::utc")]
+    pub time_zone: String,
+    #[serde(default = "ClientBody::active")]
+    pub status: ClientStatus,
+}
+
+impl ClientBody {
+    fn utc() -> String {
+        "UTC".into()
+    }
+
+    const fn active() -> ClientStatus {
+        ClientStatus::Active
+    }
+}
+
+/// A client as stored, with what its tier adds.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientRecord {
+    pub client_id: ClientId,
+    pub name: String,
+    pub tier: Tier,
+    pub monthly_budget_usd: NanoUsd,
+    pub max_concurrent: u32,
+    pub time_zone: String,
+    pub status: ClientStatus,
+    #[serde(skip)]
+    pub revision: i64,
+}
+
+/// `PUT /admin/templates/{templateId}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TemplateBody {
+    pub worker: WorkerBinding,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub resources: Vec<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub downgrade_to: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_ttl_seconds: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchRule>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_urgency: Option<Urgency>,
+}
+
+/// How requests of a template may be combined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BatchRule {
+    pub max_size: u32,
+    pub window_ms: u32,
+}
+
+/// A template as stored.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TemplateRecord {
+    pub template_id: TemplateId,
+    #[serde(flatten)]
+    pub body: TemplateBody,
+}
+
+/// The answer of `GET /admin/pools` and its likes.
+#[derive(Debug, Serialize)]
+pub struct Listing<T> {
+    pub items: Vec<T>,
+}

@@ -1,0 +1,317 @@
+//! Bodies and answers of `/api`, `/internal` and the open routes.
+
+use rm_core::account::AccountView;
+use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
+use rm_core::pool::{Blocked, LaneView, PositionView};
+use rm_core::priority::{Points, Score, Tier, Urgency};
+use rm_core::units::{Instant, NanoUsd, Tokens};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::wire::execution::{ExecutionStatus, OptimizationView};
+
+/// An amount of a pool, in whole units.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ResourceAmount {
+    pub pool: PoolId,
+    pub amount: u64,
+}
+
+/// What the caller allows the optimiser.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OptimizationChoice {
+    #[serde(default)]
+    pub level: Option<OptimizationLevel>,
+    #[serde(default)]
+    pub downgrade: Option<bool>,
+    #[serde(default)]
+    pub batch: Option<bool>,
+    #[serde(default)]
+    pub cache: Option<bool>,
+    #[serde(default)]
+    pub compress: Option<bool>,
+    #[serde(default)]
+    pub off_peak: Option<bool>,
+}
+
+/// How far the optimiser may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OptimizationLevel {
+    Off,
+    Standard,
+    Aggressive,
+}
+
+/// `POST /api/execute` and its likes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecuteBody {
+    pub client_id: ClientId,
+    #[serde(default)]
+    pub template_id: Option<TemplateId>,
+    #[serde(default)]
+    pub worker: Option<WorkerBinding>,
+    #[serde(default)]
+    pub resources: Option<Vec<ResourceAmount>>,
+    #[serde(default)]
+    pub input: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub parameters: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub urgency: Option<Urgency>,
+    #[serde(default, with = "super::time::optional")]
+    pub deadline: Option<Instant>,
+    #[serde(default)]
+    pub timeout_ms: Option<i64>,
+    #[expect(dead_code, reason = "checked as it comes in; as long as nothing is optimised, every choice is kept to")]
+    #[serde(default)]
+    pub optimization: Option<OptimizationChoice>,
+}
+
+/// The `202` of a request that has not ended.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AcceptedView {
+    pub request_id: RequestId,
+    pub status: ExecutionStatus,
+    pub urgency: Urgency,
+    pub priority: Option<Points>,
+    pub position: u64,
+    pub estimated_wait_ms: Option<i64>,
+    pub estimated_cost_usd: NanoUsd,
+    pub optimizations: Vec<OptimizationView>,
+}
+
+/// `GET /api/queue/position/{requestId}`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PositionBody {
+    pub request_id: RequestId,
+    pub pool: PoolId,
+    pub position: u64,
+    pub ahead: u64,
+    pub priority: Points,
+    pub score: Score,
+    pub promoted: bool,
+    #[serde(with = "super::time::optional")]
+    pub estimated_start_at: Option<Instant>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blocked_by: Option<Blocked>,
+}
+
+impl PositionBody {
+    /// The body for a position.
+    pub fn new(request_id: RequestId, pool: PoolId, view: PositionView) -> Self {
+        Self {
+            request_id,
+            pool,
+            position: view.position,
+            ahead: view.ahead,
+            priority: view.priority,
+            score: view.score,
+            promoted: view.promoted,
+            estimated_start_at: view.estimated_start_at,
+            blocked_by: view.blocked_by,
+        }
+    }
+}
+
+/// `GET /api/queue/status`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueStatus {
+    pub depth: u64,
+    pub oldest_wait_ms: i64,
+    pub lanes: Vec<LaneView>,
+    pub pools: Vec<PoolQueue>,
+    pub scheduler: &'static str,
+}
+
+/// One pool of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolQueue {
+    pub pool: PoolId,
+    pub depth: u64,
+    pub running: u64,
+    pub oldest_wait_ms: i64,
+    pub next_grant_ms: Option<i64>,
+}
+
+/// `GET /api/resources/availability`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Availability {
+    #[serde(with = "super::time")]
+    pub as_of: Instant,
+    pub pools: Vec<PoolAvailability>,
+}
+
+/// One pool of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PoolAvailability {
+    pub pool: PoolId,
+    pub unit: String,
+    pub capacity: Tokens,
+    pub available: u64,
+    pub reserved: Tokens,
+    /// The share of the capacity that is not available, from 0 to 1, in thousandths.
+    pub utilization: Points,
+    pub refill_per_second: Tokens,
+    pub queued: u64,
+    pub status: &'static str,
+    #[serde(with = "super::time")]
+    pub as_of: Instant,
+}
+
+/// `POST /api/resources/check`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct CheckBody {
+    #[serde(default)]
+    pub client_id: Option<ClientId>,
+    pub resources: Vec<ResourceAmount>,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckView {
+    pub available: bool,
+    pub wait_ms: Option<i64>,
+    pub resources: Vec<CheckLine>,
+}
+
+/// One pool of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CheckLine {
+    pub pool: PoolId,
+    pub requested: u64,
+    pub available: u64,
+    pub satisfiable: bool,
+    pub wait_ms: Option<i64>,
+}
+
+/// `GET /api/usage/{clientId}/current`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentUsage {
+    pub client_id: ClientId,
+    pub tier: Tier,
+    pub period: PeriodView,
+    pub budget_usd: NanoUsd,
+    pub spent_usd: NanoUsd,
+    pub held_usd: NanoUsd,
+    pub remaining_usd: NanoUsd,
+    pub running: u32,
+    pub max_concurrent: u32,
+    pub queued: u32,
+}
+
+/// A budget period.
+#[derive(Debug, Serialize)]
+pub struct PeriodView {
+    #[serde(with = "super::time")]
+    pub start: Instant,
+    #[serde(with = "super::time")]
+    pub end: Instant,
+}
+
+impl From<AccountView> for CurrentUsage {
+    fn from(view: AccountView) -> Self {
+        Self {
+            client_id: view.client,
+            tier: view.tier,
+            period: PeriodView { start: view.period.start, end: view.period.end },
+            budget_usd: view.budget,
+            spent_usd: view.spent,
+            held_usd: view.held,
+            remaining_usd: view.remaining,
+            running: view.running,
+            max_concurrent: view.max_concurrent,
+            queued: view.queued,
+        }
+    }
+}
+
+/// `POST /internal/reserve`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReserveBody {
+    pub client_id: ClientId,
+    pub resources: Vec<ResourceAmount>,
+    #[serde(default)]
+    pub ttl_seconds: Option<i64>,
+    #[serde(default)]
+    pub request_id: Option<String>,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReservedView {
+    pub reservation_id: RequestId,
+    #[serde(with = "super::time")]
+    pub expires_at: Instant,
+    pub resources: Vec<ResourceAmount>,
+}
+
+/// `POST /internal/consume`. The amounts are what was used in all so far, so that saying it twice changes nothing.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ConsumeBody {
+    pub reservation_id: RequestId,
+    pub usage: Vec<ResourceAmount>,
+    #[serde(default)]
+    pub r#final: Option<bool>,
+}
+
+/// An amount of a pool in an answer.
+#[derive(Debug, Serialize)]
+pub struct PoolAmount {
+    pub pool: PoolId,
+    pub amount: Tokens,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConsumedView {
+    pub charged: Vec<PoolAmount>,
+    pub refunded: Vec<PoolAmount>,
+    pub cost_usd: NanoUsd,
+}
+
+/// `POST /internal/release`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReleaseBody {
+    pub reservation_id: RequestId,
+}
+
+/// Its answer.
+#[derive(Debug, Serialize)]
+pub struct ReleasedView {
+    pub released: bool,
+}
+
+/// `GET /health`.
+#[derive(Debug, Serialize)]
+pub struct HealthView {
+    pub status: &'static str,
+    pub checks: Vec<HealthCheck>,
+}
+
+/// One part of it.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    pub name: &'static str,
+    pub status: &'static str,
+    pub latency_ms: i64,
+}

@@ -1,0 +1,137 @@
+//! An execution: what is stored of it when it is admitted, and what its caller sees.
+
+use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
+use rm_core::priority::Urgency;
+use rm_core::request::Failure;
+use rm_core::units::{Instant, NanoUsd, Tokens};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// What an admitted request is, besides what the scheduler needs of it. Stored as it is; never changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Spec {
+    /// Whose.
+    pub client_id: ClientId,
+    /// By which template, if by any.
+    pub template_id: Option<TemplateId>,
+    /// The downstream worker; none for a reservation.
+    pub worker: Option<WorkerBinding>,
+    /// The model, if the template names one.
+    pub model: Option<String>,
+    /// The caller's parameters.
+    pub parameters: Box<RawValue>,
+    /// The caller's `traceparent`.
+    pub traceparent: Option<String>,
+    /// What is held for it.
+    pub estimated: NanoUsd,
+    /// What it would have cost without any optimisation.
+    pub baseline: NanoUsd,
+    /// When it was admitted.
+    pub created_at: Instant,
+}
+
+/// Where an execution stands, for its caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExecutionStatus {
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    TimedOut,
+    Cancelled,
+    Expired,
+}
+
+impl ExecutionStatus {
+    /// Whether it has ended.
+    pub const fn is_end(self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
+}
+
+/// One pool's part of an execution.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ResourceView {
+    pub pool: PoolId,
+    pub estimated: Tokens,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actual: Option<Tokens>,
+}
+
+/// What an execution costs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CostView {
+    pub estimated_usd: NanoUsd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actual_usd: Option<NanoUsd>,
+    pub baseline_usd: NanoUsd,
+    pub saved_usd: NanoUsd,
+}
+
+/// What was done to make a request cheaper.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OptimizationView {
+    pub strategy: String,
+    pub detail: String,
+    pub saved_usd: NanoUsd,
+}
+
+/// An execution, whole.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionView {
+    pub request_id: RequestId,
+    pub client_id: ClientId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_id: Option<TemplateId>,
+    pub status: ExecutionStatus,
+    pub urgency: Urgency,
+    pub attempts: u32,
+    #[serde(with = "super::time")]
+    pub created_at: Instant,
+    #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none", default)]
+    pub started_at: Option<Instant>,
+    #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none", default)]
+    pub finished_at: Option<Instant>,
+    pub wait_ms: i64,
+    pub run_ms: i64,
+    pub cached: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub result: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Failure>,
+    pub resources: Vec<ResourceView>,
+    pub cost: CostView,
+    pub optimizations: Vec<OptimizationView>,
+}
+
+/// A line of a bill, for the caller.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BillLine {
+    pub pool: PoolId,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    pub amount: Tokens,
+    pub unit_price_usd: NanoUsd,
+    pub cost_usd: NanoUsd,
+}
+
+/// `GET /api/cost/{requestId}`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BillView {
+    pub request_id: RequestId,
+    pub estimated_usd: NanoUsd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub actual_usd: Option<NanoUsd>,
+    pub baseline_usd: NanoUsd,
+    pub saved_usd: NanoUsd,
+    pub lines: Vec<BillLine>,
+    pub price_version: String,
+    pub settled: bool,
+}

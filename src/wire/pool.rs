@@ -1,0 +1,328 @@
+//! The operations of the `ResourcePool` object, which is called by its pool's name.
+
+use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::pool::{LeaseOrder, PoolConfig, PoolView, PositionView, QueueView};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::{Demand, Failure, Kind, Usage};
+use rm_core::units::{Instant, Tokens};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::host::object::Operation;
+use crate::wire::execution::{BillView, ExecutionView, Spec};
+
+/// The namespace's binding.
+pub const BINDING: &str = "POOL";
+
+macro_rules! operation {
+    ($type:ident, $path:literal, $answer:ty) => {
+        impl Operation for $type {
+            const BINDING: &'static str = BINDING;
+            const PATH: &'static str = $path;
+            type Answer = $answer;
+        }
+    };
+}
+
+/// A request for its home pool. Its cost is held by now. The same request may be submitted again.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SubmitCall {
+    pub id: RequestId,
+    pub tier: Tier,
+    pub kind: Kind,
+    pub urgency: Urgency,
+    pub held_at: Instant,
+    pub deadline: Option<Instant>,
+    pub demands: Vec<Demand>,
+    pub max_attempts: u32,
+    pub timeout_ms: i64,
+    /// The account gave a slot together with the hold.
+    pub has_slot: bool,
+    pub spec: Spec,
+    pub input: Box<RawValue>,
+    /// The caller will run it, if it starts at once.
+    pub run_here: bool,
+    /// How long to wait for its end, if it does not.
+    pub wait_ms: i64,
+}
+
+/// What became of a submission.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SubmitAnswer {
+    /// It has started, and the caller is to run it.
+    RunHere {
+        /// The run.
+        run: Run,
+    },
+    /// It is here: as it stands now, or after the wait.
+    Here {
+        /// The execution.
+        execution: Box<ExecutionView>,
+        /// Its place, while it waits.
+        position: Option<PositionView>,
+    },
+    /// A reservation was granted.
+    Reserved {
+        /// Until when.
+        expires_at: Instant,
+    },
+    /// Nothing is kept of it.
+    Refused {
+        /// Why.
+        refusal: SubmitRefusal,
+    },
+}
+operation!(SubmitCall, "/submit", SubmitAnswer);
+
+/// Why a submission was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SubmitRefusal {
+    /// More than the pool can hold.
+    Never,
+    /// Not now.
+    NotNow {
+        /// When to try again.
+        retry_at: Instant,
+    },
+    /// The queue is at its cap.
+    QueueFull {
+        /// When to try again.
+        retry_at: Instant,
+    },
+    /// Too long after its admission.
+    Stale,
+    /// There is no such pool.
+    UnknownPool,
+}
+
+/// The right to run one attempt.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Run {
+    pub id: RequestId,
+    pub grant: u32,
+    pub attempt: u32,
+    pub limit_ms: i64,
+    pub deadline: Option<Instant>,
+}
+
+/// Fetch what a run needs. Only who knows the run's secret gets it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ClaimCall {
+    pub id: RequestId,
+    pub grant: u32,
+    pub secret: String,
+}
+
+/// What a run needs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Order {
+    pub run: Run,
+    pub spec: Spec,
+    pub input: Box<RawValue>,
+}
+operation!(ClaimCall, "/claim", Option<Order>);
+
+/// How an attempt went.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RunOutcome {
+    Succeeded {
+        result: Box<RawValue>,
+        usage: Vec<Usage>,
+    },
+    /// `pause_ms` is the worker's `Retry-After`.
+    Failed {
+        failure: Failure,
+        retry: bool,
+        pause_ms: Option<i64>,
+    },
+    TimedOut,
+}
+
+/// Report an attempt, and wait for the request's end.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReportCall {
+    pub id: RequestId,
+    pub grant: u32,
+    pub run: RunOutcome,
+    pub wait_ms: i64,
+}
+operation!(ReportCall, "/report", Option<ExecutionView>);
+
+/// An execution as it stands.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ExecutionCall {
+    pub id: RequestId,
+}
+operation!(ExecutionCall, "/execution", Option<ExecutionView>);
+
+/// A request's place in the queue.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PositionCall {
+    pub id: RequestId,
+}
+
+/// A place, and whose it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PositionAnswer {
+    pub client: ClientId,
+    pub position: PositionView,
+}
+operation!(PositionCall, "/position", Option<PositionAnswer>);
+
+/// What a request costs.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BillCall {
+    pub id: RequestId,
+}
+
+/// A bill, and whose it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct BillAnswer {
+    pub client: ClientId,
+    pub bill: BillView,
+}
+operation!(BillCall, "/bill", Option<BillAnswer>);
+
+/// Cancel a request.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CancelCall {
+    pub id: RequestId,
+    /// Only if it has not started.
+    pub only_waiting: bool,
+    /// Only if it is this client's.
+    pub client: Option<ClientId>,
+}
+
+/// What became of a cancellation.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CancelAnswer {
+    /// It is cancelled, by this call or an earlier one.
+    Cancelled {
+        execution: Box<ExecutionView>,
+    },
+    /// It has ended otherwise, or runs and must not be touched.
+    Conflict {
+        status: crate::wire::execution::ExecutionStatus,
+    },
+    Forbidden,
+    Unknown,
+}
+operation!(CancelCall, "/cancel", CancelAnswer);
+
+/// A client has a slot free.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WakeCall {
+    pub client: ClientId,
+}
+operation!(WakeCall, "/wake", ());
+
+/// Lease tokens for a request with another home.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LeaseCall {
+    pub order: LeaseOrder,
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LeaseReply {
+    Granted,
+    NotNow { retry_at: Option<Instant> },
+    Never,
+}
+operation!(LeaseCall, "/lease", LeaseReply);
+
+/// What was used of a lease.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SettleLeaseCall {
+    pub key: String,
+    pub used: Tokens,
+}
+operation!(SettleLeaseCall, "/settle-lease", ());
+
+/// What the owner of a reservation has used in all.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConsumeCall {
+    pub id: RequestId,
+    pub usage: Vec<Usage>,
+    pub last: bool,
+    /// Nothing was used: the reservation is released.
+    pub release: bool,
+    /// Only if it is this client's.
+    pub client: Option<ClientId>,
+}
+
+/// What became of it.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ConsumeAnswer {
+    /// It is open, or was closed by this use.
+    Consumed {
+        /// As reserved and as used, by pool.
+        lines: Vec<rm_core::request::Line>,
+        cost: rm_core::units::NanoUsd,
+        /// It takes no more.
+        closed: bool,
+    },
+    /// It was released, before or now.
+    Released,
+    /// It ran out before: what was not used by then went back.
+    Expired,
+    /// It was closed by another use.
+    Closed,
+    /// It does not hold this pool.
+    NotReserved {
+        pool: PoolId,
+    },
+    Forbidden,
+    Unknown,
+}
+operation!(ConsumeCall, "/consume", ConsumeAnswer);
+
+/// Does the pool know this request?
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KnowsCall {
+    pub id: RequestId,
+}
+operation!(KnowsCall, "/knows", bool);
+
+/// The pool as it is.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ViewCall {
+    /// An amount to look for.
+    pub amount: Option<Tokens>,
+}
+
+/// The pool, its queue, and when the amount could be taken.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ViewAnswer {
+    pub pool: PoolView,
+    pub queue: QueueView,
+    /// Milliseconds; `None` is never.
+    pub wait_ms: Option<i64>,
+    pub scheduler_running: bool,
+}
+operation!(ViewCall, "/view", Option<ViewAnswer>);
+
+/// Is anybody there? Answered by any object of the class, whether it is a pool or not.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PingCall {}
+operation!(PingCall, "/ping", ());
+
+/// The pool's configuration changed.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ConfigureCall {
+    pub config: PoolConfig,
+}
+operation!(ConfigureCall, "/configure", ());
+
+/// The scheduler's tick, with the configuration as it is in D1.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TickCall {
+    pub config: PoolConfig,
+}
+operation!(TickCall, "/tick", ());
