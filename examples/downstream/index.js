@@ -1,0 +1,68 @@
+// An example of a downstream worker. It answers `POST /execute` with its input, and obeys `input.simulate`, so that a
+// test can make it slow, failing, over- or under-using:
+//   {delayMs?, status?, retryAfterSeconds?, usage?: {poolId: units}, hang?: true, garbage?: true, failFirst?: n}
+// `GET /stats` and `POST /reset` are for tests: what was called, and how much at once.
+
+const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byClient: {} });
+let stats = fresh();
+
+const json = (body, init) => Response.json(body, init);
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+function simulation(input) {
+  const simulate = input !== null && typeof input === "object" && !Array.isArray(input) ? input.simulate : undefined;
+  return simulate !== null && typeof simulate === "object" ? simulate : {};
+}
+
+async function work(order) {
+  const simulate = simulation(order.input);
+  if (simulate.delayMs > 0) await sleep(simulate.delayMs);
+  if (simulate.hang) await new Promise(() => setTimeout(() => {}, 2 ** 31 - 1));
+  if (simulate.failFirst >= order.attempt) return json({ error: "failed on purpose" }, { status: 500 });
+  if (simulate.status >= 400) {
+    const headers = simulate.retryAfterSeconds === undefined ? {} : { "retry-after": String(simulate.retryAfterSeconds) };
+    return json({ error: "failed on purpose" }, { status: simulate.status, headers });
+  }
+  if (simulate.garbage) return new Response("<html>this is not the answer</html>", { headers: { "content-type": "text/html" } });
+  const answer = { result: { echo: order.input } };
+  if (simulate.usage !== undefined) answer.usage = simulate.usage;
+  return json(answer);
+}
+
+async function execute(request) {
+  const zipped = request.headers.get("content-encoding") === "gzip";
+  const body = zipped ? request.body.pipeThrough(new DecompressionStream("gzip")) : request.body;
+  const order = await new Response(body).json();
+  if (Array.isArray(order.batch)) {
+    const results = order.batch.map((item) => ({ requestId: item.requestId, result: { echo: item.input } }));
+    return json({ results });
+  }
+  const key = order.requestId;
+  const client = (stats.byClient[order.clientId] ??= { running: 0, maxRunning: 0 });
+  stats.calls += 1;
+  stats.byRequest[key] = (stats.byRequest[key] ?? 0) + 1;
+  stats.running += 1;
+  client.running += 1;
+  stats.maxRunning = Math.max(stats.maxRunning, stats.running);
+  client.maxRunning = Math.max(client.maxRunning, client.running);
+  const counted = stats;
+  try {
+    return await work(order);
+  } finally {
+    counted.running -= 1;
+    client.running -= 1;
+  }
+}
+
+export default {
+  async fetch(request) {
+    const { pathname } = new URL(request.url);
+    if (request.method === "POST" && pathname === "/execute") return execute(request);
+    if (request.method === "GET" && pathname === "/stats") return json(stats);
+    if (request.method === "POST" && pathname === "/reset") {
+      stats = fresh();
+      return json(stats);
+    }
+    return json({ error: "not found" }, { status: 404 });
+  },
+};

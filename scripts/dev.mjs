@@ -1,0 +1,43 @@
+// `npm run dev`: the service and the example workers on PORT (8787), with the local database seeded. The state survives
+// restarts; `npm run reset` clears it.
+
+import { pathToFileURL } from "node:url";
+
+import { build } from "./build.mjs";
+import { fail, say } from "./steps.mjs";
+import { isFree, isReady, prepareDatabase, startService, stop, tickEveryMinute } from "./service.mjs";
+import { setUp } from "./setup.mjs";
+
+/** Sets everything up, starts the service, and ends it when this process is asked to end. */
+export async function dev({ log = "inherit" } = {}) {
+  const began = Date.now();
+  const port = Number(process.env.PORT ?? 8787);
+  if (!Number.isInteger(port) || port < 1 || port > 65_535) fail(`PORT=${process.env.PORT} is not a port.`);
+  if (!(await isFree(port))) fail(`Port ${port} is taken: end what listens there, or choose another with PORT=….`);
+  setUp();
+  build();
+  prepareDatabase();
+  const url = `http://127.0.0.1:${port}`;
+  const service = startService({ port, log });
+  let ending = false;
+  const end = async (code) => {
+    if (ending) return;
+    ending = true;
+    await stop(service);
+    process.exit(code);
+  };
+  process.on("SIGINT", () => end(0));
+  process.on("SIGTERM", () => end(0));
+  service.once("exit", (code) => {
+    if (!ending) fail(`wrangler ended by itself (exit code ${code}); see what it printed above.`);
+  });
+  if (!(await isReady(service, url))) fail("The service did not start.");
+  const timer = tickEveryMinute(url);
+  say(`\nReady at ${url} after ${((Date.now() - began) / 1000).toFixed(1)} s.`);
+  return { url, end: (code = 0) => (clearInterval(timer), end(code)) };
+}
+
+if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+  await dev();
+  say("Tokens: dev-kam-token (/api), dev-internal-token (/internal), dev-admin-token (/admin). Ctrl-C ends it.");
+}
