@@ -6,6 +6,7 @@ use serde_path_to_error::Segment;
 use worker::Request;
 
 use crate::wire::problem::{Code, Problem};
+use crate::wire::strict::Object;
 
 /// The longest body.
 pub const BODY_MAX_BYTES: usize = 10 * 1_048_576;
@@ -63,13 +64,13 @@ pub async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<Par
 /// Parses JSON of a known shape.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Problem> {
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+    let value: Object<T> = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().clone();
         let message = error.into_inner().to_string();
         Problem::field(pointer(path.iter(), &message), without_place(&message))
     })?;
     deserializer.end().map_err(|error| Problem::field("", format!("{error}")))?;
-    Ok(value)
+    Ok(value.0)
 }
 
 /// The JSON pointer of what an error is about. A field that is unknown or missing is named by the message alone.
@@ -131,6 +132,8 @@ mod tests {
         assert_eq!(pointer_of::<ExecuteBody>(r#"{"clientId":"a","deadline":"tomorrow"}"#), "/deadline");
         let resources = r#"{"clientId":"a","resources":[{"pool":"p","amount":1},{"pool":"p","amount":-1}]}"#;
         assert_eq!(pointer_of::<ExecuteBody>(resources), "/resources/1/amount");
+        assert_eq!(pointer_of::<ExecuteBody>(r#"["a"]"#), "");
+        assert_eq!(pointer_of::<ExecuteBody>(r#"{"clientId":"a","resources":[["p",1]]}"#), "/resources/0");
         let nested = r#"{"clientId":"a","resources":[{"pool":"p","amount":1,"unit":"x"}]}"#;
         assert_eq!(pointer_of::<ExecuteBody>(nested), "/resources/0/unit");
         assert_eq!(

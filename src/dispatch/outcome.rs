@@ -1,14 +1,17 @@
 //! What a downstream worker's answer means.
 
+use std::collections::BTreeMap;
+
 use chrono::DateTime;
 use rm_core::request::{Failure, Usage};
-use rm_core::units::{Instant, Tokens};
+use rm_core::units::Instant;
 use serde_json::value::RawValue;
 
 use crate::dispatch::downstream::ANSWER_MAX_BYTES;
 use crate::host::log;
 use crate::wire::downstream::WorkResult;
 use crate::wire::pool::RunOutcome;
+use crate::wire::strict::Object;
 
 /// The longest message that is taken over from a worker.
 const MESSAGE_MAX_CHARS: usize = 500;
@@ -51,26 +54,31 @@ fn pause(value: &str, now: Instant) -> Option<i64> {
 }
 
 fn good_answer(name: &str, body: &[u8]) -> RunOutcome {
-    let answer: WorkResult = match serde_json::from_slice(body) {
-        Ok(answer) => answer,
+    match serde_json::from_slice::<Object<WorkResult>>(body) {
+        Ok(Object(WorkResult { result, usage })) => RunOutcome::Succeeded { result, usage: usage_of(name, usage) },
         Err(error) => {
             let message = format!("`{name}` answered something that is not {{\"result\": …}}: {error}");
-            return failed("invalid_worker_response", message, false, None);
-        }
-    };
-    let null = || RawValue::from_string("null".into());
-    let Some(result) = answer.result.or_else(|| null().ok()) else {
-        return failed("invalid_worker_response", "the answer has no result", false, None);
-    };
-    let mut usage = Vec::new();
-    for (pool, amount) in answer.usage.unwrap_or_default() {
-        match (pool.parse(), serde_json::from_str::<Tokens>(amount.get())) {
-            (Ok(pool), Ok(amount)) => usage.push(Usage { pool, amount }),
-            // What cannot be read is charged as it was reserved.
-            _ => log::warn("usage_not_readable", name, &format!("{pool}: {}", amount.get())),
+            failed("invalid_worker_response", message, false, None)
         }
     }
-    RunOutcome::Succeeded { result, usage }
+}
+
+/// What the worker says it used. What cannot be read is left out, and so charged as it was reserved.
+fn usage_of(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
+    let Some(usage) = usage else { return Vec::new() };
+    let not_readable = |what: &str| log::warn("usage_not_readable", name, what);
+    let Ok(by_pool) = serde_json::from_str::<Option<BTreeMap<String, Box<RawValue>>>>(usage.get()) else {
+        not_readable("it is not an object");
+        return Vec::new();
+    };
+    let read = |(pool, amount): (String, Box<RawValue>)| match (pool.parse(), serde_json::from_str(amount.get())) {
+        (Ok(pool), Ok(amount)) => Some(Usage { pool, amount }),
+        _ => {
+            not_readable("an amount of it is no number of units");
+            None
+        }
+    };
+    by_pool.unwrap_or_default().into_iter().filter_map(read).collect()
 }
 
 #[cfg(test)]
@@ -109,5 +117,7 @@ mod tests {
         let RunOutcome::Succeeded { result, usage } = answer else { panic!("must succeed") };
         assert_eq!(result.get(), r#"{"n":1.0}"#);
         assert_eq!(usage.len(), 1);
+        let answer = outcome(200, None, r#"{"result":null,"usage":"much"}"#);
+        assert!(matches!(answer, RunOutcome::Succeeded { usage, .. } if usage.is_empty()));
     }
 }

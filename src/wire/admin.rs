@@ -21,7 +21,7 @@ pub struct PoolBody {
     pub queue_cap: u32,
     #[serde(default)]
     pub window_cap: bool,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::list")]
     pub partitions: Vec<Partition>,
 }
 
@@ -116,6 +116,7 @@ pub struct TemplateBody {
     pub worker: WorkerBinding,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    #[serde(deserialize_with = "super::strict::list")]
     pub resources: Vec<Rate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<u32>,
@@ -125,7 +126,7 @@ pub struct TemplateBody {
     pub downgrade_to: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache_ttl_seconds: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional")]
     pub batch: Option<BatchRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_urgency: Option<Urgency>,

@@ -54,7 +54,7 @@ pub struct ExecuteBody {
     pub template_id: Option<TemplateId>,
     #[serde(default)]
     pub worker: Option<WorkerBinding>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_list")]
     pub resources: Option<Vec<ResourceAmount>>,
     #[serde(default)]
     pub input: Option<Box<RawValue>>,
@@ -67,7 +67,7 @@ pub struct ExecuteBody {
     #[serde(default)]
     pub timeout_ms: Option<i64>,
     #[expect(dead_code, reason = "checked as it comes in; as long as nothing is optimised, every choice is kept to")]
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional")]
     pub optimization: Option<OptimizationChoice>,
 }
 
@@ -174,6 +174,7 @@ pub struct PoolAvailability {
 pub struct CheckBody {
     #[serde(default)]
     pub client_id: Option<ClientId>,
+    #[serde(deserialize_with = "super::strict::list")]
     pub resources: Vec<ResourceAmount>,
 }
 
@@ -244,6 +245,7 @@ impl From<AccountView> for CurrentUsage {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReserveBody {
     pub client_id: ClientId,
+    #[serde(deserialize_with = "super::strict::list")]
     pub resources: Vec<ResourceAmount>,
     #[serde(default)]
     pub ttl_seconds: Option<i64>,
@@ -266,6 +268,7 @@ pub struct ReservedView {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsumeBody {
     pub reservation_id: RequestId,
+    #[serde(deserialize_with = "super::strict::list")]
     pub usage: Vec<ResourceAmount>,
     #[serde(default)]
     pub r#final: Option<bool>,

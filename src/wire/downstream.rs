@@ -1,7 +1,5 @@
 //! What is said to a downstream worker, and what it answers.
 
-use std::collections::BTreeMap;
-
 use rm_core::id::{ClientId, RequestId, TemplateId};
 use rm_core::units::Instant;
 use serde::{Deserialize, Serialize};
@@ -26,9 +24,8 @@ pub struct WorkOrder<'a> {
 /// A good answer.
 #[derive(Debug, Deserialize)]
 pub struct WorkResult {
+    pub result: Box<RawValue>,
+    /// Units by pool, as the worker wrote it.
     #[serde(default)]
-    pub result: Option<Box<RawValue>>,
-    /// Units by pool, each as the worker wrote it.
-    #[serde(default)]
-    pub usage: Option<BTreeMap<String, Box<RawValue>>>,
+    pub usage: Option<Box<RawValue>>,
 }

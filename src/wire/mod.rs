@@ -8,4 +8,5 @@ pub mod downstream;
 pub mod execution;
 pub mod pool;
 pub mod problem;
+pub mod strict;
 pub mod time;
