@@ -1,0 +1,104 @@
+// `kill -9` while requests are queued and running:
+// 1. a service with a state of its own; a pool too small for all that comes;
+// 2. executions that run, that wait and that fail first, and reservations, some of which nobody will settle;
+// 3. kill -9 of the whole process group, in the middle of it; the same state started again, twice;
+// 4. every request ends, none is charged twice, the account and the record in D1 add up.
+
+import assert from "node:assert/strict";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
+
+import { init, seed } from "../scripts/database.mjs";
+import { isFree, isReady, startService, stop } from "../scripts/service.mjs";
+import { output, root } from "../scripts/steps.mjs";
+import { answered, ok, waitFor } from "./support/harness.mjs";
+
+const persist = mkdtempSync(join(tmpdir(), "resource-manager-"));
+let service = null;
+after(async () => {
+  if (service) await stop(service);
+  rmSync(persist, { recursive: true, force: true });
+});
+
+const tokens = { api: "dev-kam-token", internal: "dev-internal-token", admin: "dev-admin-token" };
+let url;
+
+async function start() {
+  let port = 18_787;
+  while (!(await isFree(port))) port += 1;
+  url = `http://127.0.0.1:${port}`;
+  service = startService({ port, persist, log: "ignore" });
+  assert.ok(await isReady(service, url), "the service did not start");
+}
+
+async function call(method, path, body) {
+  const headers = { authorization: `Bearer ${tokens[path.split("/")[1]]}` };
+  if (body !== undefined) headers["content-type"] = "application/json";
+  return answered(await fetch(`${url}${path}`, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) }));
+}
+
+const tick = () => fetch(`${url}/cdn-cgi/handler/scheduled`);
+
+test("kill -9 in the middle: every request ends, none is charged twice, the ledger adds up", { timeout: 240_000 }, async () => {
+  init(["--local", "--persist-to", persist]);
+  seed(["--local", "--persist-to", persist]);
+  await start();
+  ok(await call("PUT", "/admin/pools/crash", { unit: "u", capacity: 20, refillPerSecond: 10, unitPriceUsd: 0.01 }));
+  ok(await call("PUT", "/admin/pools/crash-too", { unit: "u", capacity: 50, refillPerSecond: 50, unitPriceUsd: 0.001 }));
+  ok(await call("PUT", "/admin/clients/crasher", { name: "c", tier: "standard", monthlyBudgetUsd: 100, maxConcurrent: 8 }));
+  const accepted = [];
+  const send = async (n) => {
+    const simulate = n % 5 === 0 ? { failFirst: 1 } : { delayMs: 150 * (n % 4), usage: { crash: (n % 3) + 1 } };
+    const resources = [{ pool: "crash", amount: 2 }];
+    if (n % 4 === 0) resources.push({ pool: "crash-too", amount: 1 });
+    const body = { clientId: "crasher", worker: "ECHO", resources, input: { simulate }, timeoutMs: 2_000 };
+    // An answer that the crash cut off may or may not have been taken; the record will say.
+    const answer = await call("POST", "/api/execute", body).catch(() => null);
+    if (answer?.status === 202) accepted.push(answer.body.requestId);
+  };
+  for (let round = 0; round < 2; round += 1) {
+    await Promise.all(Array.from({ length: 25 }, (_, n) => send(n)));
+    await call("POST", "/internal/reserve", { clientId: "crasher", resources: [{ pool: "crash-too", amount: 5 }], ttlSeconds: 3 });
+    await waitFor(async () => {
+      const { running, queued } = (await call("GET", "/api/usage/crasher/current")).body;
+      return running > 0 && queued > 0;
+    }, "some to run while others wait");
+    await stop(service, "SIGKILL");
+    await start();
+    await tick();
+  }
+  await waitFor(async () => {
+    await tick();
+    const { running, queued, heldUsd } = (await call("GET", "/api/usage/crasher/current")).body;
+    return running === 0 && queued === 0 && heldUsd === 0;
+  }, "everything to end", 180_000);
+  const executions = [];
+  for (const id of accepted) {
+    const execution = ok(await call("GET", `/api/execution/${id}`));
+    assert.ok(execution.finishedAt, `${id} is ${execution.status}`);
+    executions.push(execution);
+  }
+  assert.ok(executions.filter(({ status }) => status === "succeeded").length > accepted.length / 2);
+  const { spentUsd } = ok(await call("GET", "/api/usage/crasher/current"));
+  await tick();
+  await stop(service);
+  const query = (sql) => {
+    const wrangler = join(root, "node_modules", ".bin", "wrangler");
+    const text = output(wrangler, ["d1", "execute", "DB", "--local", "--persist-to", persist, "--json", "--command", sql]);
+    return JSON.parse(text)[0].results;
+  };
+  const events = query("SELECT event, request_id, cost_nanousd FROM usage_events WHERE client_id = 'crasher' LIMIT 1000");
+  assert.equal(new Set(events.map(({ event }) => event)).size, events.length);
+  const recorded = new Map(events.map((event) => [event.request_id, event.cost_nanousd]));
+  for (const { requestId, cost } of executions) {
+    assert.equal(recorded.get(requestId), Math.round(cost.actualUsd * 1e9), requestId);
+  }
+  const total = events.reduce((sum, event) => sum + event.cost_nanousd, 0);
+  assert.equal(total, Math.round(spentUsd * 1e9));
+  const [period] = query("SELECT spent_nanousd, requests FROM budget_periods WHERE client_id = 'crasher' LIMIT 2");
+  assert.deepEqual([period.spent_nanousd, period.requests], [total, events.length]);
+  const [daily] = query("SELECT sum(cost_nanousd) AS cost, sum(requests) AS requests FROM usage_daily WHERE client_id = 'crasher'");
+  assert.deepEqual([daily.cost, daily.requests], [total, events.length]);
+});
