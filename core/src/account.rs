@@ -15,8 +15,9 @@ use crate::priority::Tier;
 use crate::request::{Kind, Settlement};
 use crate::units::{Instant, NanoUsd};
 
-/// A hold that nobody settled for this long is asked after at its home pool: the one who took it may have gone before
-/// the pool heard of it. It is well beyond [`crate::pool`]'s limit for a submission.
+/// After this long a hold is asked after at its home pool, and so is a slot: the one who took the hold may have gone
+/// before the pool heard of it, and the news that a slot is free may have been lost with the pool's memory. It is well
+/// beyond [`crate::pool`]'s limit for a submission.
 pub const ORPHAN_AFTER_MS: i64 = 90_000;
 
 /// Whether a client may be served.
@@ -73,7 +74,7 @@ pub struct Hold {
     pub slot: Option<u32>,
     /// What the request is.
     pub kind: Kind,
-    /// When to ask the home pool whether it knows the request; `None` once it has shown that it does.
+    /// When to ask the home pool how the request is; `None` once it is known there and has no slot.
     pub ask_at: Option<Instant>,
 }
 
@@ -121,11 +122,25 @@ pub enum AccountEffect {
         /// Which pool.
         pool: PoolId,
     },
-    /// Ask the home pool whether it knows a request; the answer goes to [`Account::home_answered`].
+    /// Ask the home pool how a request is; the answer goes to [`Account::home_answered`].
     AskHome {
         /// Which request.
         id: RequestId,
+        /// The grant that it has a slot for, to be given back with the answer.
+        slot: Option<u32>,
     },
+}
+
+/// How a request is, for its account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AtHome {
+    /// The pool never heard of it.
+    Unknown,
+    /// It waits, and has no use for a slot.
+    Waiting,
+    /// It runs, or is about to; or it has ended, and the account will be told.
+    Busy,
 }
 
 /// What an account looks like from outside.
@@ -247,7 +262,7 @@ impl Account {
 
     /// Gives a slot to a request whose turn it is at `pool`; `false` if none is free, and the pool will be told when one
     /// is. Asking again for the same request gives the same slot.
-    pub fn acquire_slot(&mut self, id: &RequestId, grant: u32, pool: &PoolId) -> bool {
+    pub fn acquire_slot(&mut self, id: &RequestId, grant: u32, pool: &PoolId, now: Instant) -> bool {
         let Some(hold) = self.holds.get(id) else {
             return false;
         };
@@ -257,7 +272,7 @@ impl Account {
         }
         if let Some(mut hold) = self.take(id) {
             hold.slot = Some(hold.slot.map_or(grant, |before| before.max(grant)));
-            hold.ask_at = None;
+            hold.ask_at = Some(now.plus(ORPHAN_AFTER_MS));
             self.changes.holds.insert(id.clone());
             self.put(hold);
         }
@@ -315,25 +330,33 @@ impl Account {
         }
     }
 
-    /// Asks after holds that nobody has settled or confirmed for long; at most `limit` of them.
+    /// Asks after holds and slots that nothing was heard of for long; at most `limit` of them.
     pub fn on_wakeup(&mut self, now: Instant, limit: usize) {
         let due: Vec<RequestId> =
             self.unconfirmed.iter().take_while(|(at, _)| *at <= now).take(limit).map(|(_, id)| id.clone()).collect();
         for id in due {
             if let Some(mut hold) = self.take(&id) {
                 hold.ask_at = Some(now.plus(ORPHAN_AFTER_MS));
+                let slot = hold.slot;
                 self.put(hold);
-                self.effects.push(AccountEffect::AskHome { id });
+                self.effects.push(AccountEffect::AskHome { id, slot });
             }
         }
     }
 
-    /// The home pool says whether it knows a request.
-    pub fn home_answered(&mut self, id: &RequestId, known: bool) {
-        if !known {
+    /// The home pool says how a request is. `slot` is that of the question: one that was given since stays.
+    pub fn home_answered(&mut self, id: &RequestId, slot: Option<u32>, answer: AtHome, now: Instant) {
+        if answer == AtHome::Unknown {
             self.abandon(id);
-        } else if let Some(mut hold) = self.take(id) {
-            hold.ask_at = None;
+            return;
+        }
+        if answer == AtHome::Waiting
+            && let Some(grant) = slot
+        {
+            self.release_slot(id, grant);
+        }
+        if let Some(mut hold) = self.take(id) {
+            hold.ask_at = hold.slot.map(|_| now.plus(ORPHAN_AFTER_MS));
             self.changes.holds.insert(id.clone());
             self.put(hold);
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use rm_core::account::AccountEffect;
+use rm_core::account::{AccountEffect, AtHome};
 use rm_core::id::{PoolId, RequestId};
 use wasm_bindgen_futures::spawn_local;
 
@@ -11,7 +11,7 @@ use crate::host::{clock, log};
 use crate::objects::client_account::AccountObject;
 use crate::store::account_store::SEND_MAX;
 use crate::store::record;
-use crate::wire::pool::{KnowsCall, WakeCall};
+use crate::wire::pool::{AtHomeCall, WakeCall};
 
 /// The first wait after D1 did not take the charges; it doubles up to about a minute.
 const RESEND_MS: i64 = 1_000;
@@ -23,7 +23,7 @@ impl AccountObject {
             let object = Rc::clone(self);
             match effect {
                 AccountEffect::WakePool { pool } => spawn_local(object.wake_pool(pool)),
-                AccountEffect::AskHome { id } => spawn_local(object.ask_home(id)),
+                AccountEffect::AskHome { id, slot } => spawn_local(object.ask_home(id, slot)),
             }
         }
     }
@@ -36,14 +36,14 @@ impl AccountObject {
         }
     }
 
-    async fn ask_home(self: Rc<Self>, id: RequestId) {
+    async fn ask_home(self: Rc<Self>, id: RequestId, slot: Option<u32>) {
         let Some(home) = id.home() else { return };
-        match call(&self.env, home.as_str(), &KnowsCall { id: id.clone() }).await {
-            Ok(known) => {
-                if !known {
+        match call(&self.env, home.as_str(), &AtHomeCall { id: id.clone() }).await {
+            Ok(at_home) => {
+                if at_home == AtHome::Unknown {
                     log::warn("orphaned_hold", id.as_str(), "its pool never heard of it; the hold goes back");
                 }
-                if let Err(error) = self.event(|account, _| account.home_answered(&id, known)).await {
+                if let Err(error) = self.event(|account, now| account.home_answered(&id, slot, at_home, now)).await {
                     log::error("event_not_stored", id.as_str(), &error.to_string());
                 }
             }

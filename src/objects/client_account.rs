@@ -194,7 +194,8 @@ impl AccountObject {
             AbandonCall::PATH => answer::<AbandonCall>(&self.abandon(&read(body)?).await?),
             AcquireSlotCall::PATH => {
                 let call: AcquireSlotCall = read(body)?;
-                let granted = self.event(|account, _| account.acquire_slot(&call.id, call.grant, &call.pool)).await?;
+                let granted =
+                    self.event(|account, now| account.acquire_slot(&call.id, call.grant, &call.pool, now)).await?;
                 answer::<AcquireSlotCall>(&granted)
             }
             ReleaseSlotCall::PATH => {

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use rm_core::account::AtHome;
 use rm_core::id::RequestId;
 use rm_core::pool::{
     CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, Report, ReportOutcome, Retry, Submission, Submitted,
@@ -19,9 +20,9 @@ use crate::objects::waiters::Wake;
 use crate::store::pool_store::{NewExecution, StoredExecution, first_id_at};
 use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
-    BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, ConfigureCall, ConsumeAnswer, ConsumeCall,
-    ExecutionCall, KnowsCall, LeaseCall, LeaseReply, Order, PingCall, PositionAnswer, PositionCall, ReportCall, Run,
-    RunOutcome, SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
+    AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, ConfigureCall, ConsumeAnswer, ConsumeCall,
+    ExecutionCall, LeaseCall, LeaseReply, Order, PingCall, PositionAnswer, PositionCall, ReportCall, Run, RunOutcome,
+    SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
 };
 
 /// How many old executions a tick deletes at most.
@@ -62,7 +63,7 @@ impl PoolObject {
                 )
             }
             ConsumeCall::PATH => answer::<ConsumeCall>(&self.consume(read(body)?).await?),
-            KnowsCall::PATH => answer::<KnowsCall>(&self.store()?.knows(&read::<KnowsCall>(body)?.id)?),
+            AtHomeCall::PATH => answer::<AtHomeCall>(&self.at_home(&read::<AtHomeCall>(body)?.id)?),
             ViewCall::PATH => answer::<ViewCall>(&Some(self.view(&read(body)?)?)),
             ConfigureCall::PATH => {
                 let configure: ConfigureCall = read(body)?;
@@ -226,6 +227,13 @@ impl PoolObject {
         self.look(|pool, now| execution_view(stored, pool.request(id), now))?.map(Some)
     }
 
+    fn at_home(&self, id: &RequestId) -> Result<AtHome> {
+        if let Some(at_home) = self.look(|pool, _| pool.at_home(id))? {
+            return Ok(at_home);
+        }
+        Ok(if self.store()?.knows(id)? { AtHome::Busy } else { AtHome::Unknown })
+    }
+
     fn position(&self, id: &RequestId) -> Result<Option<PositionAnswer>> {
         self.look(|pool, now| {
             let request = pool.request(id).filter(|request| request.kind == Kind::Execution)?;
@@ -334,7 +342,7 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
     match path {
         SubmitCall::PATH => answer::<SubmitCall>(&SubmitAnswer::Refused { refusal: SubmitRefusal::UnknownPool }),
         LeaseCall::PATH => answer::<LeaseCall>(&LeaseReply::Never),
-        KnowsCall::PATH => answer::<KnowsCall>(&false),
+        AtHomeCall::PATH => answer::<AtHomeCall>(&AtHome::Unknown),
         ViewCall::PATH => answer::<ViewCall>(&None),
         ClaimCall::PATH => answer::<ClaimCall>(&None),
         ReportCall::PATH => answer::<ReportCall>(&None),

@@ -1,5 +1,6 @@
 //! The operations of the `ResourcePool` object, which is called by its pool's name.
 
+use rm_core::account::AtHome;
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{LeaseOrder, PoolConfig, PoolView, PositionView, QueueView};
 use rm_core::priority::{Tier, Urgency};
@@ -283,12 +284,12 @@ pub enum ConsumeAnswer {
 }
 operation!(ConsumeCall, "/consume", ConsumeAnswer);
 
-/// Does the pool know this request?
+/// How is this request, for its account?
 #[derive(Debug, Serialize, Deserialize)]
-pub struct KnowsCall {
+pub struct AtHomeCall {
     pub id: RequestId,
 }
-operation!(KnowsCall, "/knows", bool);
+operation!(AtHomeCall, "/at-home", AtHome);
 
 /// The pool as it is.
 #[derive(Debug, Serialize, Deserialize)]

@@ -92,7 +92,10 @@ impl Pool {
 
     /// The account answered an [`Effect::AcquireSlot`]; `None` is no answer.
     pub fn slot_answered(&mut self, id: &RequestId, grant: u32, granted: Option<bool>, now: Instant) {
-        self.advance(now);
+        self.event(now, |pool| pool.take_slot_answer(id, grant, granted, now));
+    }
+
+    fn take_slot_answer(&mut self, id: &RequestId, grant: u32, granted: Option<bool>, now: Instant) {
         let current =
             self.requests.get(id).filter(|request| request.grants == grant).map(|request| request.phase.clone());
         match (current, granted) {
@@ -121,7 +124,6 @@ impl Pool {
             }
             _ => {}
         }
-        self.grant(now);
     }
 
     fn block(&mut self, client: ClientId, now: Instant) {
@@ -134,7 +136,10 @@ impl Pool {
 
     /// The account says that this client has a slot free.
     pub fn client_woken(&mut self, client: &ClientId, now: Instant) {
-        self.advance(now);
+        self.event(now, |pool| pool.unblock(client));
+    }
+
+    fn unblock(&mut self, client: &ClientId) {
         if let Some(recheck) = self.blocked.remove(client) {
             self.timers.remove(&(recheck, Timer::Unblock(client.clone())));
         }
@@ -145,12 +150,14 @@ impl Pool {
                 }
             }
         }
-        self.grant(now);
     }
 
     /// Another pool answered an [`Effect::AcquireLease`].
     pub fn lease_answered(&mut self, id: &RequestId, grant: u32, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
-        self.advance(now);
+        self.event(now, |home| home.take_lease_answer(id, grant, pool, answer, now));
+    }
+
+    fn take_lease_answer(&mut self, id: &RequestId, grant: u32, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
         let asked = self.requests.get(id).is_some_and(|request| {
             let Phase::Acquiring { leased, .. } = request.phase else {
                 return false;
@@ -197,7 +204,6 @@ impl Pool {
                 }
             }
         }
-        self.grant(now);
     }
 
     /// Gives back everything that a grant took so far. What is asked for and not answered may have been granted, so it

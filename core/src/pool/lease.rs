@@ -53,10 +53,7 @@ pub(super) fn lease_key(id: &RequestId, grant: u32) -> String {
 impl Pool {
     /// Leases tokens, if they are there and nobody of higher rank waits for them here.
     pub fn acquire_lease(&mut self, order: LeaseOrder, now: Instant) -> LeaseAnswer {
-        self.advance(now);
-        let answer = self.try_lease(order, now);
-        self.grant(now);
-        answer
+        self.event(now, |pool| pool.try_lease(order, now))
     }
 
     fn try_lease(&mut self, order: LeaseOrder, now: Instant) -> LeaseAnswer {
@@ -116,7 +113,10 @@ impl Pool {
     /// The home pool says what was used of a lease. The first word counts; a lease that ran out by itself, or was never
     /// granted, is only charged what was used.
     pub fn settle_lease(&mut self, key: &str, used: Tokens, now: Instant) {
-        self.advance(now);
+        self.event(now, |pool| pool.end_lease(key, used, now));
+    }
+
+    fn end_lease(&mut self, key: &str, used: Tokens, now: Instant) {
         match self.leases.remove(key) {
             Some(lease) => {
                 self.timers.remove(&(lease.expires_at, Timer::Lease(lease.key)));
@@ -126,7 +126,6 @@ impl Pool {
             None if !used.is_zero() => self.settle_tokens(Tokens::ZERO, used, now, false, now),
             None => {}
         }
-        self.grant(now);
     }
 
     pub(super) fn lease_ran_out(&mut self, key: &str, now: Instant) {

@@ -184,10 +184,14 @@ impl Pool {
 
     /// Takes a changed configuration, if it is newer or no different in revision. Counters, queue and level stay.
     pub fn configure(&mut self, config: PoolConfig, now: Instant) {
-        if config.revision < self.config.revision || config == self.config {
-            return;
-        }
-        self.advance(now);
+        self.event(now, |pool| {
+            if config.revision >= pool.config.revision && config != pool.config {
+                pool.reconfigure(config, now);
+            }
+        });
+    }
+
+    fn reconfigure(&mut self, config: PoolConfig, now: Instant) {
         self.state.bucket.resize(&self.config.limits, &config.limits, now);
         let reorder = config.weights != self.config.weights;
         self.config = config;
@@ -201,13 +205,19 @@ impl Pool {
         }
         self.changes.config = true;
         self.changes.state = true;
-        self.grant(now);
     }
 
     /// Lets everything happen that is due, and grants what can be granted.
     pub fn on_wakeup(&mut self, now: Instant) {
+        self.event(now, |_| {});
+    }
+
+    /// One event: what is due happens first, and what can be granted is granted last, whatever the event itself does.
+    fn event<T>(&mut self, now: Instant, body: impl FnOnce(&mut Self) -> T) -> T {
         self.advance(now);
+        let outcome = body(self);
         self.grant(now);
+        outcome
     }
 
     /// When to call [`Self::on_wakeup`], if nothing happens before.

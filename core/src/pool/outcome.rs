@@ -119,12 +119,15 @@ fn bill(request: &Request, used: &[Usage], as_reserved: bool) -> (Vec<Line>, Nan
 impl Pool {
     /// The one who ran an attempt reports. However often and late this is said, it has its effect once.
     pub fn report(&mut self, id: &RequestId, grant: u32, report: Report, now: Instant) -> ReportOutcome {
-        self.advance(now);
+        self.event(now, |pool| pool.take_report(id, grant, report, now))
+    }
+
+    fn take_report(&mut self, id: &RequestId, grant: u32, report: Report, now: Instant) -> ReportOutcome {
         let known = self.requests.get(id).filter(|request| request.started_grant == grant && grant > 0);
         let Some(phase) = known.map(|request| request.phase.clone()) else {
             return ReportOutcome::Ignored;
         };
-        let outcome = match (phase, report) {
+        match (phase, report) {
             (Phase::Abandoned { .. }, report) => self.charge_late(id, report, now),
             // A lost attempt that succeeded after all spares the next one.
             (
@@ -158,9 +161,7 @@ impl Pool {
                 self.failed_once(id, Status::TimedOut, failure, None, now)
             }
             _ => ReportOutcome::Ignored,
-        };
-        self.grant(now);
-        outcome
+        }
     }
 
     fn failed_once(
@@ -287,7 +288,10 @@ impl Pool {
     /// Cancels a request. Everything that is held for it goes back at once; if it runs, what it turns out to have used
     /// is charged when that is reported.
     pub fn cancel(&mut self, id: &RequestId, only_waiting: bool, now: Instant) -> CancelOutcome {
-        self.advance(now);
+        self.event(now, |pool| pool.try_cancel(id, only_waiting, now))
+    }
+
+    fn try_cancel(&mut self, id: &RequestId, only_waiting: bool, now: Instant) -> CancelOutcome {
         let Some(phase) = self.requests.get(id).map(|request| request.phase.clone()) else {
             return CancelOutcome::Unknown;
         };
@@ -311,13 +315,15 @@ impl Pool {
                 self.put(late);
             }
         }
-        self.grant(now);
         CancelOutcome::Cancelled
     }
 
     /// The owner of a reservation does not need the rest of it. What it has said it used is charged.
     pub fn release(&mut self, id: &RequestId, now: Instant) -> ReportOutcome {
-        self.advance(now);
+        self.event(now, |pool| pool.close(id, now))
+    }
+
+    fn close(&mut self, id: &RequestId, now: Instant) -> ReportOutcome {
         if !self.is_open_reservation(id) {
             return ReportOutcome::Ignored;
         }
@@ -326,7 +332,6 @@ impl Pool {
             let status = if used.is_empty() { Status::Cancelled } else { Status::Succeeded };
             self.finish(request, Finish { status, as_reserved: false, ..Finish::used(used) }, now);
         }
-        self.grant(now);
         ReportOutcome::Ended
     }
 
@@ -338,7 +343,10 @@ impl Pool {
 
     /// The owner of a reservation says what it has used in all so far. With `last` the reservation ends.
     pub fn consume(&mut self, id: &RequestId, usage: Vec<Usage>, last: bool, now: Instant) -> ReportOutcome {
-        self.advance(now);
+        self.event(now, |pool| pool.add_use(id, usage, last, now))
+    }
+
+    fn add_use(&mut self, id: &RequestId, usage: Vec<Usage>, last: bool, now: Instant) -> ReportOutcome {
         let is_open = self
             .requests
             .get(id)
@@ -360,7 +368,6 @@ impl Pool {
                 self.put(request);
             }
         }
-        self.grant(now);
         if last { ReportOutcome::Ended } else { ReportOutcome::Retrying }
     }
 }

@@ -90,9 +90,11 @@ impl Pool {
     pub fn submit(&mut self, submission: Submission, mode: Mode, now: Instant) -> Submitted {
         self.advance(now);
         if self.requests.contains_key(&submission.id) {
+            self.grant(now);
             return Submitted::Existing;
         }
         if let Err(refusal) = self.admit(&submission, now) {
+            self.grant(now);
             return Submitted::Refused(refusal);
         }
         let id = submission.id.clone();
@@ -105,6 +107,8 @@ impl Pool {
             let retry_at = self.retry_hint(&id, now);
             self.take(&id);
             self.changes.requests.remove(&id);
+            // It may have been the one that the others waited behind.
+            self.grant(now);
             return Submitted::Refused(Refusal::NotNow { retry_at });
         }
         if still_waiting && has_slot {

@@ -127,10 +127,11 @@ impl Pool {
 
     /// The account has a settlement.
     pub fn settlement_confirmed(&mut self, event: &str, now: Instant) {
-        self.advance(now);
-        if let Some((_, next_at)) = self.unsettled.remove(event) {
-            self.timers.remove(&(next_at, Timer::Settle(event.to_owned())));
-            self.changes.settled.push(event.to_owned());
-        }
+        self.event(now, |pool| {
+            if let Some((_, next_at)) = pool.unsettled.remove(event) {
+                pool.timers.remove(&(next_at, Timer::Settle(event.to_owned())));
+                pool.changes.settled.push(event.to_owned());
+            }
+        });
     }
 }

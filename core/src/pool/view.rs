@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::account::AtHome;
 use crate::id::{PoolId, RequestId};
 use crate::pool::{Pool, entry};
 use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
@@ -170,6 +171,16 @@ impl Pool {
         let mut bucket = self.state.bucket.clone();
         bucket.refill(&self.config.limits, now);
         bucket.available(&self.config.limits, now)
+    }
+
+    /// How a request that the pool has not let go of is, for its account.
+    #[must_use]
+    pub fn at_home(&self, id: &RequestId) -> Option<AtHome> {
+        let request = self.requests.get(id)?;
+        Some(match request.phase {
+            Phase::Waiting | Phase::Parked { .. } => AtHome::Waiting,
+            Phase::Acquiring { .. } | Phase::Running { .. } | Phase::Abandoned { .. } => AtHome::Busy,
+        })
     }
 
     /// When an amount could be taken, if nobody else wanted any: `Ok(0)` is now, `Err(None)` is never.
