@@ -1,11 +1,10 @@
 // Builds a Worker of this workspace with worker-build. `node scripts/build.mjs [folder]`; wrangler calls it too. When
 // nothing has changed since the last build it does nothing.
 
-import { writeFileSync } from "node:fs";
+import { rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { pathToFileURL } from "node:url";
 
-import { environment, hashOf, output, readIfThere, root, run, say } from "./steps.mjs";
+import { environment, hashOf, isMain, output, readIfThere, root, run, say } from "./steps.mjs";
 import { buildTools, setUp } from "./setup.mjs";
 
 const exe = process.platform === "win32" ? ".exe" : "";
@@ -18,6 +17,8 @@ export function build(folder = root) {
   const stamp = join(folder, "build", ".built");
   if (readIfThere(stamp) === key) return;
   say(`Building the Worker in ${folder === root ? "." : folder.slice(root.length + 1)} (a minute or two when it is built for the first time) …`);
+  // A build that is broken off must not pass for the one before it.
+  rmSync(stamp, { force: true });
   const before = Date.now();
   const bin = buildTools();
   run(join(bin, `worker-build${exe}`), ["--release"], {
@@ -32,7 +33,7 @@ export function build(folder = root) {
   say(`Built in ${((Date.now() - before) / 1000).toFixed(0)} s.`);
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (isMain(import.meta.url)) {
   setUp();
   build(process.argv[2] ? resolve(process.argv[2]) : root);
 }

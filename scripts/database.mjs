@@ -3,9 +3,8 @@
 
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 
-import { fail, root, run } from "./steps.mjs";
+import { fail, isMain, root, run } from "./steps.mjs";
 import { setUp } from "./setup.mjs";
 
 const wrangler = join(root, "node_modules", ".bin", "wrangler");
@@ -26,7 +25,7 @@ export function seed(options = []) {
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (isMain(import.meta.url)) {
   const [what, ...options] = process.argv.slice(2);
   if (what !== "init" && what !== "seed") fail("Use: node scripts/database.mjs init|seed [--remote] [--env NAME]");
   setUp();

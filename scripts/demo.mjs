@@ -43,7 +43,7 @@ const requests = [
 ];
 const expectedFailures = new Set(["the worker refuses it"]);
 
-say("\nSending requests …");
+say("\nSending requests … (those for GPT-4 wait for its refill: up to a minute, if a demo has just taken it all)");
 const sent = [];
 for (const [what, body] of requests) {
   const { status, body: accepted } = await call("POST", "/api/execute", body);
@@ -55,8 +55,15 @@ for (const [what, body] of requests) {
   sent.push({ what, body, accepted, position: position.status === 200 ? position.body : null });
 }
 
+// Longer than the GPT-4 pool takes to fill up, should it be empty from a demo just before.
+const deadline = Date.now() + 180_000;
+
 async function finished(id) {
   for (;;) {
+    if (Date.now() > deadline) {
+      say(`\n${id} has not ended in three minutes.`);
+      await end(1);
+    }
     const { body } = await call("GET", `/api/execution/${id}`);
     if (body.finishedAt !== undefined) return body;
     await new Promise((resolve) => setTimeout(resolve, 50));

@@ -1,10 +1,8 @@
 // `npm run dev`: the service and the example workers on PORT (8787), with the local database seeded. The state survives
 // restarts; `npm run reset` clears it.
 
-import { pathToFileURL } from "node:url";
-
 import { build } from "./build.mjs";
-import { fail, say } from "./steps.mjs";
+import { fail, isMain, say } from "./steps.mjs";
 import { isFree, isReady, prepareDatabase, startService, stop, tickEveryMinute } from "./service.mjs";
 import { setUp } from "./setup.mjs";
 
@@ -26,8 +24,10 @@ export async function dev({ log = "inherit" } = {}) {
     await stop(service);
     process.exit(code);
   };
-  process.on("SIGINT", () => end(0));
-  process.on("SIGTERM", () => end(0));
+  for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => end(0));
+  // npm passes a signal to its shell only, which ends without a word to this process: nobody would end the service then.
+  const parent = process.ppid;
+  if (process.env.npm_lifecycle_event) setInterval(() => process.ppid !== parent && end(0), 500).unref();
   service.once("exit", (code) => {
     if (!ending) fail(`wrangler ended by itself (exit code ${code}); see what it printed above.`);
   });
@@ -37,7 +37,7 @@ export async function dev({ log = "inherit" } = {}) {
   return { url, end: (code = 0) => (clearInterval(timer), end(code)) };
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (isMain(import.meta.url)) {
   await dev();
   say("Tokens: dev-kam-token (/api), dev-internal-token (/internal), dev-admin-token (/admin). Ctrl-C ends it.");
 }

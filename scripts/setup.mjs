@@ -3,9 +3,8 @@
 
 import { cpSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 
-import { environment, fail, hashOf, output, readIfThere, root, run, say, toolsDir } from "./steps.mjs";
+import { environment, fail, hashOf, isMain, output, readIfThere, root, run, say, toolsDir } from "./steps.mjs";
 
 const WASM = "wasm32-unknown-unknown";
 const exe = process.platform === "win32" ? ".exe" : "";
@@ -25,8 +24,9 @@ function checkPrerequisites() {
   if (!output("rustup", ["--version"])) {
     fail("rustup is missing: install Rust with rustup, which this set-up needs for the WebAssembly target.");
   }
-  if (!["cc", "gcc", "clang"].some((linker) => output(linker, ["--version"]))) {
-    fail("A C linker is missing: install gcc or clang (on Debian and Ubuntu: the package build-essential).");
+  // Rust calls it by this name, whichever compiler it is.
+  if (process.platform !== "win32" && !output("cc", ["--version"])) {
+    fail("A C linker, `cc`, is missing: install gcc or clang (on Debian and Ubuntu: the package build-essential).");
   }
 }
 
@@ -37,8 +37,11 @@ const steps = [
     isDone: () => readIfThere(join(root, "node_modules", ".installed")) === hashOf([join(root, "package-lock.json")]),
     do() {
       // `npm ci` refuses a lock file without an entry for each platform of each optional package; not every registry has
-      // them all.
-      run(npm, ["install", "--no-audit", "--no-fund", "--loglevel=error"]);
+      // them all. `--no-save` leaves the lock file as it is: npm 10 and 11 do not write it alike.
+      run(npm, ["install", "--no-save", "--no-audit", "--no-fund", "--loglevel=error"]);
+      if (!output(join(root, "node_modules", ".bin", "node"), ["--version"])) {
+        fail("npm ran no install scripts, and the package `node` needs its own: run `npm rebuild node --ignore-scripts=false`.");
+      }
       writeFileSync(join(root, "node_modules", ".installed"), hashOf([join(root, "package-lock.json")]));
     },
   },
@@ -101,7 +104,7 @@ export function setUp() {
   }
 }
 
-if (import.meta.url === pathToFileURL(process.argv[1]).href) {
+if (isMain(import.meta.url)) {
   process.env.PATH = environment().PATH;
   setUp();
   say("Set-up is complete.");

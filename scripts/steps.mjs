@@ -2,12 +2,15 @@
 
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from "node:fs";
 import { delimiter, dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 
 export const root = dirname(dirname(fileURLToPath(import.meta.url)));
 export const toolsDir = join(root, ".tools");
+
+/** Whether a module is the script that was started. Node names modules by their real path, and the script as it was called. */
+export const isMain = (url) => Boolean(process.argv[1]) && fileURLToPath(url) === realpathSync(process.argv[1]);
 
 /** The environment of every command: the project's own Node first, and nothing written outside the project's folder. */
 export function environment(extra = {}) {

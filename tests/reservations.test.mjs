@@ -111,6 +111,22 @@ test("one key makes one reservation, however many come at once", async () => {
   assert.deepEqual([other.status, other.body.code], [422, "idempotency_mismatch"]);
 });
 
+test("a key makes one report of use", async () => {
+  const name = await pool("keyed-use");
+  const { reservationId } = ok(await reserve(amounts(name, 5)));
+  const say = (amount, key, final) => rm.post("/internal/consume", { reservationId, usage: amounts(name, amount), final }, { headers: { "idempotency-key": key } });
+  const first = await say(2, "use-1", false);
+  assert.deepEqual([first.status, first.headers.get("idempotency-replayed")], [200, null]);
+  const again = await say(2, "use-1", false);
+  assert.deepEqual([again.body, again.headers.get("idempotency-replayed")], [first.body, "true"]);
+  const other = await say(3, "use-1", false);
+  assert.deepEqual([other.status, other.body.code], [422, "idempotency_mismatch"]);
+  const last = await say(4, "use-2", true);
+  assert.equal(last.body.costUsd, 0.04);
+  const repeated = await say(4, "use-2", true);
+  assert.deepEqual([repeated.body, repeated.headers.get("idempotency-replayed")], [last.body, "true"]);
+});
+
 test("a use of a pool that is not reserved, or of another client's, is refused", async () => {
   const name = await pool("own");
   const { reservationId } = ok(await reserve(amounts(name, 1)));

@@ -131,6 +131,18 @@ pub enum AccountEffect {
     },
 }
 
+/// What becomes of the question for a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SlotAnswer {
+    /// It is given.
+    Granted,
+    /// The client runs as many as it may. The pool is told when one is free.
+    Full,
+    /// Nothing is held for the request: it must not run.
+    NoHold,
+}
+
 /// How a request is, for its account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -260,15 +272,12 @@ impl Account {
         Ok(Held { at: now, slot: slot.is_some() })
     }
 
-    /// Gives a slot to a request whose turn it is at `pool`; `false` if none is free, and the pool will be told when one
-    /// is. Asking again for the same request gives the same slot.
-    pub fn acquire_slot(&mut self, id: &RequestId, grant: u32, pool: &PoolId, now: Instant) -> bool {
-        let Some(hold) = self.holds.get(id) else {
-            return false;
-        };
+    /// Gives a slot to a request whose turn it is at `pool`. Asking again for the same request gives the same slot.
+    pub fn acquire_slot(&mut self, id: &RequestId, grant: u32, pool: &PoolId, now: Instant) -> SlotAnswer {
+        let Some(hold) = self.holds.get(id) else { return SlotAnswer::NoHold };
         if hold.slot.is_none() && self.running >= self.config.max_concurrent {
             self.waiting_pools.insert(pool.clone());
-            return false;
+            return SlotAnswer::Full;
         }
         if let Some(mut hold) = self.take(id) {
             hold.slot = Some(hold.slot.map_or(grant, |before| before.max(grant)));
@@ -276,7 +285,7 @@ impl Account {
             self.changes.holds.insert(id.clone());
             self.put(hold);
         }
-        true
+        SlotAnswer::Granted
     }
 
     /// Takes a slot back. One that was given for a later grant stays.

@@ -124,9 +124,24 @@ pub struct Request {
     pub first_started_at: Option<Instant>,
     /// What a reservation's owner has said it used so far.
     pub used: Vec<Usage>,
+    /// The keys of those reports, the newest last, so that a repetition is told from another use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub use_keys: Vec<UseKey>,
     /// Where it stands.
     pub phase: Phase,
 }
+
+/// A caller's idempotency key for a report of use, and the fingerprint of what it said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UseKey {
+    /// The key.
+    pub key: String,
+    /// The fingerprint.
+    pub fingerprint: String,
+}
+
+/// How many keys of a reservation are remembered.
+pub const USE_KEYS_MAX: usize = 16;
 
 /// What was used of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,6 +156,13 @@ pub struct Usage {
 pub const MAX_AGE_MS: i64 = 86_400_000;
 
 impl Request {
+    /// What a key was used for, if it was: whether for the same.
+    #[must_use]
+    pub fn key_was_used(&self, key: &UseKey) -> Option<bool> {
+        let used = self.use_keys.iter().find(|used| used.key == key.key)?;
+        Some(used.fingerprint == key.fingerprint)
+    }
+
     /// What it needs of its home pool.
     #[must_use]
     pub fn home_amount(&self) -> Tokens {

@@ -9,6 +9,7 @@
 )]
 
 use proptest::prelude::*;
+use rm_core::account::SlotAnswer;
 use rm_core::fair_share::FairShare;
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{Effect, Mode, Pool, PoolConfig, Stored, Submission};
@@ -82,7 +83,7 @@ fn granted(pool: &mut Pool, now: Instant) -> Vec<RequestId> {
         }
         for effect in effects {
             match effect {
-                Effect::AcquireSlot { id, grant, .. } => pool.slot_answered(&id, grant, Some(true), now),
+                Effect::AcquireSlot { id, grant, .. } => pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now),
                 Effect::Start { id, .. } => order.push(id),
                 _ => {}
             }
@@ -190,7 +191,7 @@ fn a_client_without_a_slot_is_passed_over_as_a_whole() {
         for effect in questions {
             if let Effect::AcquireSlot { id, grant, .. } = effect {
                 asked += 1;
-                pool.slot_answered(&id, grant, Some(false), now);
+                pool.slot_answered(&id, grant, Some(SlotAnswer::Full), now);
             }
         }
     }

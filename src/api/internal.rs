@@ -2,7 +2,7 @@
 
 use rm_core::id::RequestId;
 use rm_core::priority::Urgency;
-use rm_core::request::{Kind, Usage};
+use rm_core::request::{Kind, Usage, UseKey};
 use rm_core::units::{NanoUsd, Tokens};
 use serde_json::value::RawValue;
 
@@ -94,7 +94,10 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
 
 /// `POST /internal/consume`.
 pub async fn consume(mut call: Call) -> Result<Reply, Problem> {
-    let body = read_json::<ConsumeBody>(&mut call.request).await?.value;
+    let body = read_json::<ConsumeBody>(&mut call.request).await?;
+    let key =
+        idempotency(&call, "consume", &body.text)?.map(|key| UseKey { key: key.key, fingerprint: key.fingerprint });
+    let body = body.value;
     check_amounts(&body.usage, "/usage", 0)?;
     let used = |amount: &crate::wire::api::ResourceAmount| Usage {
         pool: amount.pool.clone(),
@@ -102,8 +105,11 @@ pub async fn consume(mut call: Call) -> Result<Reply, Problem> {
     };
     let usage: Vec<Usage> = body.usage.iter().map(used).collect();
     let last = body.r#final.unwrap_or(true);
-    match settle(&call, body.reservation_id, usage, last, false).await? {
-        ConsumeAnswer::Consumed { lines, cost, closed } => Reply::json(200, &consumed(&lines, cost, closed)),
+    match settle(&call, body.reservation_id, usage, last, false, key).await? {
+        ConsumeAnswer::Consumed { lines, cost, closed, replayed } => {
+            let reply = Reply::json(200, &consumed(&lines, cost, closed))?;
+            Ok(if replayed { reply.with("idempotency-replayed", "true") } else { reply })
+        }
         ConsumeAnswer::NotReserved { pool } => {
             let index = body.usage.iter().position(|amount| amount.pool == pool).unwrap_or(0);
             Err(Problem::field(format!("/usage/{index}/pool"), format!("the reservation does not hold `{pool}`")))
@@ -115,7 +121,7 @@ pub async fn consume(mut call: Call) -> Result<Reply, Problem> {
 /// `POST /internal/release`.
 pub async fn release(mut call: Call) -> Result<Reply, Problem> {
     let body = read_json::<ReleaseBody>(&mut call.request).await?.value;
-    match settle(&call, body.reservation_id, Vec::new(), true, true).await? {
+    match settle(&call, body.reservation_id, Vec::new(), true, true, None).await? {
         ConsumeAnswer::Released | ConsumeAnswer::Consumed { .. } => Reply::json(200, &ReleasedView { released: true }),
         // There is nothing left to give back.
         ConsumeAnswer::Expired | ConsumeAnswer::Closed => Reply::json(200, &ReleasedView { released: false }),
@@ -129,9 +135,10 @@ async fn settle(
     usage: Vec<Usage>,
     last: bool,
     release: bool,
+    key: Option<UseKey>,
 ) -> Result<ConsumeAnswer, Problem> {
     let home = id.home().ok_or_else(|| Problem::not_found("reservation"))?;
-    let consume = ConsumeCall { id, usage, last, release, client: call.only_client.clone() };
+    let consume = ConsumeCall { id, usage, last, release, key, client: call.only_client.clone() };
     self::call(&call.env, home.as_str(), &consume).await.map_err(unavailable)
 }
 
@@ -150,6 +157,9 @@ fn closed(answer: &ConsumeAnswer) -> Problem {
         ConsumeAnswer::Released => conflict("the reservation was released"),
         ConsumeAnswer::Expired => conflict("the reservation expired, and its tokens went back"),
         ConsumeAnswer::Closed => conflict("the reservation was consumed with other amounts"),
+        ConsumeAnswer::Mismatch => {
+            Problem::new(Code::IdempotencyMismatch, "the Idempotency-Key was used before with another body")
+        }
         ConsumeAnswer::Forbidden => Problem::new(Code::Forbidden, "the reservation is another client's"),
         ConsumeAnswer::Unknown => Problem::not_found("reservation"),
         ConsumeAnswer::Consumed { .. } | ConsumeAnswer::NotReserved { .. } => conflict("the reservation is closed"),

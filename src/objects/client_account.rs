@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use rm_core::account::{Account, AccountEffect, HoldRefusal};
+use rm_core::account::{Account, AccountEffect, HoldRefusal, SlotAnswer};
 use rm_core::id::{ClientId, RequestId};
 use rm_core::period::Period;
 use rm_core::units::Instant;
@@ -187,7 +187,7 @@ impl AccountObject {
         match path {
             HoldCall::PATH if !known => answer::<HoldCall>(&HoldAnswer::UnknownClient),
             ViewCall::PATH if !known => answer::<ViewCall>(&None),
-            AcquireSlotCall::PATH if !known => answer::<AcquireSlotCall>(&false),
+            AcquireSlotCall::PATH if !known => answer::<AcquireSlotCall>(&SlotAnswer::NoHold),
             ConfigureCall::PATH | TickCall::PATH if !known => answer::<TickCall>(&()),
             _ if !known => Response::error("there is no such client", 404),
             HoldCall::PATH => answer::<HoldCall>(&self.hold(&read(body)?).await?),

@@ -277,16 +277,28 @@ impl PoolObject {
         if call.client.as_ref().is_some_and(|client| *client != stored.spec.client_id) {
             return Ok(ConsumeAnswer::Forbidden);
         }
-        let demands = match &stored.ended {
-            Some(ended) => ended.request.demands.clone(),
-            None => self.look(|pool, _| pool.request(id).map(|request| request.demands.clone()))?.unwrap_or_default(),
+        let request = match &stored.ended {
+            Some(ended) => Some(ended.request.clone()),
+            None => self.look(|pool, _| pool.request(id).cloned())?,
         };
+        let demands = request.as_ref().map(|request| request.demands.clone()).unwrap_or_default();
+        let replayed = match (&request, &call.key) {
+            (Some(request), Some(key)) => request.key_was_used(key),
+            _ => None,
+        };
+        if replayed == Some(false) {
+            return Ok(ConsumeAnswer::Mismatch);
+        }
         if let Some(usage) = call.usage.iter().find(|usage| !demands.iter().any(|demand| demand.pool == usage.pool)) {
             return Ok(ConsumeAnswer::NotReserved { pool: usage.pool.clone() });
         }
-        let (usage, last, release) = (call.usage.clone(), call.last, call.release);
+        let (usage, key) = (call.usage.clone(), call.key.clone());
         let applied = self.apply(
-            |pool, now| if release { pool.release(id, now) } else { pool.consume(id, usage, last, now) },
+            |pool, now| match (replayed, call.release) {
+                (Some(_), _) => ReportOutcome::Ignored,
+                (None, true) => pool.release(id, now),
+                (None, false) => pool.consume(id, usage, call.last, key, now),
+            },
             |_| Extra::default(),
         )?;
         self.go_on(applied.effects).await;
@@ -295,16 +307,17 @@ impl PoolObject {
             return Ok(match ended.end.status {
                 Status::Cancelled => ConsumeAnswer::Released,
                 Status::Expired => ConsumeAnswer::Expired,
-                _ if release && !closed_by_this => ConsumeAnswer::Closed,
-                _ if closed_by_this || same_use(&call.usage, &ended.end.lines) => {
-                    ConsumeAnswer::Consumed { lines: ended.end.lines, cost: ended.end.cost, closed: true }
+                _ if call.release && !closed_by_this => ConsumeAnswer::Closed,
+                _ if closed_by_this || replayed.is_some() || same_use(&call.usage, &ended.end.lines) => {
+                    let replayed = replayed.is_some();
+                    ConsumeAnswer::Consumed { lines: ended.end.lines, cost: ended.end.cost, closed: true, replayed }
                 }
                 _ => ConsumeAnswer::Closed,
             });
         }
         let lines = self.look(|pool, _| pool.request(id).map(lines_so_far))?.unwrap_or_default();
         let cost = lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost));
-        Ok(ConsumeAnswer::Consumed { lines, cost, closed: false })
+        Ok(ConsumeAnswer::Consumed { lines, cost, closed: false, replayed: replayed.is_some() })
     }
 
     fn view(&self, call: &ViewCall) -> Result<ViewAnswer> {

@@ -1,6 +1,6 @@
 //! The operations of the `ClientAccount` object, which is called by its client's id.
 
-use rm_core::account::{AccountConfig, AccountView};
+use rm_core::account::{AccountConfig, AccountView, SlotAnswer};
 use rm_core::id::{PoolId, RequestId};
 use rm_core::priority::Tier;
 use rm_core::request::{Kind, Settlement};
@@ -100,7 +100,7 @@ pub struct AcquireSlotCall {
     /// At which pool.
     pub pool: PoolId,
 }
-operation!(AcquireSlotCall, "/acquire-slot", bool);
+operation!(AcquireSlotCall, "/acquire-slot", SlotAnswer);
 
 /// Take a slot back.
 #[derive(Debug, Serialize, Deserialize)]

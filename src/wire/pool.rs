@@ -4,7 +4,7 @@ use rm_core::account::AtHome;
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{LeaseOrder, PoolConfig, PoolView, PositionView, QueueView};
 use rm_core::priority::{Tier, Urgency};
-use rm_core::request::{Demand, Failure, Kind, Usage};
+use rm_core::request::{Demand, Failure, Kind, Usage, UseKey};
 use rm_core::units::{Instant, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -253,6 +253,8 @@ pub struct ConsumeCall {
     pub last: bool,
     /// Nothing was used: the reservation is released.
     pub release: bool,
+    /// The caller's key.
+    pub key: Option<UseKey>,
     /// Only if it is this client's.
     pub client: Option<ClientId>,
 }
@@ -268,7 +270,11 @@ pub enum ConsumeAnswer {
         cost: rm_core::units::NanoUsd,
         /// It takes no more.
         closed: bool,
+        /// The key was used before, for the same.
+        replayed: bool,
     },
+    /// The key was used before, for something else.
+    Mismatch,
     /// It was released, before or now.
     Released,
     /// It ran out before: what was not used by then went back.

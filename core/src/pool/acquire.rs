@@ -2,6 +2,7 @@
 //! their names. All or nothing: whatever is refused gives back everything that was taken before, and the request returns
 //! to its place in the queue.
 
+use crate::account::SlotAnswer;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::lease::lease_key;
 use crate::pool::outcome::Finish;
@@ -91,32 +92,43 @@ impl Pool {
     }
 
     /// The account answered an [`Effect::AcquireSlot`]; `None` is no answer.
-    pub fn slot_answered(&mut self, id: &RequestId, grant: u32, granted: Option<bool>, now: Instant) {
-        self.event(now, |pool| pool.take_slot_answer(id, grant, granted, now));
+    pub fn slot_answered(&mut self, id: &RequestId, grant: u32, answer: Option<SlotAnswer>, now: Instant) {
+        self.event(now, |pool| pool.take_slot_answer(id, grant, answer, now));
     }
 
-    fn take_slot_answer(&mut self, id: &RequestId, grant: u32, granted: Option<bool>, now: Instant) {
+    fn take_slot_answer(&mut self, id: &RequestId, grant: u32, answer: Option<SlotAnswer>, now: Instant) {
         let current =
             self.requests.get(id).filter(|request| request.grants == grant).map(|request| request.phase.clone());
-        match (current, granted) {
-            (Some(Phase::Acquiring { since, slot: false, leased, woken }), Some(true)) => {
+        match (current, answer) {
+            (Some(Phase::Acquiring { since, slot: false, leased, woken }), Some(SlotAnswer::Granted)) => {
                 if let Some(mut request) = self.take(id) {
                     request.phase = Phase::Acquiring { since, slot: true, leased, woken };
                     self.acquire_next(request, now);
                 }
             }
-            (Some(Phase::Acquiring { slot: false, woken, .. }), Some(false)) => {
+            (Some(Phase::Acquiring { slot: false, woken, .. }), Some(SlotAnswer::Full)) => {
                 if !woken && let Some(request) = self.requests.get(id) {
                     let client = request.client.clone();
                     self.block(client, now);
                 }
                 self.give_up_acquiring(id, true, now, None);
             }
+            (Some(Phase::Acquiring { slot: false, .. }), Some(SlotAnswer::NoHold)) => {
+                if let Some(mut request) = self.take(id) {
+                    self.give_back_acquired(&request, true, now);
+                    request.phase = Phase::Waiting;
+                    let failure = Failure {
+                        code: "not_admitted".into(),
+                        message: "nothing is held for it: its admission was taken back".into(),
+                    };
+                    self.finish(request, Finish::unused(Status::Failed, Some(failure)), now);
+                }
+            }
             (Some(Phase::Acquiring { slot: false, .. }), None) => {
                 self.give_up_acquiring(id, false, now, Some(now.plus(1_000)));
             }
             (Some(Phase::Running { .. } | Phase::Acquiring { .. }), _) => {}
-            (_, Some(true)) => {
+            (_, Some(SlotAnswer::Granted)) => {
                 if let Some(request) = self.requests.get(id) {
                     let client = request.client.clone();
                     self.effects.push(Effect::ReleaseSlot { id: id.clone(), grant, client });

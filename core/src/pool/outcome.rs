@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use crate::id::{PoolId, RequestId};
 use crate::pool::lease::lease_key;
 use crate::pool::{Effect, Ended, Pool};
-use crate::request::{Cause, End, Failure, Kind, Line, Phase, Request, Settlement, Status, Usage};
+use crate::request::{
+    Cause, End, Failure, Kind, Line, Phase, Request, Settlement, Status, USE_KEYS_MAX, Usage, UseKey,
+};
 use crate::retry::{MAX_PAUSE_MS, backoff_ms};
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -342,11 +344,25 @@ impl Pool {
     }
 
     /// The owner of a reservation says what it has used in all so far. With `last` the reservation ends.
-    pub fn consume(&mut self, id: &RequestId, usage: Vec<Usage>, last: bool, now: Instant) -> ReportOutcome {
-        self.event(now, |pool| pool.add_use(id, usage, last, now))
+    pub fn consume(
+        &mut self,
+        id: &RequestId,
+        usage: Vec<Usage>,
+        last: bool,
+        key: Option<UseKey>,
+        now: Instant,
+    ) -> ReportOutcome {
+        self.event(now, |pool| pool.add_use(id, usage, last, key, now))
     }
 
-    fn add_use(&mut self, id: &RequestId, usage: Vec<Usage>, last: bool, now: Instant) -> ReportOutcome {
+    fn add_use(
+        &mut self,
+        id: &RequestId,
+        usage: Vec<Usage>,
+        last: bool,
+        key: Option<UseKey>,
+        now: Instant,
+    ) -> ReportOutcome {
         let is_open = self
             .requests
             .get(id)
@@ -355,6 +371,12 @@ impl Pool {
             return ReportOutcome::Ignored;
         }
         if let Some(mut request) = self.take(id) {
+            if let Some(key) = key {
+                if request.use_keys.len() >= USE_KEYS_MAX {
+                    request.use_keys.remove(0);
+                }
+                request.use_keys.push(key);
+            }
             for new in usage {
                 match request.used.iter_mut().find(|usage| usage.pool == new.pool) {
                     Some(usage) => usage.amount = usage.amount.max(new.amount),

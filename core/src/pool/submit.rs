@@ -166,6 +166,7 @@ fn waiting(submission: Submission) -> Request {
         started_grant: 0,
         first_started_at: None,
         used: Vec::new(),
+        use_keys: Vec::new(),
         phase: Phase::Waiting,
     }
 }

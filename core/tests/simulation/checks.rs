@@ -74,7 +74,9 @@ fn the_ledger_adds_up(world: &World) {
             ledger.consumed + ledger.released + ledger.expired + outstanding,
             "{name}: {ledger:?}, outstanding {outstanding}"
         );
-        assert_eq!(object.pool.view(world.now).reserved, Tokens::clamped(outstanding));
+        let view = object.pool.view(world.now);
+        assert_eq!(view.reserved, Tokens::clamped(outstanding));
+        assert!(view.available <= view.capacity, "{name} holds more than it can");
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rm_core::account::{Account, AccountConfig, AccountEffect, AtHome, Hold, PeriodTotals};
+use rm_core::account::{Account, AccountConfig, AccountEffect, AtHome, Hold, PeriodTotals, SlotAnswer};
 use rm_core::fair_share::FairShare;
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{Effect, Lease, LeaseAnswer, LeaseOrder, Pool, PoolConfig, PoolState, Report, Stored};
@@ -14,7 +14,7 @@ use rm_core::units::{Instant, NanoUsd, Tokens};
 #[derive(Debug, Clone)]
 pub enum Message {
     AcquireSlot(ClientId, PoolId, RequestId, u32),
-    SlotAnswer(PoolId, RequestId, u32, Option<bool>),
+    SlotAnswer(PoolId, RequestId, u32, Option<SlotAnswer>),
     ReleaseSlot(ClientId, RequestId, u32),
     AcquireLease(PoolId, PoolId, RequestId, u32, LeaseOrder),
     LeaseAnswer(PoolId, RequestId, u32, PoolId, LeaseAnswer),

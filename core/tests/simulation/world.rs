@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rm_core::account::{AccountConfig, AccountEffect, AtHome, ClientStatus, HoldRefusal};
+use rm_core::account::{AccountConfig, AccountEffect, AtHome, ClientStatus, HoldRefusal, SlotAnswer};
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::period::Period;
 use rm_core::pool::{
@@ -318,7 +318,7 @@ impl World {
         let (last, release) = (self.rng.chance(60), self.rng.chance(25));
         self.at_pool(&home, |object, now| {
             let usage = vec![Usage { pool: home.clone(), amount }];
-            if release { object.pool.release(&id, now) } else { object.pool.consume(&id, usage, last, now) }
+            if release { object.pool.release(&id, now) } else { object.pool.consume(&id, usage, last, None, now) }
         });
     }
 
@@ -416,7 +416,7 @@ impl World {
             Message::AcquireSlot(client, pool, id, grant) => {
                 let now = self.now;
                 let granted = self.at_account(&client, |object| object.account.acquire_slot(&id, grant, &pool, now));
-                if !granted {
+                if granted == SlotAnswer::Full {
                     self.seen.insert("slot refused");
                 }
                 self.send_answer(Message::SlotAnswer(pool, id, grant, Some(granted)));
