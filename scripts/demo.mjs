@@ -79,7 +79,7 @@ for (const { what, body, accepted, position, refused } of sent) {
   }
   const execution = await finished(accepted.requestId);
   const usage = (await call("GET", `/api/usage/${body.clientId}/current`)).body;
-  const score = position?.score;
+  const score = position?.score ?? accepted.score;
   const parts = score ? ` = tier ${score.tier} + urgency ${score.urgency} + wait ${score.wait} + fairness ${score.fairness}` : "";
   const blocked = position?.blockedBy ? `, waited for ${position.blockedBy}` : "";
   const result = execution.status === "succeeded" ? "succeeded" : `${execution.status}: ${execution.error?.code}`;

@@ -1,6 +1,12 @@
 //! Single histories of a pool, step by step: what a grant takes and gives back, and whose word counts.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
 
 use rm_core::account::SlotAnswer;
 use rm_core::fair_share::FairShare;

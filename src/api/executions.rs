@@ -239,6 +239,7 @@ fn of_execution(execution: &ExecutionView, position: Option<&PositionView>, wait
         status: execution.status,
         urgency: execution.urgency,
         priority: position.map(|position| position.priority),
+        score: position.map(|position| position.score),
         position: position.map_or(0, |position| position.position),
         estimated_wait_ms,
         estimated_cost_usd: execution.cost.estimated_usd,

@@ -101,7 +101,6 @@ impl PoolObject {
         )?;
         let mut effects = applied.effects;
         if let Submitted::Refused(refusal) = applied.outcome {
-            self.waiters.forget_gone(&id);
             self.go_on(effects).await;
             return Ok(SubmitAnswer::Refused { refusal: refusal_of(refusal) });
         }
@@ -111,8 +110,6 @@ impl PoolObject {
         {
             let started = effects.remove(index);
             if let Effect::Start { id, grant, attempt, limit_ms } = started {
-                drop(waiter);
-                self.waiters.forget_gone(&id);
                 spawn_local(Rc::clone(self).go_on_owned(effects));
                 return Ok(SubmitAnswer::RunHere {
                     run: Run { id, grant, attempt, limit_ms, deadline: call.deadline },
@@ -125,10 +122,7 @@ impl PoolObject {
         }
         if call.wait_ms > 0 {
             let _woken = waiter.wait(call.wait_ms).await;
-        } else {
-            drop(waiter);
         }
-        self.waiters.forget_gone(&id);
         let position = self.look(|pool, now| pool.position(&id, now))?;
         match self.execution(&id)? {
             Some(execution) => Ok(SubmitAnswer::Here { execution: Box::new(execution), position }),
@@ -147,7 +141,6 @@ impl PoolObject {
             Some(expires_at) => Some(Wake::Reserved { expires_at }),
             None => waiter.wait(RESERVE_LIMIT_MS).await,
         };
-        self.waiters.forget_gone(id);
         let soon = clock::now().plus(1_000);
         Ok(match wake {
             Some(Wake::Reserved { expires_at }) => SubmitAnswer::Reserved { expires_at },
@@ -213,7 +206,6 @@ impl PoolObject {
         {
             let _woken = waiter.wait(call.wait_ms).await;
         }
-        self.waiters.forget_gone(&id);
         self.execution(&id)
     }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use futures_channel::oneshot;
 use rm_core::id::RequestId;
@@ -20,21 +21,27 @@ pub enum Wake {
     Refused { retry_at: Option<Instant> },
 }
 
+type Waiting = Rc<RefCell<BTreeMap<RequestId, Vec<oneshot::Sender<Wake>>>>>;
+
 /// All that wait at one object. They are lost with its memory; their callers then see their time limit.
 #[derive(Default)]
 pub struct Waiters {
-    waiting: RefCell<BTreeMap<RequestId, Vec<oneshot::Sender<Wake>>>>,
+    waiting: Waiting,
 }
 
-/// The end of a wait that has been announced.
-pub struct Waiter(oneshot::Receiver<Wake>);
+/// A wait that has been announced. Dropped, it is forgotten.
+pub struct Waiter {
+    id: RequestId,
+    receiver: oneshot::Receiver<Wake>,
+    waiting: Waiting,
+}
 
 impl Waiters {
     /// Announces a wait. Do it before anything that may end it.
     pub fn announce(&self, id: &RequestId) -> Waiter {
         let (sender, receiver) = oneshot::channel();
         self.waiting.borrow_mut().entry(id.clone()).or_default().push(sender);
-        Waiter(receiver)
+        Waiter { id: id.clone(), receiver, waiting: Rc::clone(&self.waiting) }
     }
 
     /// Wakes all that wait for a request.
@@ -45,22 +52,24 @@ impl Waiters {
             let _gone = sender.send(wake);
         }
     }
-
-    /// Forgets those that are gone.
-    pub fn forget_gone(&self, id: &RequestId) {
-        let mut waiting = self.waiting.borrow_mut();
-        if let Some(senders) = waiting.get_mut(id) {
-            senders.retain(|sender| !sender.is_canceled());
-            if senders.is_empty() {
-                waiting.remove(id);
-            }
-        }
-    }
 }
 
 impl Waiter {
     /// Waits, at most `limit_ms`; `None` when the time is up.
-    pub async fn wait(self, limit_ms: i64) -> Option<Wake> {
-        within(limit_ms, self.0).await.ok()?.ok()
+    pub async fn wait(mut self, limit_ms: i64) -> Option<Wake> {
+        within(limit_ms, &mut self.receiver).await.ok()?.ok()
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.receiver.close();
+        let mut waiting = self.waiting.borrow_mut();
+        if let Some(senders) = waiting.get_mut(&self.id) {
+            senders.retain(|sender| !sender.is_canceled());
+            if senders.is_empty() {
+                waiting.remove(&self.id);
+            }
+        }
     }
 }

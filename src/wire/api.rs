@@ -79,6 +79,7 @@ pub struct AcceptedView {
     pub status: ExecutionStatus,
     pub urgency: Urgency,
     pub priority: Option<Points>,
+    pub score: Option<Score>,
     pub position: u64,
     pub estimated_wait_ms: Option<i64>,
     pub estimated_cost_usd: NanoUsd,
