@@ -7,7 +7,7 @@ import { say } from "./steps.mjs";
 const kamToken = "dev-kam-token";
 const stay = !process.argv.includes("--exit");
 
-const { url, end } = await dev({ log: "ignore" });
+const { url, kamUrl, end } = await dev({ log: "ignore" });
 
 async function call(method, path, body, headers = {}) {
   const init = { method, headers: { authorization: `Bearer ${kamToken}`, ...headers } };
@@ -91,8 +91,18 @@ for (const { what, body, accepted, position, refused } of sent) {
   say(`  cost $${execution.cost.actualUsd} (held $${execution.cost.estimatedUsd}; used ${used}); budget left $${usage.remainingUsd} of $${usage.budgetUsd}`);
 }
 
-const kam = await fetch(`${url}/health`);
-say(`\nHealth: ${(await kam.json()).status}. ${good ? "Everything went as it should." : "Something went wrong: see above."}`);
+if (kamUrl) {
+  // The way of the platform's clients: an API key for KAM, which calls the service over its service binding.
+  const headers = { "x-api-key": "key-standard", "content-type": "application/json", prefer: "wait=10" };
+  const through = await fetch(`${kamUrl}/execute`, { method: "POST", headers, body: JSON.stringify({ templateId: "echo", input: "hello" }) });
+  const execution = await through.json();
+  good &&= execution.status === "succeeded";
+  say(`\nThrough KAM, with an API key  (${execution.clientId}, ${execution.requestId})`);
+  say(`  lane ${execution.urgency}, ${execution.status} after ${execution.waitMs} ms of waiting and ${execution.runMs} ms, cost $${execution.cost?.actualUsd}`);
+}
+
+const health = await fetch(`${url}/health`);
+say(`\nHealth: ${(await health.json()).status}. ${good ? "Everything went as it should." : "Something went wrong: see above."}`);
 if (stay) {
   say(`The service stays up at ${url}; Ctrl-C ends it. Try:`);
   say(`  curl -s ${url}/api/queue/status -H 'Authorization: Bearer ${kamToken}'`);

@@ -7,7 +7,8 @@ import { environment, hashOf, readIfThere, root, start } from "./steps.mjs";
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { init, seed } from "./database.mjs";
 
-export const configs = ["wrangler.toml", "examples/downstream/wrangler.toml", "examples/kam/wrangler.toml"];
+const service = ["wrangler.toml", "examples/downstream/wrangler.toml"];
+const kam = ["examples/kam/wrangler.toml"];
 
 /** Whether a port of this machine can be listened on. */
 export function isFree(port) {
@@ -30,8 +31,19 @@ export function prepareDatabase() {
   writeFileSync(stamp, key);
 }
 
-/** Starts wrangler in a process group of its own. `persist` is the folder of the state. */
+/** Starts the service and the example downstream worker. `persist` is the folder of the state. */
 export function startService({ port, persist, log = "inherit" }) {
+  return startWrangler(service, { port, persist, log });
+}
+
+/** Starts the KAM stand-in: wrangler shows only one worker of a process to the outside. It finds the service's process by
+ * the registry that both share. */
+export function startKam({ port, log = "inherit" }) {
+  return startWrangler(kam, { port, log });
+}
+
+/** Starts wrangler in a process group of its own. */
+function startWrangler(configs, { port, persist, log }) {
   const wrangler = join(root, "node_modules", ".bin", "wrangler");
   const args = ["dev", ...configs.flatMap((config) => ["-c", config]), "--ip", "127.0.0.1", "--port", String(port)];
   args.push("--test-scheduled", "--show-interactive-dev-session=false", "--inspector-port", "0");
@@ -64,13 +76,13 @@ export function stop(service, signal = "SIGTERM") {
   });
 }
 
-/** Waits until the service answers; false if it ended before. */
-export async function isReady(service, url) {
+/** Waits until the process answers well; false if it ended before. */
+export async function isReady(service, url, isWell = (response) => response.ok) {
   for (;;) {
     if (service.exitCode !== null || service.signalCode !== null) return false;
     try {
       const response = await fetch(`${url}/health`, { signal: AbortSignal.timeout(2_000) });
-      if (response.ok) return true;
+      if (isWell(response)) return true;
     } catch {
       // Not yet.
     }
