@@ -143,6 +143,20 @@ const reserveAndConsume = (url) => async () => {
   await send(url, "POST", "/internal/consume", "i", { reservationId, usage: [{ pool: "database-d1", amount: 1 }] });
 };
 
+/** Without a wait the pool has the run started; nobody asks for the end, which would be a call of its own. */
+const executeLater = (url) => async () => {
+  await fetch(new URL("/api/execute", url), {
+    method: "POST",
+    headers: { authorization: "Bearer k", "content-type": "application/json" },
+    body: JSON.stringify({ clientId: "bench", templateId: "echo", input: { n: 1 } }),
+  });
+  await new Promise((resolve) => setTimeout(resolve, 20));
+};
+const overTwoPools = (url) => () => {
+  const resources = [{ pool: "database-d1", amount: 1 }, { pool: "kv-storage", amount: 1 }];
+  return send(url, "POST", "/api/execute", "k", { clientId: "bench", worker: "ECHO", resources }, { prefer: "wait=10" });
+};
+
 async function prepare(url) {
   await send(url, "PUT", "/admin/pools/database-d1", "a", pool);
   await send(url, "PUT", "/admin/clients/bench", "a", client);
@@ -182,6 +196,8 @@ await prepare(counted.url);
 say("\nOperations of one, one after the other, what the outbox does within two seconds included:");
 await count(counted.url, "execute          ", execute(counted.url));
 await count(counted.url, "reserve + consume", reserveAndConsume(counted.url));
+await count(counted.url, "execute, 202     ", executeLater(counted.url));
+await count(counted.url, "over two pools   ", overTwoPools(counted.url));
 await counted.miniflare.dispose();
 agent.destroy();
 process.exit(0);

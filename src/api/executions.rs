@@ -255,7 +255,7 @@ pub async fn get(call: &Call, id: &RequestId) -> Result<Reply, Problem> {
 }
 
 async fn find(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
-    let home = id.home().ok_or_else(|| Problem::not_found("request"))?;
+    let home = call.home_of(id, "request").await?;
     let answer = self::call(&call.env, home.as_str(), &ExecutionCall { id: id.clone() }).await.map_err(unavailable)?;
     let execution = answer.ok_or_else(|| Problem::not_found("request"))?;
     call.may_touch(&execution.client_id)?;
@@ -264,7 +264,7 @@ async fn find(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
 
 /// `POST /api/execution/{requestId}/cancel`, and `DELETE /api/queue/{requestId}`, which takes waiting ones only.
 pub async fn cancel(call: &Call, id: &RequestId, only_waiting: bool) -> Result<Reply, Problem> {
-    let home = id.home().ok_or_else(|| Problem::not_found("request"))?;
+    let home = call.home_of(id, "request").await?;
     let cancel = CancelCall { id: id.clone(), only_waiting, client: call.only_client.clone() };
     match self::call(&call.env, home.as_str(), &cancel).await.map_err(unavailable)? {
         CancelAnswer::Cancelled { execution } => Reply::json(200, &*execution),

@@ -137,7 +137,7 @@ async fn settle(
     release: bool,
     key: Option<UseKey>,
 ) -> Result<ConsumeAnswer, Problem> {
-    let home = id.home().ok_or_else(|| Problem::not_found("reservation"))?;
+    let home = call.home_of(&id, "reservation").await?;
     let consume = ConsumeCall { id, usage, last, release, key, client: call.only_client.clone() };
     self::call(&call.env, home.as_str(), &consume).await.map_err(unavailable)
 }

@@ -15,11 +15,12 @@ mod usage;
 
 use std::rc::Rc;
 
-use rm_core::id::ClientId;
+use rm_core::id::{ClientId, PoolId, RequestId};
 use worker::{Context, Env, Request, Response, Result};
 
 use crate::dispatch;
 use crate::host::{log, random};
+use crate::store::catalog;
 use crate::wire::problem::{Code, Problem};
 use reply::Reply;
 use routes::{Route, route};
@@ -44,6 +45,15 @@ impl Call {
                 Err(Problem::new(Code::Forbidden, format!("X-Client-Id limits this request to `{only}`")))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// The pool that keeps a request. A name that no pool has is not asked: each object that is asked begins to exist.
+    async fn home_of(&self, id: &RequestId, what: &str) -> std::result::Result<PoolId, Problem> {
+        let home = id.home().ok_or_else(|| Problem::not_found(what))?;
+        match catalog::current(&self.env).await {
+            Ok(catalog) if !catalog.pools.contains_key(&home) => Err(Problem::not_found(what)),
+            _ => Ok(home),
         }
     }
 
@@ -74,8 +84,11 @@ async fn answer(mut request: Request, env: Env, context: Context) -> std::result
     let route = route(&request.method(), &request.path())?;
     if route == Route::Run {
         let body = body::read_text(&mut request).await?;
-        let taken = dispatch::take_over(&env, &body).await;
-        return taken.map(Reply::raw).map_err(|error| Problem::unavailable(error.to_string()));
+        return match dispatch::take_over(&env, &body).await.map_err(executions::unavailable)? {
+            true => Ok(Reply::empty()),
+            // To anybody else this route is not there.
+            false => Err(Problem::not_found("route")),
+        };
     }
     auth::check(&request, &env, &route)?;
     let only_client = match request.headers().get(CLIENT_HEADER).ok().flatten() {

@@ -55,7 +55,7 @@ pub async fn status(call: &Call) -> Result<Reply, Problem> {
 
 /// `GET /api/queue/position/{requestId}`.
 pub async fn position(call: &Call, id: &RequestId) -> Result<Reply, Problem> {
-    let home = id.home().ok_or_else(|| Problem::not_found("request"))?;
+    let home = call.home_of(id, "request").await?;
     let answer = self::call(&call.env, home.as_str(), &PositionCall { id: id.clone() }).await.map_err(unavailable)?;
     let answer = answer.ok_or_else(|| Problem::not_found("request in this queue"))?;
     call.may_touch(&answer.client)?;

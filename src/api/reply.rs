@@ -11,26 +11,25 @@ pub struct Reply {
     content_type: &'static str,
     body: String,
     headers: Vec<(&'static str, String)>,
-    raw: Option<Response>,
 }
 
 impl Reply {
     /// JSON.
     pub fn json(status: u16, body: &impl Serialize) -> std::result::Result<Self, Problem> {
         let body = serde_json::to_string(body).map_err(|error| Problem::unavailable(error.to_string()))?;
-        Ok(Self { status, content_type: "application/json", body, headers: Vec::new(), raw: None })
+        Ok(Self { status, content_type: "application/json", body, headers: Vec::new() })
     }
 
-    /// An answer that is passed on as it is.
-    pub fn raw(response: Response) -> Self {
-        Self { status: 200, content_type: "", body: String::new(), headers: Vec::new(), raw: Some(response) }
+    /// An empty answer.
+    pub const fn empty() -> Self {
+        Self { status: 200, content_type: "application/json", body: String::new(), headers: Vec::new() }
     }
 
     /// A problem.
     pub fn problem(problem: &Problem, request_id: &str) -> Self {
         let (_, status, _) = problem.code.parts();
         let body = problem.body(request_id);
-        let mut reply = Self { status, content_type: "application/problem+json", body, headers: Vec::new(), raw: None };
+        let mut reply = Self { status, content_type: "application/problem+json", body, headers: Vec::new() };
         if let Some(millis) = problem.retry_after_ms {
             let seconds = millis.saturating_add(999).checked_div(1_000).unwrap_or(1).max(1);
             reply.headers.push(("retry-after", seconds.to_string()));
@@ -52,9 +51,6 @@ impl Reply {
 
     /// The response.
     pub fn into_response(self, request_id: &str) -> Result<Response> {
-        if let Some(response) = self.raw {
-            return Ok(response);
-        }
         let headers = Headers::new();
         headers.set("content-type", self.content_type)?;
         headers.set("cache-control", "no-store")?;

@@ -21,7 +21,7 @@ pub async fn current(call: &Call, client: &ClientId) -> Result<Reply, Problem> {
 
 /// `GET /api/cost/{requestId}`.
 pub async fn cost(call: &Call, id: &RequestId) -> Result<Reply, Problem> {
-    let home = id.home().ok_or_else(|| Problem::not_found("request"))?;
+    let home = call.home_of(id, "request").await?;
     let answer = self::call(&call.env, home.as_str(), &BillCall { id: id.clone() }).await.map_err(unavailable)?;
     let answer = answer.ok_or_else(|| Problem::not_found("request"))?;
     call.may_touch(&answer.client)?;

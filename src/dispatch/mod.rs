@@ -5,7 +5,7 @@ mod outcome;
 
 use rm_core::id::RequestId;
 use serde::{Deserialize, Serialize};
-use worker::{Env, Error, Fetcher, Headers, Method, Request, RequestInit, Response, Result};
+use worker::{Env, Error, Fetcher, Headers, Method, Request, RequestInit, Result};
 
 use crate::host::log;
 use crate::host::object::{CallError, call, call_waiting};
@@ -54,19 +54,14 @@ pub async fn hand_over(env: &Env, id: &RequestId, grant: u32, secret: &str, limi
     }
 }
 
-/// Takes a hand-over.
-pub async fn take_over(env: &Env, body: &str) -> Result<Response> {
-    let Ok(hand_over) = serde_json::from_str::<HandOver>(body) else { return Response::error("not a run", 404) };
-    let Some(home) = hand_over.id.home() else { return Response::error("not a run", 404) };
+/// Takes a hand-over; `false` if it is none, or not for whoever calls.
+pub async fn take_over(env: &Env, body: &str) -> std::result::Result<bool, CallError> {
+    let Ok(hand_over) = serde_json::from_str::<HandOver>(body) else { return Ok(false) };
+    let Some(home) = hand_over.id.home() else { return Ok(false) };
     let claim = ClaimCall { id: hand_over.id, grant: hand_over.grant, secret: hand_over.secret };
-    match call(env, home.as_str(), &claim).await {
-        Ok(Some(order)) => {
-            run_and_report(env, &order, 0).await.map_err(|error| Error::RustError(error.to_string()))?;
-            Response::empty()
-        }
-        Ok(None) => Response::error("not a run", 404),
-        Err(error) => Err(Error::RustError(error.to_string())),
-    }
+    let Some(order) = call(env, home.as_str(), &claim).await? else { return Ok(false) };
+    run_and_report(env, &order, 0).await?;
+    Ok(true)
 }
 
 /// Runs an attempt and reports it; then waits for the request's end, if it is tried again, at most `wait_ms`.
