@@ -91,7 +91,7 @@ impl Route {
 /// No such route, a method that it does not have, or a name in the path that cannot be one.
 pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
     let segments: Vec<String> =
-        path.trim_start_matches('/').split('/').map(decode).collect::<Option<_>>().ok_or_else(no_route)?;
+        path.strip_prefix('/').unwrap_or(path).split('/').map(decode).collect::<Option<_>>().ok_or_else(no_route)?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     let method = if *method == Method::Head { Method::Get } else { method.clone() };
     let request = |text: &str| text.parse::<RequestId>().map_err(|_| Problem::not_found("request"));
@@ -192,6 +192,7 @@ mod tests {
         assert_eq!(route(&Method::Post, "/api/execute").unwrap(), Route::Execute);
         assert_eq!(route(&Method::Get, "/api/execute").unwrap_err().code, Code::MethodNotAllowed);
         assert_eq!(route(&Method::Get, "/api/executes").unwrap_err().code, Code::NotFound);
+        assert_eq!(route(&Method::Get, "//").unwrap_err().code, Code::NotFound);
         assert_eq!(route(&Method::Get, "/api/execute/").unwrap_err().code, Code::NotFound);
         assert_eq!(route(&Method::Get, "/api/execution/nonsense").unwrap_err().code, Code::NotFound);
         assert_eq!(route(&Method::Put, "/admin/pools/Not%20A%20Name").unwrap_err().code, Code::InvalidRequest);

@@ -46,8 +46,8 @@ fn said(body: &[u8]) -> String {
 /// `Retry-After` (RFC 9110, 10.2.3): seconds or a date.
 fn pause(value: &str, now: Instant) -> Option<i64> {
     let value = value.trim();
-    if let Ok(seconds) = value.parse::<u32>() {
-        return Some(i64::from(seconds).saturating_mul(1_000));
+    if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(value.parse::<i64>().unwrap_or(i64::MAX).saturating_mul(1_000));
     }
     let date = DateTime::parse_from_rfc2822(value).ok()?;
     Some(Instant::from_millis(date.timestamp_millis()).since(now))
@@ -95,6 +95,7 @@ mod tests {
     #[test]
     fn a_pause_is_seconds_or_a_date() {
         assert_eq!(pause("7", Instant::from_millis(0)), Some(7_000));
+        assert_eq!(pause(&"9".repeat(40), Instant::from_millis(0)), Some(i64::MAX));
         assert_eq!(pause("Thu, 01 Jan 1970 00:01:00 GMT", Instant::from_millis(0)), Some(60_000));
         assert_eq!(pause("Thu, 01 Jan 1970 00:01:00 GMT", Instant::from_millis(90_000)), Some(0));
         assert_eq!(pause("soon", Instant::from_millis(0)), None);

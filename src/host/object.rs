@@ -27,6 +27,18 @@ pub trait Operation: Serialize + DeserializeOwned {
     type Answer: Serialize + DeserializeOwned;
 }
 
+/// Makes a type an [`Operation`] of the namespace whose binding is `BINDING` in the module that uses this.
+macro_rules! operation {
+    ($type:ident, $path:literal, $answer:ty) => {
+        impl $crate::host::object::Operation for $type {
+            const BINDING: &'static str = BINDING;
+            const PATH: &'static str = $path;
+            type Answer = $answer;
+        }
+    };
+}
+pub(crate) use operation;
+
 /// How long an object may take for an operation that does not wait for anything.
 pub const CALL_LIMIT_MS: i64 = 10_000;
 

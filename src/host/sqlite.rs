@@ -1,6 +1,6 @@
 //! A Durable Object's SQLite, with what the binding lacks: a synchronous transaction that rolls back.
 
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use wasm_bindgen::{JsCast, JsValue, prelude::wasm_bindgen};
 use worker::{Error, Result, SqlStorage, SqlStorageValue, Storage};
 
@@ -22,10 +22,40 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens it.
-    pub fn new(storage: Storage) -> Self {
+    /// Opens it, and makes its tables if they are not there. `version` is that of the tables and of the JSON in them:
+    /// a store of another version is not touched.
+    pub fn open(storage: Storage, schema: &[&str], version: &str) -> Result<Self> {
         let sql = storage.sql();
-        Self { storage, sql }
+        let database = Self { storage, sql };
+        database
+            .run("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID", vec![])?;
+        match database.meta("version")? {
+            None => database.set_meta("version", version)?,
+            Some(found) if found == version => {}
+            Some(found) => return Err(Error::RustError(format!("the store has version {found}, not {version}"))),
+        }
+        for statement in schema {
+            database.run(statement, vec![])?;
+        }
+        Ok(database)
+    }
+
+    /// A value that is kept under a name.
+    pub fn meta(&self, key: &str) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        struct Row {
+            value: String,
+        }
+        let row: Option<Row> = self.row("SELECT value FROM meta WHERE key = ? LIMIT 1", vec![text(key)])?;
+        Ok(row.map(|row| row.value))
+    }
+
+    /// Keeps a value under a name.
+    pub fn set_meta(&self, key: &str, value: impl Into<String>) -> Result<()> {
+        self.run(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            vec![text(key), text(value)],
+        )
     }
 
     /// Runs one statement without an answer.

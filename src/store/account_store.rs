@@ -16,7 +16,6 @@ use crate::wire::account::Idempotency;
 const VERSION: &str = "1";
 
 const SCHEMA: &[&str] = &[
-    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS period (start INTEGER PRIMARY KEY, spent INTEGER NOT NULL, held INTEGER NOT NULL)",
     "CREATE TABLE IF NOT EXISTS hold (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
     // What was charged, until D1 has it, and then as long as a repetition of it could still come.
@@ -56,42 +55,19 @@ fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {
 }
 
 impl AccountStore {
-    /// Opens the store, and makes its tables if they are not there.
+    /// Opens the store.
     pub fn open(storage: Storage) -> Result<Self> {
-        let store = Self { db: Database::new(storage) };
-        for statement in SCHEMA {
-            store.db.run(statement, vec![])?;
-        }
-        match store.meta("version")?.as_deref() {
-            Some(VERSION) => {}
-            None => store.set_meta("version", VERSION.to_owned())?,
-            Some(other) => {
-                return Err(Error::RustError(format!("the account's store has version {other}, not {VERSION}")));
-            }
-        }
-        Ok(store)
-    }
-
-    fn meta(&self, key: &str) -> Result<Option<String>> {
-        let row: Option<Body> = self.db.row("SELECT value AS body FROM meta WHERE key = ? LIMIT 1", vec![text(key)])?;
-        Ok(row.map(|row| row.body))
-    }
-
-    fn set_meta(&self, key: &str, value: String) -> Result<()> {
-        self.db.run(
-            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            vec![text(key), text(value)],
-        )
+        Ok(Self { db: Database::open(storage, SCHEMA, VERSION)? })
     }
 
     /// The configuration that was last stored.
     pub fn config(&self) -> Result<Option<AccountConfig>> {
-        self.meta("config")?.as_deref().map(parse).transpose()
+        self.db.meta("config")?.as_deref().map(parse).transpose()
     }
 
     /// Stores a configuration that was read for the first time.
     pub fn set_config(&self, config: &AccountConfig) -> Result<()> {
-        self.set_meta("config", serde_json::to_string(config)?)
+        self.db.set_meta("config", serde_json::to_string(config)?)
     }
 
     /// The totals of the last periods and all holds.
@@ -128,7 +104,7 @@ impl AccountStore {
     ) -> Result<()> {
         self.db.transaction(|| {
             if changes.config {
-                self.set_meta("config", serde_json::to_string(account.config())?)?;
+                self.db.set_meta("config", serde_json::to_string(account.config())?)?;
             }
             for start in &changes.periods {
                 let totals = account.totals(*start);

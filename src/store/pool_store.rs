@@ -10,7 +10,7 @@ use rm_core::request::{Request, Settlement};
 use rm_core::units::Instant;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
-use worker::{Error, Result, Storage};
+use worker::{Result, Storage};
 
 use crate::host::sqlite::{Database, integer, optional_text, text};
 use crate::wire::execution::Spec;
@@ -19,7 +19,6 @@ use crate::wire::execution::Spec;
 const VERSION: &str = "1";
 
 const SCHEMA: &[&str] = &[
-    "CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS live (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS execution (id TEXT PRIMARY KEY, spec TEXT NOT NULL, input TEXT NOT NULL,
        ended TEXT, result TEXT) WITHOUT ROWID",
@@ -60,46 +59,19 @@ fn raw(json: String) -> Result<Box<RawValue>> {
 }
 
 impl PoolStore {
-    /// Opens the store, and makes its tables if they are not there.
+    /// Opens the store.
     pub fn open(storage: Storage) -> Result<Self> {
-        let store = Self { db: Database::new(storage) };
-        for statement in SCHEMA {
-            store.db.run(statement, vec![])?;
-        }
-        match store.meta("version")?.as_deref() {
-            Some(VERSION) => {}
-            None => store.set_meta("version", VERSION.to_owned())?,
-            Some(other) => {
-                return Err(Error::RustError(format!("the pool's store has version {other}, not {VERSION}")));
-            }
-        }
-        Ok(store)
-    }
-
-    fn meta(&self, key: &str) -> Result<Option<String>> {
-        #[derive(Deserialize)]
-        struct Row {
-            value: String,
-        }
-        let row: Option<Row> = self.db.row("SELECT value FROM meta WHERE key = ? LIMIT 1", vec![text(key)])?;
-        Ok(row.map(|row| row.value))
-    }
-
-    fn set_meta(&self, key: &str, value: String) -> Result<()> {
-        self.db.run(
-            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            vec![text(key), text(value)],
-        )
+        Ok(Self { db: Database::open(storage, SCHEMA, VERSION)? })
     }
 
     /// The configuration that was last stored.
     pub fn config(&self) -> Result<Option<PoolConfig>> {
-        self.meta("config")?.as_deref().map(parse).transpose()
+        self.db.meta("config")?.as_deref().map(parse).transpose()
     }
 
     /// Stores a configuration that was read for the first time.
     pub fn set_config(&self, config: &PoolConfig) -> Result<()> {
-        self.set_meta("config", serde_json::to_string(config)?)
+        self.db.set_meta("config", serde_json::to_string(config)?)
     }
 
     /// Everything that the pool needs to go on. The queue's cap bounds it.
@@ -114,8 +86,8 @@ impl PoolStore {
             bodies("SELECT body FROM lease")?.iter().map(|body| parse(body)).collect::<Result<_>>()?;
         Ok(Stored {
             config,
-            state: self.meta("state")?.as_deref().map(parse::<PoolState>).transpose()?,
-            fairness: self.meta("fairness")?.as_deref().map(parse::<FairShare>).transpose()?.unwrap_or_default(),
+            state: self.db.meta("state")?.as_deref().map(parse::<PoolState>).transpose()?,
+            fairness: self.db.meta("fairness")?.as_deref().map(parse::<FairShare>).transpose()?.unwrap_or_default(),
             requests: live,
             leases,
             unsettled: bodies("SELECT event AS body FROM settlement")?,
@@ -132,10 +104,10 @@ impl PoolStore {
     ) -> Result<()> {
         self.db.transaction(|| {
             if changes.config {
-                self.set_meta("config", serde_json::to_string(pool.config())?)?;
+                self.db.set_meta("config", serde_json::to_string(pool.config())?)?;
             }
             if changes.state {
-                self.set_meta("state", serde_json::to_string(pool.state())?)?;
+                self.db.set_meta("state", serde_json::to_string(pool.state())?)?;
             }
             if let Some(new) = new {
                 self.insert_execution(new)?;
@@ -252,7 +224,7 @@ impl PoolStore {
 
     /// Stores who was granted what lately. It is soft: after a crash the last minute of it is missing.
     pub fn save_fairness(&self, fairness: &FairShare) -> Result<()> {
-        self.set_meta("fairness", serde_json::to_string(fairness)?)
+        self.db.set_meta("fairness", serde_json::to_string(fairness)?)
     }
 
     /// Deletes executions that ended, were made before `before`, and are settled; at most `limit`. Ids sort by time, so

@@ -7,20 +7,10 @@ use rm_core::request::{Kind, Settlement};
 use rm_core::units::{Instant, NanoUsd};
 use serde::{Deserialize, Serialize};
 
-use crate::host::object::Operation;
+use crate::host::object::operation;
 
 /// The namespace's binding.
 pub const BINDING: &str = "ACCOUNT";
-
-macro_rules! operation {
-    ($type:ident, $path:literal, $answer:ty) => {
-        impl Operation for $type {
-            const BINDING: &'static str = BINDING;
-            const PATH: &'static str = $path;
-            type Answer = $answer;
-        }
-    };
-}
 
 /// A caller's idempotency key.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -9,21 +9,11 @@ use rm_core::units::{Instant, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::host::object::Operation;
+use crate::host::object::operation;
 use crate::wire::execution::{BillView, ExecutionView, Spec};
 
 /// The namespace's binding.
 pub const BINDING: &str = "POOL";
-
-macro_rules! operation {
-    ($type:ident, $path:literal, $answer:ty) => {
-        impl Operation for $type {
-            const BINDING: &'static str = BINDING;
-            const PATH: &'static str = $path;
-            type Answer = $answer;
-        }
-    };
-}
 
 /// A request for its home pool. Its cost is held by now. The same request may be submitted again.
 #[derive(Debug, Serialize, Deserialize)]

@@ -3,7 +3,7 @@
 //! and come back from what they stored. After each step the invariants are checked; in the end everything is let run out,
 //! and nothing may be left.
 //!
-//! `world` is what happens, `shell` what the Worker does with changes and effects, `checks` what must hold. A failing
+//! `world` is what happens, `delivery` how messages arrive, `shell` what the Worker does with changes and effects, `checks` what must hold. A failing
 //! seed is printed: `SIMULATION_SEED=n cargo test -p resource-manager-core --test simulation` runs it alone.
 
 #![allow(
@@ -17,6 +17,7 @@
 )]
 
 mod checks;
+mod delivery;
 mod rng;
 mod shell;
 mod world;

@@ -1,0 +1,124 @@
+//! Messages arrive: what the objects make of them, and what the downstream workers do.
+
+use rm_core::account::{AtHome, SlotAnswer};
+use rm_core::id::{PoolId, RequestId};
+use rm_core::period::Period;
+use rm_core::pool::{LeaseAnswer, Report, ReportOutcome, Retry};
+use rm_core::request::{Failure, Usage};
+
+use crate::shell::Message;
+use crate::world::{World, units};
+
+impl World {
+    pub(crate) fn deliver(&mut self, message: Message) {
+        self.log.push(format!("{:?} {message:?}", self.now));
+        match message {
+            Message::AcquireSlot(client, pool, id, grant) => {
+                let now = self.now;
+                let granted = self.at_account(&client, |object| object.account.acquire_slot(&id, grant, &pool, now));
+                if granted == SlotAnswer::Full {
+                    self.seen.insert("slot refused");
+                }
+                self.send_answer(Message::SlotAnswer(pool, id, grant, Some(granted)));
+            }
+            Message::SlotAnswer(pool, id, grant, granted) => {
+                self.at_pool(&pool, |object, now| object.pool.slot_answered(&id, grant, granted, now));
+            }
+            Message::ReleaseSlot(client, id, grant) => {
+                self.at_account(&client, |object| object.account.release_slot(&id, grant));
+            }
+            Message::AcquireLease(pool, home, id, grant, order) => {
+                let answer = self.at_pool(&pool, |object, now| object.pool.acquire_lease(order, now));
+                self.seen.insert(if answer == LeaseAnswer::Granted { "lease granted" } else { "lease refused" });
+                self.send_answer(Message::LeaseAnswer(home, id, grant, pool, answer));
+            }
+            Message::LeaseAnswer(home, id, grant, pool, answer) => {
+                self.at_pool(&home, |object, now| object.pool.lease_answered(&id, grant, &pool, answer, now));
+            }
+            Message::SettleLease(pool, key, used) => {
+                self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, now));
+            }
+            Message::Settle(pool, event) => self.settle(pool, event),
+            Message::Settled(pool, event) => {
+                self.at_pool(&pool, |object, now| object.pool.settlement_confirmed(&event, now));
+            }
+            Message::Wake(pool, client) => {
+                self.at_pool(&pool, |object, now| object.pool.client_woken(&client, now));
+            }
+            Message::AskHome(client, id, slot) => {
+                let home = &self.pools[&id.home().unwrap()];
+                let known = if home.known.contains(&id) { AtHome::Busy } else { AtHome::Unknown };
+                let answer = home.pool.at_home(&id).unwrap_or(known);
+                match answer {
+                    AtHome::Unknown => self.seen.insert("orphan given up"),
+                    AtHome::Waiting if slot.is_some() => self.seen.insert("lost slot found"),
+                    _ => false,
+                };
+                self.send_answer(Message::HomeAnswer(client, id, slot, answer));
+            }
+            Message::HomeAnswer(client, id, slot, answer) => {
+                let now = self.now;
+                self.at_account(&client, |object| object.account.home_answered(&id, slot, answer, now));
+            }
+            Message::Start(pool, id, grant) => self.run(pool, id, grant),
+            Message::Report(pool, id, grant, report) => self.report(&pool, &id, grant, report),
+        }
+    }
+
+    /// An answer gets lost with the caller only.
+    fn send_answer(&mut self, answer: Message) {
+        let delay = 1 + self.rng.below(40) as i64;
+        self.deliver_later(answer, delay);
+    }
+
+    fn settle(&mut self, pool: PoolId, event: String) {
+        let Some(settlement) = self.pools[&pool].settlements.get(&event).cloned() else { return };
+        let client = settlement.client.clone();
+        if !self.accounts[&client].charges.contains_key(&event) {
+            let held = self.accounts[&client].holds.get(&settlement.request).map_or(0, |hold| hold.amount.nanos());
+            *self.beyond_holds.get_mut(&client).unwrap() += (settlement.cost.nanos() - held).max(0);
+            let period = Period::month_of(self.now);
+            self.at_account(&client, |object| {
+                object.charges.insert(event.clone(), settlement.cost);
+                object.account.settle(&settlement, period);
+            });
+        }
+        self.send_answer(Message::Settled(pool, event));
+    }
+
+    /// A downstream worker does its work, or does not.
+    fn run(&mut self, pool: PoolId, id: RequestId, grant: u32) {
+        let failure = || Failure { code: "x".into(), message: "x".into() };
+        let report = match self.rng.below(10) {
+            0..5 => {
+                let amount = units(self.rng.below(12));
+                let usage = if self.rng.chance(60) { vec![Usage { pool: pool.clone(), amount }] } else { vec![] };
+                Report::Succeeded { usage }
+            }
+            5 => Report::Failed { failure: failure(), retry: Retry::No },
+            6 => Report::Failed { failure: failure(), retry: Retry::Backoff },
+            7 => Report::Failed { failure: failure(), retry: Retry::After { pause_ms: self.rng.below(3_000) as i64 } },
+            8 => Report::TimedOut,
+            _ => return,
+        };
+        self.send(Message::Report(pool, id, grant, report));
+    }
+
+    fn report(&mut self, pool: &PoolId, id: &RequestId, grant: u32, report: Report) {
+        let pause = match &report {
+            Report::Failed { retry: Retry::After { pause_ms }, .. } => Some(self.now.plus(*pause_ms)),
+            _ => None,
+        };
+        let outcome = self.at_pool(pool, |object, now| object.pool.report(id, grant, report, now));
+        match outcome {
+            ReportOutcome::Retrying => self.seen.insert("retried"),
+            ReportOutcome::ChargedLate => self.seen.insert("late charge"),
+            ReportOutcome::Ended | ReportOutcome::Ignored => false,
+        };
+        if let Some(until) = pause.filter(|_| outcome != ReportOutcome::Ignored) {
+            self.seen.insert("paused");
+            let before = self.paused_until.get(pool).copied().unwrap_or(until);
+            self.paused_until.insert(pool.clone(), before.max(until));
+        }
+    }
+}
