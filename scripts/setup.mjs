@@ -90,7 +90,7 @@ export function setUp() {
   mkdirSync(toolsDir, { recursive: true });
   const open = steps.filter((step) => !step.isDone());
   if (open.length === 0) return;
-  say("Set-up; on a fresh machine this and the first build take about four minutes on two cores:");
+  say("Set-up; on a fresh machine this and the first build take two to four minutes on two cores:");
   for (const step of steps) {
     if (step.isDone()) {
       say(`  done before: ${step.name}`);

@@ -43,7 +43,9 @@ impl DurableObject for ResourcePool {
         self.object.alarm.went_off();
         if self.object.load(None).await? {
             let applied = self.object.apply(|pool, now| pool.on_wakeup(now), |()| Extra::default())?;
-            self.object.go_on(applied.effects).await;
+            self.object.arm().await;
+            // The next alarm waits for this one to return, so nothing that may take long is waited for.
+            spawn_local(self.object.perform(applied.effects));
         }
         Response::empty()
     }
