@@ -84,6 +84,21 @@ test("a basic client never runs 6, and all of its requests are run", async () =>
   assert.deepEqual([running, queued, heldUsd], [0, 0, 0]);
 });
 
+test("80 that can all start at once do, however many events that takes", async () => {
+  await rm.resetStats();
+  await rm.pool("burst");
+  await rm.client("burster", { maxConcurrent: 100 });
+  ok(await rm.post("/admin/scheduler/stop"));
+  const body = rm.work("burster", "burst", 1);
+  const answers = await times(80, () => rm.execute(body));
+  ok(await rm.post("/admin/scheduler/start"));
+  for (const answer of answers) {
+    const execution = await rm.ended(answer.body.requestId);
+    assert.deepEqual([execution.status, execution.attempts], ["succeeded", 1]);
+  }
+  assert.equal((await rm.stats()).calls, 80);
+});
+
 test("a request that waits for a slot does not hold back another client's", async () => {
   await rm.pool("shared");
   await rm.client("greedy", { maxConcurrent: 1 });

@@ -6,6 +6,7 @@ mod execution_view;
 mod pool_effects;
 mod pool_operations;
 mod resource_pool;
+mod starts;
 mod waiters;
 
 pub use client_account::ClientAccount;

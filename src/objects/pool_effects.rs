@@ -16,6 +16,7 @@ use crate::dispatch;
 use crate::host::object::call;
 use crate::host::{log, random};
 use crate::objects::resource_pool::{Extra, PoolObject};
+use crate::objects::starts::Start;
 use crate::objects::waiters::Wake;
 use crate::wire::account::{AcquireSlotCall, ReleaseSlotCall, SettleCall};
 use crate::wire::pool::{LeaseCall, LeaseReply, SettleLeaseCall};
@@ -36,7 +37,11 @@ impl PoolObject {
                 Effect::Finished { id } => finished.push(id),
                 Effect::Reserved { id, expires_at } => self.waiters.wake(&id, Wake::Reserved { expires_at }),
                 Effect::ReservationRefused { id, retry_at } => self.waiters.wake(&id, Wake::Refused { retry_at }),
-                Effect::Start { id, grant, limit_ms, .. } => spawn_local(object.start(id, grant, limit_ms)),
+                Effect::Start { id, grant, limit_ms, .. } => {
+                    if let Some(start) = self.starts.admit(Start { id, grant, limit_ms }) {
+                        spawn_local(object.start(start));
+                    }
+                }
                 Effect::AcquireSlot { id, grant, client } => {
                     spawn_local(object.acquire_slot(id, grant, client.as_str().to_owned()));
                 }
@@ -59,6 +64,13 @@ impl PoolObject {
         })
     }
 
+    /// Hands over what earlier events put off.
+    pub(super) fn start_put_off(self: &Rc<Self>) {
+        for start in self.starts.take_put_off() {
+            spawn_local(Rc::clone(self).start(start));
+        }
+    }
+
     /// Lets an event happen that nobody waits for.
     async fn happen(self: &Rc<Self>, event: impl FnOnce(&mut Pool, rm_core::units::Instant)) {
         match self.apply(event, |()| Extra::default()) {
@@ -68,7 +80,8 @@ impl PoolObject {
     }
 
     /// Has one attempt run by a Worker of its own, through the `SELF` binding.
-    async fn start(self: Rc<Self>, id: RequestId, grant: u32, limit_ms: i64) {
+    async fn start(self: Rc<Self>, start: Start) {
+        let Start { id, grant, limit_ms } = start;
         let Some(secret) = random::hex::<16>() else { return };
         self.secrets.borrow_mut().insert(id.clone(), (grant, secret.clone()));
         if let Err(error) = dispatch::hand_over(&self.env, &id, grant, &secret, limit_ms).await {

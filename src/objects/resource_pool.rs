@@ -14,6 +14,7 @@ use worker::{DurableObject, Env, Error, Request, Response, Result, State, durabl
 use crate::host::alarm::Alarm;
 use crate::host::object::NAME_HEADER;
 use crate::host::{clock, log};
+use crate::objects::starts::Starts;
 use crate::objects::waiters::Waiters;
 use crate::store::pool_store::{NewExecution, PoolStore};
 use crate::store::{catalog, snapshot};
@@ -36,16 +37,19 @@ impl DurableObject for ResourcePool {
         let name = request.headers().get(NAME_HEADER)?.unwrap_or_default();
         let path = request.path();
         let body = request.text().await?;
+        self.object.starts.begin_event();
         self.object.handle(&name, &path, &body).await
     }
 
     async fn alarm(&self) -> Result<Response> {
         self.object.alarm.went_off();
+        self.object.starts.begin_event();
+        self.object.start_put_off();
         if self.object.load(None).await? {
             let applied = self.object.apply(|pool, now| pool.on_wakeup(now), |()| Extra::default())?;
-            self.object.arm().await;
             // The next alarm waits for this one to return, so nothing that may take long is waited for.
             spawn_local(self.object.perform(applied.effects));
+            self.object.arm().await;
         }
         Response::empty()
     }
@@ -60,6 +64,8 @@ pub(super) struct PoolObject {
     pub(super) waiters: Waiters,
     /// The secrets of runs that were started and not claimed: by request, the grant and its secret.
     pub(super) secrets: RefCell<BTreeMap<RequestId, (u32, String)>>,
+    /// Runs that were granted and are not handed over yet.
+    pub(super) starts: Starts,
     pub(super) alarm: Alarm,
     snapshot_at: Cell<Instant>,
     snapshot_due: Cell<bool>,
@@ -88,6 +94,7 @@ impl PoolObject {
             pool: RefCell::default(),
             waiters: Waiters::default(),
             secrets: RefCell::default(),
+            starts: Starts::default(),
             alarm: Alarm::default(),
             snapshot_at: Cell::default(),
             snapshot_due: Cell::default(),
@@ -163,8 +170,9 @@ impl PoolObject {
 
     /// Sets the alarm, and performs the effects; returns when the accounts have been told of what ended.
     pub(super) async fn go_on(self: &Rc<Self>, effects: Vec<Effect>) {
+        let settled = self.perform(effects);
         self.arm().await;
-        self.perform(effects).await;
+        settled.await;
     }
 
     pub(super) async fn go_on_owned(self: Rc<Self>, effects: Vec<Effect>) {
@@ -174,6 +182,9 @@ impl PoolObject {
     async fn arm(self: &Rc<Self>) {
         let now = clock::now();
         let mut wanted = self.look(Pool::next_wakeup).unwrap_or_default();
+        if self.starts.are_put_off() {
+            wanted = Some(now);
+        }
         if self.snapshot_due.get() {
             let due = self.snapshot_at.get().plus(SNAPSHOT_EVERY_MS);
             if due <= now {
