@@ -120,6 +120,16 @@ impl RequestId {
         (valid && pool.parse::<PoolId>().is_ok()).then_some((unique, pool))
     }
 
+    /// When it was made.
+    #[must_use]
+    pub fn made_at(&self) -> Instant {
+        let time = self.0.bytes().take(10).fold(0_i64, |time, byte| {
+            let digit = CROCKFORD.iter().position(|letter| *letter == byte).and_then(|digit| i64::try_from(digit).ok());
+            time.saturating_mul(32).saturating_add(digit.unwrap_or(0))
+        });
+        Instant::from_millis(time)
+    }
+
     /// The pool that keeps this request.
     #[must_use]
     pub fn home(&self) -> Option<PoolId> {
@@ -141,6 +151,7 @@ mod tests {
         assert!(early < late);
         assert_eq!(early.home(), Some(pool));
         assert_eq!(early.as_str().parse::<RequestId>().unwrap(), early);
+        assert_eq!(late.made_at(), Instant::from_millis(1_700_000_000_001));
     }
 
     #[test]

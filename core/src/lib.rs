@@ -7,12 +7,14 @@
 #![warn(missing_docs)]
 
 pub mod account;
+pub mod alert;
 pub mod decimal;
 pub mod estimate;
 pub mod fair_share;
 pub mod id;
 pub mod period;
 pub mod pool;
+pub mod pricing;
 pub mod priority;
 pub mod queue;
 pub mod request;

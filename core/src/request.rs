@@ -12,7 +12,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, PoolId, RequestId};
-use crate::priority::{Tier, Urgency};
+use crate::pricing::{Parts, PricesApart};
+use crate::priority::{Tier, UnknownName, Urgency};
 use crate::units::{Instant, NanoUsd, Tokens};
 
 /// What a request needs of one pool.
@@ -23,8 +24,36 @@ pub struct Demand {
     pub pool: PoolId,
     /// How much, as estimated.
     pub amount: Tokens,
-    /// The price of a whole unit when the request was admitted.
+    /// The price of a whole unit when the request was admitted; of a unit of input, where there are prices apart.
     pub unit_price: NanoUsd,
+    /// The prices of cached input and output, where they differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<PricesApart>,
+    /// How much of the amount is expected to be output; `None` if nobody can tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_output: Option<Tokens>,
+    /// What the template's formula said, before what was learnt of it; `None` if the caller named the amount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formula: Option<Tokens>,
+    /// Where the prices are from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub price_version: String,
+}
+
+impl Demand {
+    /// An amount that the caller named, at one price.
+    #[must_use]
+    pub const fn flat(pool: PoolId, amount: Tokens, unit_price: NanoUsd) -> Self {
+        Self {
+            pool,
+            amount,
+            unit_price,
+            apart: None,
+            expected_output: None,
+            formula: None,
+            price_version: String::new(),
+        }
+    }
 }
 
 /// What is done with the tokens.
@@ -148,8 +177,11 @@ pub const USE_KEYS_MAX: usize = 16;
 pub struct Usage {
     /// Which pool.
     pub pool: PoolId,
-    /// How much.
+    /// How much, in all.
     pub amount: Tokens,
+    /// How much of it is cached input and output, if that was told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<Parts>,
 }
 
 /// A request that nobody granted in this long expires, whatever its deadline: a day.
@@ -225,6 +257,19 @@ impl Status {
     }
 }
 
+impl Status {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Succeeded, Self::Failed, Self::TimedOut, Self::Cancelled, Self::Expired];
+}
+
+impl std::str::FromStr for Status {
+    type Err = UnknownName;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text).ok_or(UnknownName)
+    }
+}
+
 /// What the caller is told of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
@@ -244,10 +289,54 @@ pub struct Line {
     pub estimated: Tokens,
     /// What was used.
     pub actual: Tokens,
-    /// The price of a whole unit.
+    /// The price of a whole unit; of a unit of input, where there are prices apart.
     pub unit_price: NanoUsd,
     /// What the use costs.
     pub cost: NanoUsd,
+    /// The prices of cached input and output, where they differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<PricesApart>,
+    /// How much of the use was cached input and output.
+    #[serde(default)]
+    pub parts: Parts,
+    /// See [`Demand::formula`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub formula: Option<Tokens>,
+    /// Somebody said what was used; else it is what was reserved.
+    #[serde(default)]
+    pub reported: bool,
+    /// Where the prices are from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub price_version: String,
+}
+
+impl Line {
+    /// The bill for a use; one that is `None` was as reserved (`as_reserved`), or nothing. A use whose price would be
+    /// beyond what can be counted is billed as it was reserved.
+    #[must_use]
+    pub fn of(demand: &Demand, usage: Option<&Usage>, as_reserved: bool) -> Self {
+        let otherwise = if as_reserved { demand.amount } else { Tokens::ZERO };
+        let mut actual = usage.map_or(otherwise, |usage| usage.amount);
+        let told = usage.and_then(|usage| usage.parts);
+        let mut parts = told.unwrap_or_else(|| demand.expected_parts(actual)).within(actual);
+        let cost = demand.cost_of(actual, parts).unwrap_or_else(|| {
+            actual = demand.amount;
+            parts = demand.expected_parts(actual);
+            demand.cost_of(actual, parts).unwrap_or(NanoUsd::ZERO)
+        });
+        Self {
+            pool: demand.pool.clone(),
+            estimated: demand.amount,
+            actual,
+            unit_price: demand.unit_price,
+            cost,
+            apart: demand.apart,
+            parts,
+            formula: demand.formula,
+            reported: usage.is_some(),
+            price_version: demand.price_version.clone(),
+        }
+    }
 }
 
 /// The end of a request, to be recorded.

@@ -37,7 +37,6 @@ fn pool(capacity: u64, refill: u64) -> Pool {
         pool: id_of("home"),
         unit: "u".into(),
         limits: BucketLimits { capacity: units(capacity), refill_per_second: units(refill), window_cap: false },
-        unit_price: NanoUsd::ZERO,
         low_water_percent: 10,
         queue_cap: 100,
         weights: Weights::default(),
@@ -66,11 +65,7 @@ fn request(n: u8, kind: Kind, amounts: &[(&str, u64)]) -> Submission {
         deadline: None,
         demands: amounts
             .iter()
-            .map(|(name, amount)| Demand {
-                pool: id_of(name),
-                amount: units(*amount),
-                unit_price: NanoUsd::from_nanos(1_000).unwrap(),
-            })
+            .map(|(name, amount)| Demand::flat(id_of(name), units(*amount), NanoUsd::from_nanos(1_000).unwrap()))
             .collect(),
         max_attempts: 3,
         timeout_ms: 1_000,
@@ -83,7 +78,7 @@ fn failed() -> Report {
 }
 
 fn used(n: u64) -> Report {
-    Report::Succeeded { usage: vec![Usage { pool: id_of("home"), amount: units(n) }] }
+    Report::Succeeded { usage: vec![Usage { pool: id_of("home"), amount: units(n), parts: None }] }
 }
 
 /// Starts a request that needs the home pool alone, and tells its grant.

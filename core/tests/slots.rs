@@ -15,6 +15,7 @@ const NOW: Instant = Instant::from_millis(1_800_000_000_000);
 
 fn account() -> Account {
     let config = AccountConfig {
+        time_zone: "UTC".into(),
         client: "client".parse().unwrap(),
         tier: Tier::Basic,
         budget: NanoUsd::MAX,

@@ -93,19 +93,19 @@ impl Account {
         if self.config.status == ClientStatus::Suspended {
             return Err(HoldRefusal::Suspended);
         }
-        let totals = self.periods.get(&period.start).copied().unwrap_or_default();
+        let totals = self.periods.get(&period.month).copied().unwrap_or_default();
         let remaining = self.remaining(totals);
         if amount < NanoUsd::ZERO || amount > remaining {
             return Err(HoldRefusal::Budget { remaining: remaining.or_zero(), next_period: period.end });
         }
         let slot = (kind == Kind::Execution && self.running < self.config.max_concurrent).then_some(0);
         let held = PeriodTotals { held: totals.held.saturating_add(amount), ..totals };
-        self.set_period(period.start, held);
+        self.set_period(period.month, held);
         self.changes.holds.insert(id.clone());
         self.put(Hold {
             id: id.clone(),
             amount,
-            period_start: period.start,
+            period_start: period.month,
             held_at: now,
             slot,
             kind,
@@ -155,7 +155,7 @@ impl Account {
                 }
                 hold.period_start
             }
-            None => current.start,
+            None => current.month,
         };
         if settlement.cost > NanoUsd::ZERO {
             let totals = self.periods.get(&period_start).copied().unwrap_or_default();
@@ -241,7 +241,13 @@ impl Account {
         self.holds.get(id)
     }
 
-    /// The money of the period that began then.
+    /// How many holds are open.
+    #[must_use]
+    pub fn holds_open(&self) -> u64 {
+        u64::try_from(self.holds.len()).unwrap_or(u64::MAX)
+    }
+
+    /// The money of a month; see [`Period::month`].
     #[must_use]
     pub fn totals(&self, period_start: Instant) -> PeriodTotals {
         self.periods.get(&period_start).copied().unwrap_or_default()
@@ -250,7 +256,7 @@ impl Account {
     /// The account as of `period`.
     #[must_use]
     pub fn view(&self, period: Period) -> AccountView {
-        let totals = self.totals(period.start);
+        let totals = self.totals(period.month);
         AccountView {
             client: self.config.client.clone(),
             tier: self.config.tier,

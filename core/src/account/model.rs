@@ -33,10 +33,19 @@ pub struct AccountConfig {
     pub budget: NanoUsd,
     /// How many of its requests may run at once.
     pub max_concurrent: u32,
+    /// Where its months begin: a name of the IANA time-zone database.
+    #[serde(default = "AccountConfig::utc")]
+    pub time_zone: String,
     /// Whether it may be served.
     pub status: ClientStatus,
     /// Rises with each change in D1.
     pub revision: i64,
+}
+
+impl AccountConfig {
+    fn utc() -> String {
+        "UTC".into()
+    }
 }
 
 /// The money of one period.
@@ -57,7 +66,7 @@ pub struct Hold {
     pub id: RequestId,
     /// How much.
     pub amount: NanoUsd,
-    /// The period that it was made in, and is settled in.
+    /// The month that it was made in, and is settled in; see [`Period::month`].
     pub period_start: Instant,
     /// When it was made.
     pub held_at: Instant,
@@ -99,7 +108,7 @@ pub struct Held {
 pub struct AccountChanges {
     /// The configuration.
     pub config: bool,
-    /// Periods whose totals changed, by their start.
+    /// Months whose totals changed; see [`Period::month`].
     pub periods: BTreeSet<Instant>,
     /// Holds that are new, changed or gone.
     pub holds: BTreeSet<RequestId>,

@@ -33,7 +33,7 @@ use crate::priority::Weights;
 use crate::queue::{Entry, Queue};
 use crate::request::{Phase, Request};
 use crate::token_bucket::{BucketLimits, TokenBucket};
-use crate::units::{Instant, NanoUsd, Tokens};
+use crate::units::{Instant, Tokens};
 use timer::Timer;
 
 /// A pool as the operator set it.
@@ -46,8 +46,6 @@ pub struct PoolConfig {
     pub unit: String,
     /// The bucket.
     pub limits: BucketLimits,
-    /// The price of a whole unit.
-    pub unit_price: NanoUsd,
     /// Below this share of the capacity the pool is `low`, in per cent.
     pub low_water_percent: u8,
     /// The most requests that may wait.

@@ -1,12 +1,10 @@
 //! What a run reports, and how a request ends.
 
-use std::collections::BTreeMap;
-
 use crate::id::{PoolId, RequestId};
 use crate::pool::lease::lease_key;
 use crate::pool::{Effect, Ended, Pool};
 use crate::request::{
-    Cause, End, Failure, Kind, Line, Phase, Request, Settlement, Status, USE_KEYS_MAX, Usage, UseKey,
+    Cause, Demand, End, Failure, Kind, Line, Phase, Request, Settlement, Status, USE_KEYS_MAX, Usage, UseKey,
 };
 use crate::retry::{MAX_PAUSE_MS, backoff_ms};
 use crate::units::{Instant, NanoUsd, Tokens};
@@ -97,24 +95,11 @@ impl Finish {
     }
 }
 
-/// The bill of a request. A use whose price would be beyond what can be counted is billed as it was reserved.
+/// The bill of a request: a line for each pool, and their sum.
 fn bill(request: &Request, used: &[Usage], as_reserved: bool) -> (Vec<Line>, NanoUsd) {
-    let used: BTreeMap<&PoolId, Tokens> = used.iter().map(|usage| (&usage.pool, usage.amount)).collect();
-    let mut total = NanoUsd::ZERO;
-    let lines = request
-        .demands
-        .iter()
-        .map(|demand| {
-            let otherwise = if as_reserved { demand.amount } else { Tokens::ZERO };
-            let mut actual = used.get(&demand.pool).copied().unwrap_or(otherwise);
-            let cost = demand.unit_price.times(actual).unwrap_or_else(|| {
-                actual = demand.amount;
-                demand.unit_price.times(actual).unwrap_or(NanoUsd::ZERO)
-            });
-            total = total.saturating_add(cost);
-            Line { pool: demand.pool.clone(), estimated: demand.amount, actual, unit_price: demand.unit_price, cost }
-        })
-        .collect();
+    let line = |demand: &Demand| Line::of(demand, used.iter().find(|usage| usage.pool == demand.pool), as_reserved);
+    let lines: Vec<Line> = request.demands.iter().map(line).collect();
+    let total = lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost));
     (lines, total)
 }
 
@@ -379,7 +364,8 @@ impl Pool {
             }
             for new in usage {
                 match request.used.iter_mut().find(|usage| usage.pool == new.pool) {
-                    Some(usage) => usage.amount = usage.amount.max(new.amount),
+                    Some(usage) if new.amount >= usage.amount => *usage = new,
+                    Some(_) => {}
                     None => request.used.push(new),
                 }
             }

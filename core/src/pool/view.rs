@@ -216,6 +216,13 @@ impl Pool {
         }
     }
 
+    /// How many requests have not ended, and how many leases and settlements are open: a pool with any is not to be
+    /// deleted.
+    #[must_use]
+    pub fn work_held(&self) -> (u64, u64) {
+        (count(self.requests.len()), count(self.leases.len().saturating_add(self.unsettled.len())))
+    }
+
     /// The queue.
     #[must_use]
     pub fn queue_view(&self, now: Instant) -> QueueView {

@@ -92,7 +92,8 @@ impl World {
         let report = match self.rng.below(10) {
             0..5 => {
                 let amount = units(self.rng.below(12));
-                let usage = if self.rng.chance(60) { vec![Usage { pool: pool.clone(), amount }] } else { vec![] };
+                let usage =
+                    if self.rng.chance(60) { vec![Usage { pool: pool.clone(), amount, parts: None }] } else { vec![] };
                 Report::Succeeded { usage }
             }
             5 => Report::Failed { failure: failure(), retry: Retry::No },

@@ -81,7 +81,6 @@ impl World {
                 pool: id.clone(),
                 unit: "u".into(),
                 limits: BucketLimits { capacity, refill_per_second: refill, window_cap },
-                unit_price: NanoUsd::from_nanos(1_000).unwrap(),
                 low_water_percent: 10,
                 queue_cap: 20,
                 weights: Weights::default(),
@@ -97,6 +96,7 @@ impl World {
             let budget = 100_000 + world.rng.below(400_000) as i64;
             let slots = 1 + world.rng.below(4) as u32;
             let config = AccountConfig {
+                time_zone: "UTC".into(),
                 client: client.clone(),
                 tier,
                 budget: NanoUsd::from_nanos(budget).unwrap(),
@@ -216,11 +216,7 @@ impl World {
         names.truncate(1 + self.rng.below(5).min(2) as usize);
         let demands: Vec<Demand> = names
             .iter()
-            .map(|pool| Demand {
-                pool: pool.clone(),
-                amount: units(1 + self.rng.below(8)),
-                unit_price: NanoUsd::from_nanos(1_000).unwrap(),
-            })
+            .map(|pool| Demand::flat(pool.clone(), units(1 + self.rng.below(8)), NanoUsd::from_nanos(1_000).unwrap()))
             .collect();
         let cost =
             demands.iter().fold(NanoUsd::ZERO, |sum, d| sum.saturating_add(d.unit_price.times(d.amount).unwrap()));
@@ -315,7 +311,7 @@ impl World {
         let amount = units(self.rng.below(10));
         let (last, release) = (self.rng.chance(60), self.rng.chance(25));
         self.at_pool(&home, |object, now| {
-            let usage = vec![Usage { pool: home.clone(), amount }];
+            let usage = vec![Usage { pool: home.clone(), amount, parts: None }];
             if release { object.pool.release(&id, now) } else { object.pool.consume(&id, usage, last, None, now) }
         });
     }

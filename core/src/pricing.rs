@@ -1,0 +1,180 @@
+//! What the use of a pool costs.
+//!
+//! A unit has one price, unless the pool or its model has prices apart for cached input and for output. Then every use
+//! is told apart into three parts: input, cached input and output. A use that nobody told apart is split as it was
+//! expected; one that nobody had expected apart is priced as its dearest part.
+
+use serde::{Deserialize, Serialize};
+
+use crate::request::Demand;
+use crate::units::{NanoUsd, Tokens};
+
+/// The prices of a whole unit that is not plain input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PricesApart {
+    /// Of a unit of input that the provider had cached.
+    pub cached_input: NanoUsd,
+    /// Of a unit of output.
+    pub output: NanoUsd,
+}
+
+/// What a whole unit costs, and since when it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Price {
+    /// Of a unit, or of a unit of input where there are prices apart.
+    pub unit: NanoUsd,
+    /// For cached input and output, where they differ.
+    pub apart: Option<PricesApart>,
+    /// Which list it is from, and which edition of it.
+    pub version: String,
+}
+
+/// How much of an amount is not plain input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parts {
+    /// Cached input.
+    pub cached_input: Tokens,
+    /// Output.
+    pub output: Tokens,
+}
+
+impl Parts {
+    /// Both within `amount`: what is said beyond it does not count.
+    #[must_use]
+    pub fn within(self, amount: Tokens) -> Self {
+        let output = self.output.min(amount);
+        Self { cached_input: self.cached_input.min(amount.saturating_sub(output)), output }
+    }
+
+    /// The rest of `amount`: plain input.
+    #[must_use]
+    pub fn input_of(self, amount: Tokens) -> Tokens {
+        amount.saturating_sub(self.cached_input).saturating_sub(self.output)
+    }
+}
+
+/// What `amount` costs, `parts` of it apart; rounded up to a nano-dollar for each part. `None` beyond what can be counted.
+#[must_use]
+pub fn cost(unit: NanoUsd, apart: Option<PricesApart>, amount: Tokens, parts: Parts) -> Option<NanoUsd> {
+    let Some(apart) = apart else { return unit.times(amount) };
+    let parts = parts.within(amount);
+    unit.times(parts.input_of(amount))?
+        .checked_add(apart.cached_input.times(parts.cached_input)?)?
+        .checked_add(apart.output.times(parts.output)?)
+}
+
+impl Demand {
+    /// How a use of `amount` is told apart when its user did not.
+    #[must_use]
+    pub fn expected_parts(&self, amount: Tokens) -> Parts {
+        let Some(apart) = self.apart else { return Parts::default() };
+        let output = match self.expected_output {
+            Some(output) => share(amount, output, self.amount),
+            None if apart.output > self.unit_price => amount,
+            None => Tokens::ZERO,
+        };
+        Parts { cached_input: Tokens::ZERO, output }.within(amount)
+    }
+
+    /// What a use costs.
+    #[must_use]
+    pub fn cost_of(&self, amount: Tokens, parts: Parts) -> Option<NanoUsd> {
+        cost(self.unit_price, self.apart, amount, parts)
+    }
+
+    /// What is to be held for it: nothing of it is expected to be cached.
+    #[must_use]
+    pub fn estimated_cost(&self) -> Option<NanoUsd> {
+        self.cost_of(self.amount, self.expected_parts(self.amount))
+    }
+}
+
+/// `amount × part ÷ whole`, rounded up.
+fn share(amount: Tokens, part: Tokens, whole: Tokens) -> Tokens {
+    let whole = i128::from(whole.micros().max(1));
+    let product = i128::from(amount.micros()).saturating_mul(i128::from(part.micros()));
+    let rounded = product.saturating_add(whole.saturating_sub(1)).checked_div(whole).unwrap_or(0);
+    Tokens::clamped(i64::try_from(rounded).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+
+    use super::{Parts, PricesApart, cost};
+    use crate::request::Demand;
+    use crate::units::{NanoUsd, Tokens};
+
+    fn units(n: u64) -> Tokens {
+        Tokens::from_units(n).unwrap()
+    }
+
+    fn nanos(n: i64) -> NanoUsd {
+        NanoUsd::from_nanos(n).unwrap()
+    }
+
+    fn demand(amount: u64, expected_output: Option<u64>, apart: Option<PricesApart>) -> Demand {
+        Demand {
+            expected_output: expected_output.map(units),
+            apart,
+            ..Demand::flat("p".parse().unwrap(), units(amount), nanos(1_250))
+        }
+    }
+
+    const APART: PricesApart = PricesApart { cached_input: NanoUsd::ZERO, output: NanoUsd::ZERO };
+
+    #[test]
+    fn cached_input_is_not_billed_as_if_it_were_not() {
+        // 262 960 tokens in, 257 955 of them cached, 1 744 out; $1.25, $0.125 and $10 a million.
+        let apart = Some(PricesApart { cached_input: nanos(125), output: nanos(10_000) });
+        let parts = Parts { cached_input: units(257_955), output: units(1_744) };
+        let amount = units(262_960 + 1_744);
+        let expected = (262_960 - 257_955) * 1_250 + 257_955 * 125 + 1_744 * 10_000;
+        assert_eq!(cost(nanos(1_250), apart, amount, parts), Some(nanos(expected)));
+        assert!(cost(nanos(1_250), apart, amount, Parts::default()) > Some(nanos(expected * 5)));
+    }
+
+    #[test]
+    fn what_nobody_told_apart_is_split_as_expected_or_priced_as_the_dearest() {
+        let apart = Some(PricesApart { output: nanos(10_000), ..APART });
+        assert_eq!(demand(100, Some(25), apart).expected_parts(units(40)).output, units(10));
+        assert_eq!(demand(100, None, apart).expected_parts(units(40)).output, units(40));
+        assert_eq!(demand(100, None, Some(APART)).expected_parts(units(40)).output, Tokens::ZERO);
+        assert_eq!(demand(100, None, None).expected_parts(units(40)), Parts::default());
+    }
+
+    proptest! {
+        /// A hold covers every use within what was reserved, however it is told apart, if cached input is the cheapest
+        /// and no more of it is output than was expected.
+        #[test]
+        fn a_hold_covers_what_was_reserved(
+            amount in 1_u64..1_000_000, share in 0_u64..=100, used in 0_u64..=100, out in 0_u64..=100, cached in 0_u64..=100,
+            input in 0_i64..100_000, dearer in 0_i64..100_000,
+        ) {
+            let percent = |n: u64, percent: u64| n.saturating_mul(percent) / 100;
+            let expected = percent(amount, share);
+            let apart = Some(PricesApart { cached_input: nanos(input / 2), output: nanos(input.saturating_add(dearer)) });
+            let demand = Demand {
+                expected_output: Some(units(expected)), apart,
+                ..Demand::flat("p".parse().unwrap(), units(amount), nanos(input))
+            };
+            let used = percent(amount, used);
+            let parts = Parts { output: units(percent(used, out).min(expected)), cached_input: units(percent(used, cached)) };
+            let hold = demand.estimated_cost().unwrap();
+            prop_assert!(demand.cost_of(units(used), parts).unwrap() <= hold);
+            let untold = demand.cost_of(units(used), demand.expected_parts(units(used))).unwrap();
+            prop_assert!(untold <= hold);
+        }
+
+        /// Parts never count for more than the amount they are parts of.
+        #[test]
+        fn parts_stay_within(amount in 0_u64..1_000, cached in any::<u32>(), output in any::<u32>()) {
+            let parts = Parts { cached_input: units(cached.into()), output: units(output.into()) }.within(units(amount));
+            let sum = parts.input_of(units(amount)).saturating_add(parts.cached_input).saturating_add(parts.output);
+            prop_assert_eq!(sum, units(amount));
+        }
+    }
+}
