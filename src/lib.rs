@@ -4,12 +4,14 @@
 //! objects' SQLite, `wire` is every type that crosses a boundary, `host` is the only place that reads the clock,
 //! randomness and bindings. Every decision is made in the core crate.
 
+mod alerts;
 mod api;
 mod cron;
 mod dispatch;
 mod host;
 mod objects;
 mod store;
+mod views;
 mod wire;
 
 use worker::{Context, Env, Request, Response, Result, ScheduleContext, ScheduledEvent, event};

@@ -7,15 +7,21 @@ use rm_core::units::{NanoUsd, Tokens};
 use serde::Serialize;
 
 use crate::api::Call;
-use crate::api::admission::{POOLS_MAX, TIMEOUT_MAX_MS};
+use crate::api::admission::TIMEOUT_MAX_MS;
 use crate::api::body::read_json;
+use crate::api::demands::POOLS_MAX;
 use crate::api::executions::unavailable;
+use crate::api::query::{Cursor, Query};
 use crate::api::reply::Reply;
 use crate::dispatch::worker_binding;
+use crate::host::log;
 use crate::host::object::call;
+use crate::host::time_zone::TimeZone;
+use crate::store;
 use crate::store::catalog::{self, Catalog};
-use crate::wire::admin::{ClientBody, Listing, PoolBody, TemplateBody, TemplateRecord};
-use crate::wire::problem::Problem;
+use crate::wire::admin::{ClientBody, Listing, PoolBody, TemplateBody};
+use crate::wire::alert::AlertFilter;
+use crate::wire::problem::{Code, Problem};
 use crate::wire::{account, pool};
 
 const ATTEMPTS_MAX: u32 = 20;
@@ -50,10 +56,54 @@ async fn configure(call: &Call, catalog: &Catalog, pool: &PoolId) -> Result<(), 
     self::call(&call.env, pool.as_str(), &pool::ConfigureCall { config }).await.map_err(unavailable)
 }
 
+/// What a query says of the page: after which name, and how many.
+fn page(call: &Call, list: &str) -> Result<(String, u32), Problem> {
+    let query = Query::of(call, &["limit", "cursor"])?;
+    Ok((Cursor::read(list, query.text("cursor"))?.unwrap_or_default(), query.limit()?))
+}
+
+/// A page of records that are in the order of their names.
+fn listing<'a, T: Serialize + 'a>(
+    list: &str,
+    records: impl Iterator<Item = &'a T>,
+    name: impl Fn(&T) -> &str,
+    after: &str,
+    limit: u32,
+) -> Result<Reply, Problem> {
+    let size = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut items: Vec<&T> = records.filter(|record| name(record) > after).take(size.saturating_add(1)).collect();
+    let more = items.len() > size;
+    items.truncate(size);
+    let next_cursor = items.last().filter(|_| more).map(|record| Cursor::write(list, name(record)));
+    Reply::json(200, &Listing { items, next_cursor })
+}
+
+/// `GET /admin/alerts`: the newest first.
+pub async fn alerts(call: &Call) -> Result<Reply, Problem> {
+    let query = Query::of(call, &["status", "limit", "cursor"])?;
+    let (status, filter) = match query.text("status") {
+        None | Some("all") => ("all", AlertFilter::All),
+        Some("open") => ("open", AlertFilter::Open),
+        Some("resolved") => ("resolved", AlertFilter::Resolved),
+        Some(_) => return Err(Problem::field("status", "must be open, resolved or all")),
+    };
+    let list = format!("alerts {status}");
+    let before = Cursor::read(&list, query.text("cursor"))?;
+    let before = before.map(|id| id.parse::<i64>().map_err(|_| Problem::field("cursor", "is not one"))).transpose()?;
+    let limit = query.limit()?;
+    let mut items = store::alerts::list(&call.env, filter, before, limit.saturating_add(1)).await.map_err(d1)?;
+    let size = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = items.len() > size;
+    items.truncate(size);
+    let next_cursor = items.last().filter(|_| more).map(|alert| Cursor::write(&list, &alert.alert_id.to_string()));
+    Reply::json(200, &Listing { items, next_cursor })
+}
+
 /// `GET /admin/pools`.
 pub async fn pools(call: &Call) -> Result<Reply, Problem> {
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
-    Reply::json(200, &Listing { items: catalog.pools.values().collect() })
+    let (after, limit) = page(call, "pools")?;
+    listing("pools", catalog.pools.values(), |record| record.pool.as_str(), &after, limit)
 }
 
 /// `GET /admin/pools/{pool}`.
@@ -67,7 +117,16 @@ pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
     let body = read_json::<PoolBody>(&mut call.request).await?.value;
     check_text(&body.unit, "/unit")?;
     check(body.capacity > Tokens::ZERO, "/capacity", "must be more than 0")?;
-    check(body.unit_price_usd >= NanoUsd::ZERO, "/unitPriceUsd", "must not be negative")?;
+    let prices = [
+        ("/unitPriceUsd", body.unit_price_usd),
+        ("/cachedInputPriceUsd", body.cached_input_price_usd),
+        ("/outputPriceUsd", body.output_price_usd),
+    ];
+    for (pointer, price) in prices {
+        check(price.is_none_or(|price| price >= NanoUsd::ZERO), pointer, "must not be negative")?;
+        let alone = price.is_some() && body.unit_price_usd.is_none();
+        check(!alone, pointer, "a part has a price of its own only where unitPriceUsd is given")?;
+    }
     check(body.low_water_percent <= 100, "/lowWaterPercent", "must be from 0 to 100")?;
     check(body.partitions.is_empty(), "/partitions", "this version does not divide pools: leave this out")?;
     catalog::put_pool(&call.env, pool, &body).await.map_err(d1)?;
@@ -78,8 +137,12 @@ pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
 
 /// `GET /admin/clients`.
 pub async fn clients(call: &Call) -> Result<Reply, Problem> {
-    let items = catalog::clients_after(&call.env, "", catalog::ROWS_MAX).await.map_err(d1)?;
-    Reply::json(200, &Listing { items })
+    let (after, limit) = page(call, "clients")?;
+    let records = match &call.only_client {
+        Some(only) => catalog::client(&call.env, only).await.map_err(d1)?.into_iter().collect(),
+        None => catalog::clients_after(&call.env, &after, limit.saturating_add(1)).await.map_err(d1)?,
+    };
+    listing("clients", records.iter(), |record| record.client_id.as_str(), &after, limit)
 }
 
 /// `GET /admin/clients/{clientId}`.
@@ -98,7 +161,8 @@ pub async fn put_client(mut call: Call, client: &ClientId) -> Result<Reply, Prob
     check(!missing, "/monthlyBudgetUsd", "an enterprise client's budget is custom: give it")?;
     let negative = body.monthly_budget_usd.is_some_and(|budget| budget < NanoUsd::ZERO);
     check(!negative, "/monthlyBudgetUsd", "must not be negative")?;
-    check(body.time_zone == "UTC", "/timeZone", "this version counts months in UTC only")?;
+    let zone = TimeZone::named(&body.time_zone).is_some();
+    check(zone, "/timeZone", "must be a name of the IANA time-zone database, such as Europe/Berlin")?;
     catalog::put_client(&call.env, client, &body).await.map_err(d1)?;
     let record = catalog::client(&call.env, client).await.map_err(d1)?;
     let record = record.ok_or_else(|| Problem::not_found("client"))?;
@@ -110,7 +174,9 @@ pub async fn put_client(mut call: Call, client: &ClientId) -> Result<Reply, Prob
 /// `GET /admin/templates`.
 pub async fn templates(call: &Call) -> Result<Reply, Problem> {
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
-    Reply::json(200, &Listing { items: catalog::template_records(&catalog) })
+    let (after, limit) = page(call, "templates")?;
+    let records: Vec<_> = catalog.templates.keys().filter_map(|template| catalog.template_record(template)).collect();
+    listing("templates", records.iter(), |record| record.template_id.as_str(), &after, limit)
 }
 
 /// `GET /admin/templates/{templateId}`.
@@ -120,8 +186,7 @@ pub async fn template(call: &Call, template: &TemplateId) -> Result<Reply, Probl
 }
 
 fn template_reply(catalog: &Catalog, template: &TemplateId) -> Result<Reply, Problem> {
-    let body = catalog.templates.get(template).ok_or_else(|| Problem::not_found("template"))?;
-    Reply::json(200, &TemplateRecord { template_id: template.clone(), body: body.clone() })
+    Reply::json(200, &catalog.template_record(template).ok_or_else(|| Problem::not_found("template"))?)
 }
 
 /// `PUT /admin/templates/{templateId}`.
@@ -149,4 +214,66 @@ pub async fn put_template(mut call: Call, template: &TemplateId) -> Result<Reply
     catalog::put_template(&call.env, template, &body).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     template_reply(&catalog, template)
+}
+
+fn conflict(detail: String) -> Problem {
+    Problem::new(Code::Conflict, detail)
+}
+
+/// `DELETE /admin/pools/{pool}`. A pool that holds work, or that a template needs, stays.
+pub async fn delete_pool(call: &Call, pool: &PoolId) -> Result<Reply, Problem> {
+    let catalog = catalog::load(&call.env).await.map_err(d1)?;
+    let record = catalog.pools.get(pool).ok_or_else(|| Problem::not_found("pool"))?;
+    let needs = |body: &TemplateBody| body.resources.iter().any(|rate| rate.pool == *pool);
+    if let Some((template, _)) = catalog.templates.iter().find(|(_, body)| needs(body)) {
+        return Err(conflict(format!("the template `{template}` needs this pool: change or delete that first")));
+    }
+    let close = || self::call(&call.env, pool.as_str(), &pool::CloseCall {});
+    let busy = |answer| match answer {
+        pool::CloseAnswer::Closed => Ok(()),
+        pool::CloseAnswer::Busy { requests, others } => {
+            let detail = format!("the pool holds {requests} requests, and {others} leases or settlements");
+            Err(conflict(format!("{detail}: wait for their end, or cancel them")))
+        }
+    };
+    busy(close().await.map_err(unavailable)?)?;
+    catalog::delete_pool(&call.env, pool).await.map_err(d1)?;
+    // A request that came in between is not left without its pool.
+    let answer = close().await.map_err(unavailable)?;
+    if let Err(problem) = busy(answer) {
+        catalog::put_pool(&call.env, pool, &record.body).await.map_err(d1)?;
+        return Err(problem);
+    }
+    Ok(Reply::empty(204))
+}
+
+/// `DELETE /admin/clients/{clientId}`. A client that something is held for stays.
+pub async fn delete_client(call: &Call, client: &ClientId) -> Result<Reply, Problem> {
+    call.may_touch(client)?;
+    let record = catalog::client(&call.env, client).await.map_err(d1)?;
+    record.ok_or_else(|| Problem::not_found("client"))?;
+    let close = || self::call(&call.env, client.as_str(), &account::CloseCall {});
+    let busy = |answer| match answer {
+        account::CloseAnswer::Closed => Ok(()),
+        account::CloseAnswer::Busy { holds, charges } => {
+            let detail = format!("{holds} requests are open, and {charges} charges on their way to the record");
+            Err(conflict(format!("{detail}: wait for their end, or cancel them")))
+        }
+    };
+    busy(close().await.map_err(unavailable)?)?;
+    catalog::delete_client(&call.env, client).await.map_err(d1)?;
+    // What came in between has brought the account back; now that the client is gone it holds nothing new.
+    let answer = close().await.map_err(unavailable)?;
+    if answer != account::CloseAnswer::Closed {
+        log::warn("client_deleted_with_work", client.as_str(), "what it has begun is finished and charged");
+    }
+    Ok(Reply::empty(204))
+}
+
+/// `DELETE /admin/templates/{templateId}`. What runs by it goes on: it carries all that it needs.
+pub async fn delete_template(call: &Call, template: &TemplateId) -> Result<Reply, Problem> {
+    let catalog = catalog::load(&call.env).await.map_err(d1)?;
+    catalog.templates.get(template).ok_or_else(|| Problem::not_found("template"))?;
+    catalog::delete_template(&call.env, template).await.map_err(d1)?;
+    Ok(Reply::empty(204))
 }

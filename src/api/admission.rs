@@ -1,21 +1,19 @@
 //! From a body to a request that can be held for: estimate, price, home pool. It takes nothing yet.
 
-use std::collections::BTreeSet;
-
-use rm_core::estimate;
-use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
+use rm_core::id::{ClientId, RequestId, TemplateId, WorkerBinding};
 use rm_core::priority::Urgency;
 use rm_core::request::Demand;
-use rm_core::units::{Instant, NanoUsd, Tokens};
+use rm_core::units::{Instant, NanoUsd};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use worker::Env;
 
+use crate::api::demands::{cost_of, home_first, of_amounts, of_template};
 use crate::dispatch::worker_binding;
 use crate::host::random;
 use crate::store::catalog::Catalog;
-use crate::wire::api::{ExecuteBody, ResourceAmount};
-use crate::wire::problem::{Code, FieldError, Problem};
+use crate::wire::api::ExecuteBody;
+use crate::wire::problem::Problem;
 
 /// The longest limit of an attempt: ten minutes.
 pub const TIMEOUT_MAX_MS: i64 = 600_000;
@@ -23,10 +21,8 @@ pub const TIMEOUT_MAX_MS: i64 = 600_000;
 const TIMEOUT_DEFAULT_MS: i64 = 30_000;
 /// How often a request is tried when its template does not say.
 const ATTEMPTS_DEFAULT: u32 = 3;
-/// The most pools that one request may need.
-pub const POOLS_MAX: usize = 8;
-/// The longest input: it is kept with the request until it ends.
-pub const INPUT_MAX_BYTES: usize = 1_048_576;
+/// The longest parameters: they are kept with the request until it ends. What is long belongs into the input.
+const PARAMETERS_MAX_BYTES: usize = 65_536;
 
 /// A request that may be held for.
 pub struct Plan {
@@ -36,6 +32,8 @@ pub struct Plan {
     pub model: Option<String>,
     pub demands: Vec<Demand>,
     pub cost: NanoUsd,
+    /// How sure the demands are, in thousandths.
+    pub confidence_permille: u32,
     pub urgency: Urgency,
     pub deadline: Option<Instant>,
     pub timeout_ms: i64,
@@ -48,10 +46,10 @@ pub struct Plan {
 pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Result<Plan, Problem> {
     let raw = |text: &str| RawValue::from_string(text.into()).map_err(|error| Problem::unavailable(error.to_string()));
     let input = body.input.map_or_else(|| raw("null"), Ok)?;
-    if input.get().len() > INPUT_MAX_BYTES {
-        return Err(Problem::new(Code::PayloadTooLarge, format!("/input has more than {INPUT_MAX_BYTES} bytes")));
-    }
     let parameters = body.parameters.map_or_else(|| raw("{}"), Ok)?;
+    if parameters.get().len() > PARAMETERS_MAX_BYTES {
+        return Err(Problem::field("/parameters", format!("must have at most {PARAMETERS_MAX_BYTES} bytes")));
+    }
     let output_tokens = output_limit(&parameters)?;
     if let Some(deadline) = body.deadline
         && deadline <= now
@@ -59,43 +57,46 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         return Err(Problem::field("/deadline", "is in the past"));
     }
     let template = match &body.template_id {
-        Some(id) => Some(catalog.templates.get(id).ok_or_else(|| Problem::not_found("template"))?),
+        Some(id) => Some((id, catalog.templates.get(id).ok_or_else(|| Problem::not_found("template"))?)),
         None => None,
     };
     let worker = match (template, body.worker) {
         (Some(_), Some(_)) => return Err(Problem::field("/worker", "the template names the worker: leave this out")),
-        (Some(template), None) => template.worker.clone(),
+        (Some((_, template)), None) => template.worker.clone(),
         (None, Some(worker)) => worker,
         (None, None) => return Err(Problem::field("/templateId", "give a template, or a worker and its resources")),
     };
     if worker_binding(env, worker.as_str()).is_none() && template.is_none() {
         return Err(Problem::field("/worker", format!("there is no service binding `{worker}`")));
     }
-    let timeout_ms = body.timeout_ms.or(template.and_then(|t| t.timeout_ms)).unwrap_or(TIMEOUT_DEFAULT_MS);
+    let rules = template.map(|(_, template)| template);
+    let timeout_ms = body.timeout_ms.or(rules.and_then(|rules| rules.timeout_ms)).unwrap_or(TIMEOUT_DEFAULT_MS);
     if !(1..=TIMEOUT_MAX_MS).contains(&timeout_ms) {
         return Err(Problem::field("/timeoutMs", format!("must be from 1 to {TIMEOUT_MAX_MS}")));
     }
-    let demands = match (&body.resources, template) {
-        (Some(resources), _) => demands_of(catalog, resources)?,
+    let model = rules.and_then(|rules| rules.model.clone());
+    let (demands, confidence_permille) = match (&body.resources, template) {
+        // Who names the amounts is sure of them.
+        (Some(resources), _) => (of_amounts(catalog, resources, model.as_deref())?, 1_000),
         (None, Some(template)) => {
             let bytes = u64::try_from(input.get().len()).unwrap_or(u64::MAX);
-            let estimated =
-                template.resources.iter().map(|rate| (&rate.pool, estimate::amount(rate, bytes, output_tokens)));
-            price(catalog, estimated)?
+            let estimated = of_template(catalog, template, bytes, output_tokens)?;
+            (estimated.demands, estimated.confidence_permille)
         }
         (None, None) => return Err(Problem::field("/resources", "must be given without a template")),
     };
     Ok(Plan {
-        client: body.client_id,
         cost: cost_of(&demands)?,
         demands: home_first(catalog, demands),
-        template: body.template_id,
+        confidence_permille,
         worker,
-        model: template.and_then(|template| template.model.clone()),
-        urgency: body.urgency.or(template.and_then(|t| t.default_urgency)).unwrap_or(Urgency::Normal),
+        model,
+        urgency: body.urgency.or(rules.and_then(|rules| rules.default_urgency)).unwrap_or(Urgency::Normal),
+        max_attempts: rules.and_then(|rules| rules.max_attempts).unwrap_or(ATTEMPTS_DEFAULT),
+        client: body.client_id,
+        template: body.template_id,
         deadline: body.deadline,
         timeout_ms,
-        max_attempts: template.and_then(|t| t.max_attempts).unwrap_or(ATTEMPTS_DEFAULT),
         input,
         parameters,
     })
@@ -114,91 +115,6 @@ fn output_limit(parameters: &RawValue) -> Result<Option<u64>, Problem> {
         Problem::field(format!("/parameters{pointer}"), "must be an object; `maxOutputTokens` in it a whole number")
     })?;
     Ok(known.max_output_tokens)
-}
-
-/// The demands of a list of amounts in a body.
-pub fn demands_of(catalog: &Catalog, resources: &[ResourceAmount]) -> Result<Vec<Demand>, Problem> {
-    check_amounts(resources, "/resources", 1)?;
-    if resources.is_empty() {
-        return Err(Problem::field("/resources", "must name at least one pool"));
-    }
-    let amounts =
-        resources.iter().map(|resource| (&resource.pool, Tokens::from_units(resource.amount).unwrap_or(Tokens::MAX)));
-    price(catalog, amounts)
-}
-
-/// Checks that amounts are in range, and no pool is named twice.
-pub fn check_amounts(resources: &[ResourceAmount], pointer: &str, least: u64) -> Result<(), Problem> {
-    if resources.len() > POOLS_MAX {
-        return Err(Problem::field(pointer, format!("must name at most {POOLS_MAX} pools")));
-    }
-    let mut seen = BTreeSet::new();
-    for (index, resource) in resources.iter().enumerate() {
-        if !seen.insert(&resource.pool) {
-            return Err(Problem::field(format!("{pointer}/{index}/pool"), "is named twice"));
-        }
-        let valid = resource.amount >= least && Tokens::from_units(resource.amount).is_some();
-        if !valid {
-            let most = Tokens::MAX.units();
-            return Err(Problem::field(format!("{pointer}/{index}/amount"), format!("must be from {least} to {most}")));
-        }
-    }
-    Ok(())
-}
-
-/// Prices amounts. What a pool can never hold, or has no price, is refused.
-fn price<'a>(catalog: &Catalog, amounts: impl Iterator<Item = (&'a PoolId, Tokens)>) -> Result<Vec<Demand>, Problem> {
-    let mut demands = Vec::new();
-    for (index, (pool, amount)) in amounts.enumerate() {
-        let pointer = format!("/resources/{index}");
-        let Some(record) = catalog.pools.get(pool) else {
-            return Err(Problem::field(
-                format!("{pointer}/pool"),
-                format!("there is no pool `{pool}`, so no price for it"),
-            ));
-        };
-        if amount > record.body.capacity {
-            let detail =
-                format!("`{pool}` can hold {} at most; {} are asked for", record.body.capacity.units(), amount.units());
-            let mut problem = Problem::new(Code::Unsatisfiable, detail.clone());
-            problem.errors.push(FieldError { pointer: format!("{pointer}/amount"), detail });
-            return Err(problem);
-        }
-        demands.push(Demand { pool: pool.clone(), amount, unit_price: record.body.unit_price_usd });
-    }
-    if demands.is_empty() {
-        return Err(Problem::new(Code::Unsatisfiable, "the template needs no pool: nothing can be priced"));
-    }
-    Ok(demands)
-}
-
-/// What demands cost in all.
-pub fn cost_of(demands: &[Demand]) -> Result<NanoUsd, Problem> {
-    let mut total = NanoUsd::ZERO;
-    for demand in demands {
-        let cost = demand.unit_price.times(demand.amount).and_then(|cost| total.checked_add(cost));
-        total = cost.ok_or_else(|| Problem::new(Code::Unsatisfiable, "its price is beyond what can be counted"))?;
-    }
-    Ok(total)
-}
-
-/// Puts the home first: the scarcest of the pools, whose refill takes longest to make up for this request.
-pub fn home_first(catalog: &Catalog, mut demands: Vec<Demand>) -> Vec<Demand> {
-    let refill = |pool: &PoolId| {
-        let record = catalog.pools.get(pool);
-        i128::from(record.map_or(0, |record| record.body.refill_per_second.micros()))
-    };
-    let mut home = 0;
-    for index in 1..demands.len() {
-        let (Some(best), Some(other)) = (demands.get(home), demands.get(index)) else { break };
-        let time_of_other = i128::from(other.amount.micros()).saturating_mul(refill(&best.pool));
-        let time_of_best = i128::from(best.amount.micros()).saturating_mul(refill(&other.pool));
-        if time_of_other > time_of_best {
-            home = index;
-        }
-    }
-    demands.swap(0, home);
-    demands
 }
 
 /// A new request's id.

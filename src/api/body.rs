@@ -1,10 +1,10 @@
 //! Reading a JSON body, and naming the field that is wrong.
 
-use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_path_to_error::Segment;
 use worker::Request;
 
+use crate::host::stream::read_limited;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::strict::Object;
 
@@ -26,15 +26,9 @@ async fn read_bytes(request: &mut Request) -> Result<Vec<u8>, Problem> {
     if request.inner().body().is_none() {
         return Ok(Vec::new());
     }
-    let mut stream = request.stream().map_err(unreadable)?;
-    let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
-    while let Some(chunk) = stream.next().await {
-        bytes.extend_from_slice(&chunk.map_err(unreadable)?);
-        if bytes.len() > BODY_MAX_BYTES {
-            return Err(too_large());
-        }
-    }
-    Ok(bytes)
+    let stream = request.stream().map_err(unreadable)?;
+    let bytes = read_limited(stream, announced.unwrap_or(0), BODY_MAX_BYTES).await.map_err(unreadable)?;
+    bytes.ok_or_else(too_large)
 }
 
 /// The body as text.
@@ -48,15 +42,20 @@ pub struct Parsed<T> {
     pub value: T,
 }
 
-/// The body as JSON of a known shape.
-pub async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<Parsed<T>, Problem> {
+/// The text of a body that must be JSON.
+pub async fn read_value(request: &mut Request) -> Result<String, Problem> {
     let content_type = request.headers().get("content-type").ok().flatten().unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if media_type != "application/json" && !media_type.ends_with("+json") {
         let detail = format!("expected `Content-Type: application/json`, not `{media_type}`");
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
-    let text = read_text(request).await?;
+    read_text(request).await
+}
+
+/// The body as JSON of a known shape.
+pub async fn read_json<T: DeserializeOwned>(request: &mut Request) -> Result<Parsed<T>, Problem> {
+    let text = read_value(request).await?;
     let value = parse(&text)?;
     Ok(Parsed { text, value })
 }

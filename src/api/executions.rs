@@ -8,19 +8,21 @@ use rm_core::pool::PositionView;
 use rm_core::request::{self, Demand};
 use rm_core::units::Instant;
 
-use crate::api::Call;
 use crate::api::admission::{Plan, fingerprint, new_id, plan};
 use crate::api::body::read_json;
 use crate::api::reply::Reply;
+use crate::api::{Call, traceparent};
 use crate::dispatch;
 use crate::host::clock;
-use crate::host::object::{CallError, call, call_waiting};
+use crate::host::object::{CallError, call};
 use crate::host::time_limit::within;
-use crate::store::catalog;
+use crate::store::{catalog, payloads, record};
+use crate::views::recorded_execution;
 use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
 use crate::wire::execution::{ExecutionStatus, ExecutionView, Spec};
-use crate::wire::pool::{CancelAnswer, CancelCall, ExecutionCall, Order, Run, SubmitAnswer, SubmitCall, SubmitRefusal};
+use crate::wire::payload::Payload;
+use crate::wire::pool::{CancelAnswer, CancelCall, ExecutionCall, Order, SubmitAnswer, SubmitCall, SubmitRefusal};
 use crate::wire::problem::{Code, Problem};
 
 /// The longest wait that `Prefer: wait` may ask for.
@@ -66,14 +68,6 @@ fn wait_ms(call: &Call) -> i64 {
     i64::from(wait.unwrap_or(0)).saturating_mul(1_000).min(WAIT_MAX_MS)
 }
 
-/// A `traceparent` that is one (W3C Trace Context).
-fn traceparent(call: &Call) -> Option<String> {
-    call.header("traceparent").filter(|text| {
-        let lengths: Vec<usize> = text.split('-').map(str::len).collect();
-        lengths == [2, 32, 16, 2] && text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    })
-}
-
 /// Takes a request, and waits for it if that is wanted.
 pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let body = read_json::<ExecuteBody>(&mut call.request).await?;
@@ -84,12 +78,12 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     let plan = plan(&call.env, &catalog, body.value, now)?;
     let held = hold(&call, &plan, key, now).await?;
-    let submit = submission(&call, plan, &held, wait);
-    let home = held.id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
-    let answer = call_waiting(&call.env, &home, &submit, wait).await.map_err(unavailable)?;
+    let (submit, input) = submission(&call, plan, &held, wait).await?;
+    let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
+    let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
     let reply = match answer {
-        SubmitAnswer::RunHere { run } => run_here(&call, run, submit, wait).await?,
-        SubmitAnswer::Here { execution, position } => of_execution(&execution, position.as_ref(), wait)?,
+        SubmitAnswer::RunHere { run } => run_here(&call, Order { run, spec: submit.spec, input }, wait).await?,
+        SubmitAnswer::Here { execution, position } => of_execution(&call, *execution, position.as_ref(), wait).await?,
         SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),
         SubmitAnswer::Refused { refusal } => {
             give_up(&call, &submit.spec, &held).await;
@@ -138,9 +132,27 @@ pub fn hold_refused(answer: HoldAnswer, now: Instant) -> Problem {
     }
 }
 
-fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> SubmitCall {
-    let run_here = wait > 0 && plan.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS);
-    SubmitCall {
+/// The submission, and the input as the run needs it. A large input is stored first; if that fails the hold goes back.
+async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(SubmitCall, Payload), Problem> {
+    let spec = Spec {
+        client_id: plan.client,
+        template_id: plan.template,
+        worker: Some(plan.worker),
+        model: plan.model,
+        parameters: plan.parameters,
+        traceparent: traceparent(&call.request),
+        estimated: plan.cost,
+        baseline: plan.cost,
+        created_at: held.at,
+    };
+    let input = match payloads::store(&call.env, payloads::input_key(&held.id), &plan.input).await {
+        Ok(stored) => stored.map_or_else(|| Payload::Inline(plan.input.clone()), Payload::Stored),
+        Err(error) => {
+            give_up(call, &spec, held).await;
+            return Err(Problem::unavailable(format!("the input could not be stored: {error}")));
+        }
+    };
+    let submit = SubmitCall {
         id: held.id.clone(),
         tier: held.tier,
         kind: request::Kind::Execution,
@@ -151,21 +163,12 @@ fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> SubmitCall {
         max_attempts: plan.max_attempts,
         timeout_ms: plan.timeout_ms,
         has_slot: held.slot,
-        spec: Spec {
-            client_id: plan.client,
-            template_id: plan.template,
-            worker: Some(plan.worker),
-            model: plan.model,
-            parameters: plan.parameters,
-            traceparent: traceparent(call),
-            estimated: plan.cost,
-            baseline: plan.cost,
-            created_at: held.at,
-        },
-        input: plan.input,
-        run_here,
+        spec,
+        input,
+        run_here: wait > 0 && plan.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS),
         wait_ms: wait,
-    }
+    };
+    Ok((submit, Payload::Inline(plan.input)))
 }
 
 /// A repeated request keeps the home that its id names, whatever is scarcest by now.
@@ -179,25 +182,20 @@ fn with_home(mut demands: Vec<Demand>, id: &RequestId) -> Vec<Demand> {
 }
 
 /// Runs it in this Worker. The run goes on if the caller goes away, or the wait is over.
-async fn run_here(call: &Call, run: Run, submit: SubmitCall, wait: i64) -> Result<Reply, Problem> {
-    let id = run.id.clone();
-    let order = Order { run, spec: submit.spec, input: submit.input };
+async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem> {
+    let id = order.run.id.clone();
     let (sender, receiver) = oneshot::channel();
     let env = call.env.clone();
     let context = Rc::clone(&call.context);
     context.wait_until(async move {
-        let outcome = dispatch::run_and_report(&env, &order, wait).await;
+        let outcome = dispatch::run_and_report(&env, order, wait).await;
         // A caller that is gone need not be told.
         let _gone = sender.send(outcome);
     });
     match within(wait, receiver).await {
-        Ok(Ok(Ok(Some(execution)))) => of_execution(&execution, None, wait),
+        Ok(Ok(Ok(Some(execution)))) => of_execution(call, execution, None, wait).await,
         Ok(Ok(Err(error))) => Err(unavailable(error)),
-        _ => {
-            let home = id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
-            let execution = self::call(&call.env, &home, &ExecutionCall { id }).await.map_err(unavailable)?;
-            of_execution(&execution.ok_or_else(|| Problem::not_found("request"))?, None, wait)
-        }
+        _ => of_execution(call, find(call, &id).await?, None, wait).await,
     }
 }
 
@@ -223,11 +221,15 @@ pub fn refused(refusal: SubmitRefusal, now: Instant) -> Problem {
     }
 }
 
-fn of_execution(execution: &ExecutionView, position: Option<&PositionView>, wait: i64) -> Result<Reply, Problem> {
+async fn of_execution(
+    call: &Call,
+    execution: ExecutionView,
+    position: Option<&PositionView>,
+    wait: i64,
+) -> Result<Reply, Problem> {
     if wait > 0 && execution.status.is_end() {
-        return Ok(
-            Reply::json(200, execution)?.with("preference-applied", format!("wait={}", wait.saturating_div(1_000)))
-        );
+        let waited = format!("wait={}", wait.saturating_div(1_000));
+        return Ok(whole(call, execution).await?.with("preference-applied", waited));
     }
     let now = clock::now();
     let estimated_wait_ms = match execution.status {
@@ -248,32 +250,66 @@ fn of_execution(execution: &ExecutionView, position: Option<&PositionView>, wait
     Ok(Reply::json(202, &accepted)?.with("location", format!("/api/execution/{}", execution.request_id)))
 }
 
-/// `GET /api/execution/{requestId}`.
-pub async fn get(call: &Call, id: &RequestId) -> Result<Reply, Problem> {
-    let execution = find(call, id).await?;
+/// The whole execution, with its result in its place.
+async fn whole(call: &Call, mut execution: ExecutionView) -> Result<Reply, Problem> {
+    if let Some(stored) = execution.stored_result.take()
+        && execution.result.is_none()
+    {
+        let loaded = payloads::load_stored(&call.env, &stored).await;
+        execution.result =
+            loaded.map_err(|error| Problem::unavailable(format!("the result cannot be read: {error}")))?;
+        execution.result_expired = execution.result.is_none();
+    }
     Reply::json(200, &execution)
 }
 
+/// `GET /api/execution/{requestId}`.
+pub async fn get(call: &Call, id: &RequestId) -> Result<Reply, Problem> {
+    whole(call, find(call, id).await?).await
+}
+
+/// An execution: from its pool, or from the record once that has let go of it.
 async fn find(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
-    let home = call.home_of(id, "request").await?;
-    let answer = self::call(&call.env, home.as_str(), &ExecutionCall { id: id.clone() }).await.map_err(unavailable)?;
-    let execution = answer.ok_or_else(|| Problem::not_found("request"))?;
+    let live = match call.home_of(id).await {
+        Some(home) => call.pool(&home, &ExecutionCall { id: id.clone() }, 0).await.map_err(unavailable)?,
+        None => None,
+    };
+    let execution = match live {
+        Some(execution) => execution,
+        None => from_record(call, id).await?,
+    };
     call.may_touch(&execution.client_id)?;
     Ok(execution)
 }
 
+async fn from_record(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
+    let recorded = record::find(&call.env, id).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    recorded.as_ref().and_then(recorded_execution).ok_or_else(|| Problem::not_found("request"))
+}
+
 /// `POST /api/execution/{requestId}/cancel`, and `DELETE /api/queue/{requestId}`, which takes waiting ones only.
 pub async fn cancel(call: &Call, id: &RequestId, only_waiting: bool) -> Result<Reply, Problem> {
-    let home = call.home_of(id, "request").await?;
     let cancel = CancelCall { id: id.clone(), only_waiting, client: call.only_client.clone() };
-    match self::call(&call.env, home.as_str(), &cancel).await.map_err(unavailable)? {
+    let answer = match call.home_of(id).await {
+        Some(home) => call.pool(&home, &cancel, 0).await.map_err(unavailable)?,
+        None => CancelAnswer::Unknown,
+    };
+    match answer {
         CancelAnswer::Cancelled { execution } => Reply::json(200, &*execution),
-        CancelAnswer::Conflict { status } => {
-            let status = serde_json::to_string(&status).unwrap_or_default();
-            let detail = format!("the request is {}", status.trim_matches('"'));
-            Err(Problem::new(Code::Conflict, detail))
-        }
+        CancelAnswer::Conflict { status } => Err(conflict(status)),
         CancelAnswer::Forbidden => Err(Problem::new(Code::Forbidden, "the request is another client's")),
-        CancelAnswer::Unknown => Err(Problem::not_found("request")),
+        CancelAnswer::Unknown => {
+            let execution = from_record(call, id).await?;
+            call.may_touch(&execution.client_id)?;
+            match execution.status {
+                ExecutionStatus::Cancelled => Reply::json(200, &execution),
+                status => Err(conflict(status)),
+            }
+        }
     }
+}
+
+fn conflict(status: ExecutionStatus) -> Problem {
+    let status = serde_json::to_string(&status).unwrap_or_default();
+    Problem::new(Code::Conflict, format!("the request is {}", status.trim_matches('"')))
 }

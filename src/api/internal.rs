@@ -7,16 +7,21 @@ use rm_core::units::{NanoUsd, Tokens};
 use serde_json::value::RawValue;
 
 use crate::api::Call;
-use crate::api::admission::{check_amounts, cost_of, demands_of, home_first, new_id};
+use crate::api::admission::new_id;
 use crate::api::body::read_json;
+use crate::api::demands::{check_amounts, cost_of, home_first, of_amounts};
 use crate::api::executions::{hold_refused, idempotency, refused, unavailable};
 use crate::api::reply::Reply;
+use crate::dispatch::usage_of;
 use crate::host::clock;
 use crate::host::object::call;
 use crate::store::catalog;
 use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall};
-use crate::wire::api::{ConsumeBody, ConsumedView, PoolAmount, ReleaseBody, ReleasedView, ReserveBody, ReservedView};
+use crate::wire::api::{
+    ConsumeBody, ConsumedView, PoolAmount, ReleaseBody, ReleasedView, ReserveBody, ReservedView, UsedParts,
+};
 use crate::wire::execution::Spec;
+use crate::wire::payload::Payload;
 use crate::wire::pool::{ConsumeAnswer, ConsumeCall, SubmitAnswer, SubmitCall, SubmitRefusal};
 use crate::wire::problem::{Code, Problem};
 
@@ -37,7 +42,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         return Err(Problem::field("/requestId", "must have 1 to 128 characters"));
     }
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let demands = home_first(&catalog, demands_of(&catalog, &body.resources)?);
+    let demands = home_first(&catalog, of_amounts(&catalog, &body.resources, None)?);
     let cost = cost_of(&demands)?;
     let now = clock::now();
     let id = new_id(&demands, now)?;
@@ -71,12 +76,12 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
             baseline: cost,
             created_at: at,
         },
-        input: empty()?,
+        input: Payload::Inline(empty()?),
         run_here: false,
         wait_ms: 0,
     };
-    let home = id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
-    let refusal = match self::call(&call.env, &home, &submit).await.map_err(unavailable)? {
+    let home = id.home().ok_or_else(|| Problem::unavailable("a reservation without a pool"))?;
+    let refusal = match call.pool(&home, &submit, 0).await.map_err(unavailable)? {
         SubmitAnswer::Reserved { expires_at } => {
             let view = ReservedView { reservation_id: id, expires_at, resources: body.resources };
             let reply = Reply::json(200, &view)?;
@@ -98,12 +103,15 @@ pub async fn consume(mut call: Call) -> Result<Reply, Problem> {
     let key =
         idempotency(&call, "consume", &body.text)?.map(|key| UseKey { key: key.key, fingerprint: key.fingerprint });
     let body = body.value;
-    check_amounts(&body.usage, "/usage", 0)?;
-    let used = |amount: &crate::wire::api::ResourceAmount| Usage {
-        pool: amount.pool.clone(),
-        amount: Tokens::from_units(amount.amount).unwrap_or(Tokens::ZERO),
-    };
-    let usage: Vec<Usage> = body.usage.iter().map(used).collect();
+    let amounts: Vec<_> = body.usage.iter().map(|used| (&used.pool, used.amount)).collect();
+    check_amounts(&amounts, "/usage", 0)?;
+    let mut usage = Vec::with_capacity(body.usage.len());
+    for (index, used) in body.usage.iter().enumerate() {
+        let parts = UsedParts { amount: used.amount, cached_input: used.cached_input, output: used.output };
+        let use_of_pool = usage_of(used.pool.clone(), parts)
+            .ok_or_else(|| Problem::field(format!("/usage/{index}"), "cachedInput and output are parts of amount"))?;
+        usage.push(use_of_pool);
+    }
     let last = body.r#final.unwrap_or(true);
     match settle(&call, body.reservation_id, usage, last, false, key).await? {
         ConsumeAnswer::Consumed { lines, cost, closed, replayed } => {
@@ -137,9 +145,9 @@ async fn settle(
     release: bool,
     key: Option<UseKey>,
 ) -> Result<ConsumeAnswer, Problem> {
-    let home = call.home_of(&id, "reservation").await?;
+    let home = call.home_of(&id).await.ok_or_else(|| Problem::not_found("reservation"))?;
     let consume = ConsumeCall { id, usage, last, release, key, client: call.only_client.clone() };
-    self::call(&call.env, home.as_str(), &consume).await.map_err(unavailable)
+    call.pool(&home, &consume, 0).await.map_err(unavailable)
 }
 
 fn consumed(lines: &[rm_core::request::Line], cost_usd: NanoUsd, closed: bool) -> ConsumedView {

@@ -27,6 +27,11 @@ const VIEW: ViewCall = ViewCall { amount: None };
 pub async fn status(call: &Call) -> Result<Reply, Problem> {
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     let views = views(call, catalog.pools.keys()).await.map_err(unavailable)?;
+    Reply::json(200, &queue_status(views))
+}
+
+/// All queues together.
+pub fn queue_status(views: Vec<ViewAnswer>) -> QueueStatus {
     let mut lanes: Vec<LaneView> =
         Urgency::ALL.into_iter().map(|urgency| LaneView { urgency, depth: 0, oldest_wait_ms: 0 }).collect();
     for lane in views.iter().flat_map(|view| &view.queue.lanes) {
@@ -43,21 +48,20 @@ pub async fn status(call: &Call) -> Result<Reply, Problem> {
         oldest_wait_ms: view.queue.oldest_wait_ms,
         next_grant_ms: view.queue.next_grant_ms,
     });
-    let status = QueueStatus {
+    QueueStatus {
         depth: lanes.iter().fold(0, |sum, lane| sum.saturating_add(lane.depth)),
         oldest_wait_ms: lanes.iter().map(|lane| lane.oldest_wait_ms).max().unwrap_or(0),
         pools: pools.collect(),
         lanes,
         scheduler: if running { "running" } else { "stopped" },
-    };
-    Reply::json(200, &status)
+    }
 }
 
 /// `GET /api/queue/position/{requestId}`.
 pub async fn position(call: &Call, id: &RequestId) -> Result<Reply, Problem> {
-    let home = call.home_of(id, "request").await?;
-    let answer = self::call(&call.env, home.as_str(), &PositionCall { id: id.clone() }).await.map_err(unavailable)?;
-    let answer = answer.ok_or_else(|| Problem::not_found("request in this queue"))?;
+    let gone = || Problem::not_found("request in this queue");
+    let home = call.home_of(id).await.ok_or_else(gone)?;
+    let answer = call.pool(&home, &PositionCall { id: id.clone() }, 0).await.map_err(unavailable)?.ok_or_else(gone)?;
     call.may_touch(&answer.client)?;
     Reply::json(200, &PositionBody::new(id.clone(), home, answer.position))
 }

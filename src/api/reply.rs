@@ -3,7 +3,7 @@
 use serde::Serialize;
 use worker::{Headers, Response, ResponseBody, Result};
 
-use crate::wire::problem::Problem;
+use crate::wire::problem::{More, Problem};
 
 /// An answer before it is sent.
 pub struct Reply {
@@ -20,9 +20,19 @@ impl Reply {
         Ok(Self { status, content_type: "application/json", body, headers: Vec::new() })
     }
 
+    /// An answer that is no JSON.
+    pub const fn text(content_type: &'static str, body: String) -> Self {
+        Self { status: 200, content_type, body, headers: Vec::new() }
+    }
+
     /// An empty answer.
-    pub const fn empty() -> Self {
-        Self { status: 200, content_type: "application/json", body: String::new(), headers: Vec::new() }
+    pub const fn empty(status: u16) -> Self {
+        Self { status, content_type: "", body: String::new(), headers: Vec::new() }
+    }
+
+    /// The status.
+    pub const fn status(&self) -> u16 {
+        self.status
     }
 
     /// A problem.
@@ -34,8 +44,8 @@ impl Reply {
             let seconds = millis.saturating_add(999).checked_div(1_000).unwrap_or(1).max(1);
             reply.headers.push(("retry-after", seconds.to_string()));
         }
-        if let Some(allow) = problem.allow {
-            reply.headers.push(("allow", allow.into()));
+        if let Some(More::Allow(allow)) = problem.more.as_deref() {
+            reply.headers.push(("allow", allow.clone()));
         }
         if status == 401 {
             reply.headers.push(("www-authenticate", "Bearer".into()));
@@ -52,14 +62,17 @@ impl Reply {
     /// The response.
     pub fn into_response(self, request_id: &str) -> Result<Response> {
         let headers = Headers::new();
-        headers.set("content-type", self.content_type)?;
+        if !self.content_type.is_empty() {
+            headers.set("content-type", self.content_type)?;
+        }
         headers.set("cache-control", "no-store")?;
         headers.set("x-content-type-options", "nosniff")?;
         headers.set("x-request-id", request_id)?;
         for (name, value) in &self.headers {
             headers.set(name, value)?;
         }
-        let response = Response::from_body(ResponseBody::Body(self.body.into_bytes()))?;
+        let body = if self.body.is_empty() { ResponseBody::Empty } else { ResponseBody::Body(self.body.into_bytes()) };
+        let response = Response::from_body(body)?;
         Ok(response.with_headers(headers).with_status(self.status))
     }
 }

@@ -6,8 +6,8 @@ use rm_core::priority::Points;
 use rm_core::units::Tokens;
 
 use crate::api::Call;
-use crate::api::admission::check_amounts;
 use crate::api::body::read_json;
+use crate::api::demands::check_amounts;
 use crate::api::executions::unavailable;
 use crate::api::reply::Reply;
 use crate::host::object::call;
@@ -15,7 +15,7 @@ use crate::host::{clock, log};
 use crate::store::{catalog, snapshot};
 use crate::wire::api::{Availability, CheckBody, CheckLine, CheckView, PoolAvailability, ResourceAmount};
 use crate::wire::pool::ViewCall;
-use crate::wire::problem::Problem;
+use crate::wire::problem::{Code, FieldError, Problem};
 
 /// `GET /api/resources/availability`: from the snapshots near the caller; a pool that has none yet is asked.
 pub async fn availability(call: &Call) -> Result<Reply, Problem> {
@@ -38,7 +38,8 @@ pub async fn availability(call: &Call) -> Result<Reply, Problem> {
     Reply::json(200, &Availability { as_of, pools })
 }
 
-fn pool_availability(view: PoolView) -> PoolAvailability {
+/// A pool as a caller sees it.
+pub fn pool_availability(view: PoolView) -> PoolAvailability {
     let capacity = view.capacity.micros().max(1);
     let used = view.capacity.saturating_sub(view.available);
     let thousandths = |part: Tokens| i128::from(part.micros()).saturating_mul(1_000).checked_div(i128::from(capacity));
@@ -71,12 +72,18 @@ pub async fn check(mut call: Call) -> Result<Reply, Problem> {
     if let Some(client) = &body.client_id {
         call.may_touch(client)?;
     }
-    check_amounts(&body.resources, "/resources", 1)?;
+    let amounts: Vec<_> = body.resources.iter().map(|resource| (&resource.pool, resource.amount)).collect();
+    check_amounts(&amounts, "/resources", 1)?;
     if body.resources.is_empty() {
         return Err(Problem::field("/resources", "must name at least one pool"));
     }
+    let alone = body.resources.len() == 1;
     let lines = body.resources.iter().enumerate().map(|(index, wanted)| check_one(&call, index, wanted));
     let resources = join_all(lines).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+    if !alone {
+        // The headers are about one pool; there is no saying which.
+        call.notes.rate_limit.take();
+    }
     let satisfiable = resources.iter().all(|line| line.satisfiable);
     let waits: Option<Vec<i64>> = resources.iter().map(|line| line.wait_ms).collect();
     let wait_ms = waits.and_then(|waits| waits.into_iter().max()).filter(|_| satisfiable);
@@ -85,10 +92,12 @@ pub async fn check(mut call: Call) -> Result<Reply, Problem> {
 
 async fn check_one(call: &Call, index: usize, wanted: &ResourceAmount) -> Result<CheckLine, Problem> {
     let amount = Tokens::from_units(wanted.amount);
-    let view = self::call(&call.env, wanted.pool.as_str(), &ViewCall { amount }).await.map_err(unavailable)?;
+    let view = call.pool(&wanted.pool, &ViewCall { amount }, 0).await.map_err(unavailable)?;
     let Some(view) = view else {
         let detail = format!("there is no pool `{}`", wanted.pool);
-        return Err(Problem::field(format!("/resources/{index}/pool"), detail));
+        let mut problem = Problem::new(Code::Unsatisfiable, detail.clone());
+        problem.errors.push(FieldError { pointer: format!("/resources/{index}/pool"), detail });
+        return Err(problem);
     };
     Ok(CheckLine {
         pool: wanted.pool.clone(),

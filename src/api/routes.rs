@@ -1,17 +1,21 @@
-//! The whole route table.
+//! The whole route table. The API's description is made from the same table, so neither has a route that the other lacks.
 
-use rm_core::id::{ClientId, PoolId, RequestId, TemplateId};
+use rm_core::id::{ClientId, IdError, PoolId, RequestId, TemplateId};
 use worker::Method;
 
 use crate::dispatch::RUN_PATH;
-use crate::wire::problem::{Code, Problem};
+use crate::wire::problem::{Code, More, Problem};
 
 /// Where a request goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Route {
     Root,
     Health,
+    OpenApi,
+    Docs(String),
     Run,
+    Status,
+    Metrics,
     Execute,
     Enqueue,
     Execution(RequestId),
@@ -21,22 +25,32 @@ pub enum Route {
     QueuePosition(RequestId),
     Availability,
     Check,
+    EstimateResources,
+    EstimateCost,
+    Usage(ClientId),
     CurrentUsage(ClientId),
     Cost(RequestId),
+    Analyze,
+    OptimizationStats(ClientId),
+    Recommendations(ClientId),
     Reserve,
     Consume,
     Release,
     SchedulerStart,
     SchedulerStop,
+    Alerts,
     Pools,
     Pool(PoolId),
     PutPool(PoolId),
+    DeletePool(PoolId),
     Clients,
     Client(ClientId),
     PutClient(ClientId),
+    DeleteClient(ClientId),
     Templates,
     Template(TemplateId),
     PutTemplate(TemplateId),
+    DeleteTemplate(TemplateId),
 }
 
 /// Which tokens open a route.
@@ -53,117 +67,167 @@ pub enum Access {
     Internal,
     /// The operator's.
     Admin,
+    /// Any of the three.
+    Any,
 }
 
-impl Route {
-    /// Which tokens open it.
-    pub const fn access(&self) -> Access {
-        match self {
-            Self::Root | Self::Health | Self::Run => Access::Open,
-            Self::Execution(_)
-            | Self::QueueStatus
-            | Self::QueuePosition(_)
-            | Self::Availability
-            | Self::CurrentUsage(_)
-            | Self::Cost(_) => Access::Api { reads: true },
-            Self::Execute | Self::Enqueue | Self::Cancel(_) | Self::Dequeue(_) | Self::Check => {
-                Access::Api { reads: false }
-            }
-            Self::Reserve | Self::Consume | Self::Release => Access::Internal,
-            Self::SchedulerStart
-            | Self::SchedulerStop
-            | Self::Pools
-            | Self::Pool(_)
-            | Self::PutPool(_)
-            | Self::Clients
-            | Self::Client(_)
-            | Self::PutClient(_)
-            | Self::Templates
-            | Self::Template(_)
-            | Self::PutTemplate(_) => Access::Admin,
-        }
+/// A route of the table.
+pub struct Endpoint {
+    pub method: Method,
+    /// The path, with its parameters in braces.
+    pub path: &'static str,
+    pub access: Access,
+    make: fn(&Parameters) -> Result<Route, Problem>,
+}
+
+const READ: Access = Access::Api { reads: true };
+const WRITE: Access = Access::Api { reads: false };
+
+const fn endpoint(
+    method: Method,
+    path: &'static str,
+    access: Access,
+    make: fn(&Parameters) -> Result<Route, Problem>,
+) -> Endpoint {
+    Endpoint { method, path, access, make }
+}
+
+/// All routes. One that is not for callers (`/run`, the documentation's files) is not described.
+#[rustfmt::skip]
+pub static ROUTES: &[Endpoint] = &[
+    endpoint(Method::Get, "/", Access::Open, |_| Ok(Route::Root)),
+    endpoint(Method::Get, "/health", Access::Open, |_| Ok(Route::Health)),
+    endpoint(Method::Get, "/openapi.json", Access::Open, |_| Ok(Route::OpenApi)),
+    endpoint(Method::Get, "/docs", Access::Open, |_| Ok(Route::Docs("index.html".into()))),
+    endpoint(Method::Get, "/docs/{file}", Access::Open, |p| Ok(Route::Docs(p.text("file").into()))),
+    endpoint(Method::Post, RUN_PATH, Access::Open, |_| Ok(Route::Run)),
+    endpoint(Method::Get, "/status", Access::Any, |_| Ok(Route::Status)),
+    endpoint(Method::Get, "/metrics", Access::Any, |_| Ok(Route::Metrics)),
+    endpoint(Method::Post, "/api/execute", WRITE, |_| Ok(Route::Execute)),
+    endpoint(Method::Get, "/api/execution/{requestId}", READ, |p| Ok(Route::Execution(p.request()?))),
+    endpoint(Method::Post, "/api/execution/{requestId}/cancel", WRITE, |p| Ok(Route::Cancel(p.request()?))),
+    endpoint(Method::Post, "/api/queue/enqueue", WRITE, |_| Ok(Route::Enqueue)),
+    endpoint(Method::Get, "/api/queue/status", READ, |_| Ok(Route::QueueStatus)),
+    endpoint(Method::Get, "/api/queue/position/{requestId}", READ, |p| Ok(Route::QueuePosition(p.request()?))),
+    endpoint(Method::Delete, "/api/queue/{requestId}", WRITE, |p| Ok(Route::Dequeue(p.request()?))),
+    endpoint(Method::Get, "/api/resources/availability", READ, |_| Ok(Route::Availability)),
+    endpoint(Method::Post, "/api/resources/check", WRITE, |_| Ok(Route::Check)),
+    endpoint(Method::Post, "/api/resources/estimate", WRITE, |_| Ok(Route::EstimateResources)),
+    endpoint(Method::Get, "/api/usage/{clientId}", READ, |p| Ok(Route::Usage(p.client()?))),
+    endpoint(Method::Get, "/api/usage/{clientId}/current", READ, |p| Ok(Route::CurrentUsage(p.client()?))),
+    endpoint(Method::Post, "/api/cost/estimate", WRITE, |_| Ok(Route::EstimateCost)),
+    endpoint(Method::Get, "/api/cost/{requestId}", READ, |p| Ok(Route::Cost(p.request()?))),
+    endpoint(Method::Post, "/api/optimize/analyze", WRITE, |_| Ok(Route::Analyze)),
+    endpoint(Method::Get, "/api/optimize/stats/{clientId}", READ, |p| Ok(Route::OptimizationStats(p.client()?))),
+    endpoint(Method::Get, "/api/optimize/recommendations/{clientId}", READ, |p| Ok(Route::Recommendations(p.client()?))),
+    endpoint(Method::Post, "/internal/reserve", Access::Internal, |_| Ok(Route::Reserve)),
+    endpoint(Method::Post, "/internal/consume", Access::Internal, |_| Ok(Route::Consume)),
+    endpoint(Method::Post, "/internal/release", Access::Internal, |_| Ok(Route::Release)),
+    endpoint(Method::Post, "/admin/scheduler/start", Access::Admin, |_| Ok(Route::SchedulerStart)),
+    endpoint(Method::Post, "/admin/scheduler/stop", Access::Admin, |_| Ok(Route::SchedulerStop)),
+    endpoint(Method::Get, "/admin/alerts", Access::Admin, |_| Ok(Route::Alerts)),
+    endpoint(Method::Get, "/admin/pools", Access::Admin, |_| Ok(Route::Pools)),
+    endpoint(Method::Get, "/admin/pools/{pool}", Access::Admin, |p| Ok(Route::Pool(p.pool()?))),
+    endpoint(Method::Put, "/admin/pools/{pool}", Access::Admin, |p| Ok(Route::PutPool(p.name("pool")?))),
+    endpoint(Method::Delete, "/admin/pools/{pool}", Access::Admin, |p| Ok(Route::DeletePool(p.pool()?))),
+    endpoint(Method::Get, "/admin/clients", Access::Admin, |_| Ok(Route::Clients)),
+    endpoint(Method::Get, "/admin/clients/{clientId}", Access::Admin, |p| Ok(Route::Client(p.client()?))),
+    endpoint(Method::Put, "/admin/clients/{clientId}", Access::Admin, |p| Ok(Route::PutClient(p.name("clientId")?))),
+    endpoint(Method::Delete, "/admin/clients/{clientId}", Access::Admin, |p| Ok(Route::DeleteClient(p.client()?))),
+    endpoint(Method::Get, "/admin/templates", Access::Admin, |_| Ok(Route::Templates)),
+    endpoint(Method::Get, "/admin/templates/{templateId}", Access::Admin, |p| Ok(Route::Template(p.template()?))),
+    endpoint(Method::Put, "/admin/templates/{templateId}", Access::Admin, |p| Ok(Route::PutTemplate(p.name("templateId")?))),
+    endpoint(Method::Delete, "/admin/templates/{templateId}", Access::Admin, |p| Ok(Route::DeleteTemplate(p.template()?))),
+];
+
+/// What stands in a path for its parameters.
+struct Parameters<'a>(Vec<(&'static str, &'a str)>);
+
+impl Parameters<'_> {
+    fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(of, _)| *of == name).map_or("", |(_, value)| value)
+    }
+
+    /// A name that must be one, for something that may not be there yet.
+    fn name<T: std::str::FromStr<Err = IdError>>(&self, name: &str) -> Result<T, Problem> {
+        self.text(name).parse().map_err(|error: IdError| Problem::field(name, error.to_string()))
+    }
+
+    fn found<T: std::str::FromStr>(&self, name: &str, what: &str) -> Result<T, Problem> {
+        self.text(name).parse().map_err(|_| Problem::not_found(what))
+    }
+
+    fn request(&self) -> Result<RequestId, Problem> {
+        self.found("requestId", "request")
+    }
+
+    fn client(&self) -> Result<ClientId, Problem> {
+        self.found("clientId", "client")
+    }
+
+    fn pool(&self) -> Result<PoolId, Problem> {
+        self.found("pool", "pool")
+    }
+
+    fn template(&self) -> Result<TemplateId, Problem> {
+        self.found("templateId", "template")
     }
 }
 
-/// Finds the route.
+/// Matches a path against a route's.
+fn matches<'a>(path: &'static str, segments: &'a [String]) -> Option<Parameters<'a>> {
+    let mut parameters = Vec::new();
+    let mut given = segments.iter();
+    for wanted in path.strip_prefix('/').unwrap_or(path).split('/') {
+        let given = given.next()?;
+        match wanted.strip_prefix('{').and_then(|name| name.strip_suffix('}')) {
+            Some(name) => parameters.push((name, given.as_str())),
+            None if wanted == given => {}
+            None => return None,
+        }
+    }
+    given.next().is_none().then_some(Parameters(parameters))
+}
+
+/// Finds the route, and its place in the table.
 ///
 /// # Errors
 /// No such route, a method that it does not have, or a name in the path that cannot be one.
-pub fn route(method: &Method, path: &str) -> Result<Route, Problem> {
+pub fn route(method: &Method, path: &str) -> Result<(Route, &'static Endpoint), Problem> {
     let segments: Vec<String> =
         path.strip_prefix('/').unwrap_or(path).split('/').map(decode).collect::<Option<_>>().ok_or_else(no_route)?;
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let method = if *method == Method::Head { Method::Get } else { method.clone() };
-    let request = |text: &str| text.parse::<RequestId>().map_err(|_| Problem::not_found("request"));
-    let client = |text: &str| text.parse::<ClientId>().map_err(|_| Problem::not_found("client"));
-    let pool = |text: &str| text.parse::<PoolId>();
-    let template = |text: &str| text.parse::<TemplateId>();
-    let no_pool = |_| Problem::not_found("pool");
-    let no_template = |_| Problem::not_found("template");
-    let bad_name = |error: rm_core::id::IdError| Problem::field("path", error.to_string());
-    use Method::{Delete, Get, Post, Put};
-    Ok(match (segments.as_slice(), method) {
-        ([""], Get) => Route::Root,
-        ([""], _) => return Err(not_allowed("GET, HEAD")),
-        (["health"], Get) => Route::Health,
-        (["health"], _) => return Err(not_allowed("GET, HEAD")),
-        ([run], Post) if RUN_PATH.strip_prefix('/') == Some(run) => Route::Run,
-        (["api", "execute"], Post) => Route::Execute,
-        (["api", "queue", "enqueue"], Post) => Route::Enqueue,
-        (["api", "resources", "check"], Post) => Route::Check,
-        (["api", "execute"] | ["api", "queue", "enqueue"] | ["api", "resources", "check"], _) => {
-            return Err(not_allowed("POST"));
-        }
-        (["api", "execution", id], Get) => Route::Execution(request(id)?),
-        (["api", "execution", _], _) => return Err(not_allowed("GET, HEAD")),
-        (["api", "execution", id, "cancel"], Post) => Route::Cancel(request(id)?),
-        (["api", "execution", _, "cancel"], _) => return Err(not_allowed("POST")),
-        (["api", "queue", "status"], Get) => Route::QueueStatus,
-        (["api", "queue", "status"], _) => return Err(not_allowed("GET, HEAD")),
-        (["api", "queue", "position", id], Get) => Route::QueuePosition(request(id)?),
-        (["api", "queue", "position", _], _) => return Err(not_allowed("GET, HEAD")),
-        (["api", "queue", id], Delete) => Route::Dequeue(request(id)?),
-        (["api", "queue", _], _) => return Err(not_allowed("DELETE")),
-        (["api", "resources", "availability"], Get) => Route::Availability,
-        (["api", "resources", "availability"], _) => return Err(not_allowed("GET, HEAD")),
-        (["api", "usage", id, "current"], Get) => Route::CurrentUsage(client(id)?),
-        (["api", "usage", _, "current"], _) => return Err(not_allowed("GET, HEAD")),
-        (["api", "cost", id], Get) => Route::Cost(request(id)?),
-        (["api", "cost", _], _) => return Err(not_allowed("GET, HEAD")),
-        (["internal", "reserve"], Post) => Route::Reserve,
-        (["internal", "consume"], Post) => Route::Consume,
-        (["internal", "release"], Post) => Route::Release,
-        (["internal", "reserve" | "consume" | "release"], _) => return Err(not_allowed("POST")),
-        (["admin", "scheduler", "start"], Post) => Route::SchedulerStart,
-        (["admin", "scheduler", "stop"], Post) => Route::SchedulerStop,
-        (["admin", "scheduler", "start" | "stop"], _) => return Err(not_allowed("POST")),
-        (["admin", "pools"], Get) => Route::Pools,
-        (["admin", "pools", id], Get) => Route::Pool(pool(id).map_err(no_pool)?),
-        (["admin", "pools", id], Put) => Route::PutPool(pool(id).map_err(bad_name)?),
-        (["admin", "clients"], Get) => Route::Clients,
-        (["admin", "clients", id], Get) => Route::Client(client(id)?),
-        (["admin", "clients", id], Put) => Route::PutClient(id.parse().map_err(bad_name)?),
-        (["admin", "templates"], Get) => Route::Templates,
-        (["admin", "templates", id], Get) => Route::Template(template(id).map_err(no_template)?),
-        (["admin", "templates", id], Put) => Route::PutTemplate(template(id).map_err(bad_name)?),
-        (["admin", "pools" | "clients" | "templates"], _) => return Err(not_allowed("GET, HEAD")),
-        (["admin", "pools" | "clients" | "templates", _], _) => return Err(not_allowed("GET, HEAD, PUT")),
-        _ => return Err(no_route()),
-    })
+    let mut found: Vec<_> =
+        ROUTES.iter().filter_map(|endpoint| Some((endpoint, matches(endpoint.path, &segments)?))).collect();
+    // A path that is written out goes before one with a parameter in its place.
+    if found.iter().any(|(_, parameters)| parameters.0.is_empty()) {
+        found.retain(|(_, parameters)| parameters.0.is_empty());
+    }
+    let method = if *method == Method::Head { &Method::Get } else { method };
+    match found.iter().find(|(endpoint, _)| endpoint.method == *method) {
+        Some((endpoint, parameters)) => Ok(((endpoint.make)(parameters)?, endpoint)),
+        None if found.is_empty() || found.iter().any(|(endpoint, _)| endpoint.path == RUN_PATH) => Err(no_route()),
+        None => Err(not_allowed(found.iter().map(|(endpoint, _)| &endpoint.method))),
+    }
 }
 
 fn no_route() -> Problem {
     Problem::not_found("route")
 }
 
-fn not_allowed(allow: &'static str) -> Problem {
-    let mut problem = Problem::new(Code::MethodNotAllowed, format!("this route takes {allow}"));
-    problem.allow = Some(allow);
-    problem
+fn not_allowed<'a>(methods: impl Iterator<Item = &'a Method>) -> Problem {
+    let mut allowed = Vec::new();
+    for method in methods {
+        allowed.push(method.to_string());
+        if *method == Method::Get {
+            allowed.push("HEAD".into());
+        }
+    }
+    let allow = allowed.join(", ");
+    Problem::new(Code::MethodNotAllowed, format!("this route takes {allow}")).with(More::Allow(allow))
 }
 
 /// Decodes a path segment (RFC 3986, 2.1); `None` if it is not UTF-8 or not encoded as it should be.
-fn decode(segment: &str) -> Option<String> {
+pub fn decode(segment: &str) -> Option<String> {
     let mut bytes = segment.bytes();
     let mut decoded = Vec::with_capacity(segment.len());
     while let Some(byte) = bytes.next() {
@@ -182,8 +246,12 @@ fn decode(segment: &str) -> Option<String> {
 mod tests {
     use worker::Method;
 
-    use super::{Route, decode, route};
-    use crate::wire::problem::Code;
+    use super::{Route, decode};
+    use crate::wire::problem::{Code, More, Problem};
+
+    fn route(method: &Method, path: &str) -> Result<Route, Problem> {
+        super::route(method, path).map(|(route, _)| route)
+    }
 
     #[test]
     fn finds_routes_and_tells_methods_from_paths() {
@@ -196,7 +264,16 @@ mod tests {
         assert_eq!(route(&Method::Get, "/api/execute/").unwrap_err().code, Code::NotFound);
         assert_eq!(route(&Method::Get, "/api/execution/nonsense").unwrap_err().code, Code::NotFound);
         assert_eq!(route(&Method::Put, "/admin/pools/Not%20A%20Name").unwrap_err().code, Code::InvalidRequest);
+        assert_eq!(route(&Method::Get, "/run").unwrap_err().code, Code::NotFound);
         assert!(matches!(route(&Method::Get, "/api/usage/a%40b/current").unwrap(), Route::CurrentUsage(_)));
+    }
+
+    #[test]
+    fn says_what_a_path_takes() {
+        let allow = |path| *route(&Method::Patch, path).unwrap_err().more.unwrap();
+        assert_eq!(allow("/admin/pools/x"), More::Allow("GET, HEAD, PUT, DELETE".into()));
+        assert_eq!(allow("/api/queue/status"), More::Allow("GET, HEAD".into()));
+        assert_eq!(allow("/api/queue/x"), More::Allow("DELETE".into()));
     }
 
     #[test]

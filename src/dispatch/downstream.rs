@@ -1,24 +1,26 @@
 //! The call to a downstream worker.
 
-use worker::{Env, Headers, Method, Request, RequestInit, Response, Result};
+use serde_json::value::RawValue;
+use worker::{Env, Headers, Method, Request, RequestInit, Response, ResponseBody, Result};
 
 use crate::dispatch::outcome::{failed, outcome_of};
 use crate::dispatch::worker_binding;
+use crate::host::stream::read_limited;
 use crate::host::time_limit::within;
 use crate::host::{clock, random};
 use crate::wire::downstream::WorkOrder;
 use crate::wire::pool::{Order, RunOutcome};
 
-/// The longest answer that is read.
-pub const ANSWER_MAX_BYTES: usize = 1_048_576;
+/// The longest answer that is read: as long as a request's body may be, and something for what is around the result.
+pub const ANSWER_MAX_BYTES: usize = 11 * 1_048_576;
 
 /// Runs one attempt. Whatever the worker does, this has an outcome.
-pub async fn run(env: &Env, order: &Order) -> RunOutcome {
+pub async fn run(env: &Env, order: &Order, input: &RawValue) -> RunOutcome {
     let name = order.spec.worker.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
     let Some(worker) = worker_binding(env, &name) else {
         return failed("not_configured", format!("the service binding `{name}` is not set"), false, None);
     };
-    let request = match request(order, &name) {
+    let request = match request(order, input, &name) {
         Ok(request) => request,
         Err(error) => return failed("invalid_request", error.to_string(), false, None),
     };
@@ -38,7 +40,7 @@ pub async fn run(env: &Env, order: &Order) -> RunOutcome {
     }
 }
 
-fn request(order: &Order, name: &str) -> Result<Request> {
+fn request(order: &Order, input: &RawValue, name: &str) -> Result<Request> {
     let run = &order.run;
     let body = WorkOrder {
         request_id: &run.id,
@@ -46,7 +48,7 @@ fn request(order: &Order, name: &str) -> Result<Request> {
         client_id: &order.spec.client_id,
         template_id: order.spec.template_id.as_ref(),
         model: order.spec.model.as_deref(),
-        input: &order.input,
+        input,
         parameters: &order.spec.parameters,
         deadline: run.deadline,
     };
@@ -79,6 +81,8 @@ async fn read(mut response: Response) -> Result<Option<Vec<u8>>> {
     if announced.is_some_and(|length| length > ANSWER_MAX_BYTES) {
         return Ok(None);
     }
-    let body = response.bytes().await?;
-    Ok((body.len() <= ANSWER_MAX_BYTES).then_some(body))
+    match response.body() {
+        ResponseBody::Empty => Ok(Some(Vec::new())),
+        _ => read_limited(response.stream()?, announced.unwrap_or(0), ANSWER_MAX_BYTES).await,
+    }
 }

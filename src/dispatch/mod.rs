@@ -3,15 +3,20 @@
 mod downstream;
 mod outcome;
 
+pub use outcome::usage_of;
+
 use rm_core::id::RequestId;
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use worker::{Env, Error, Fetcher, Headers, Method, Request, RequestInit, Result};
 
 use crate::host::log;
 use crate::host::object::{CallError, call, call_waiting};
 use crate::host::time_limit::within;
+use crate::store::payloads;
 use crate::wire::execution::ExecutionView;
-use crate::wire::pool::{ClaimCall, Order, ReportCall, RunOutcome};
+use crate::wire::payload::{Payload, StoredPayload};
+use crate::wire::pool::{ClaimCall, Order, ReportCall, Run, RunOutcome};
 
 /// The binding by which the service calls itself.
 const SELF_BINDING: &str = "SELF";
@@ -60,18 +65,48 @@ pub async fn take_over(env: &Env, body: &str) -> std::result::Result<bool, CallE
     let Some(home) = hand_over.id.home() else { return Ok(false) };
     let claim = ClaimCall { id: hand_over.id, grant: hand_over.grant, secret: hand_over.secret };
     let Some(order) = call(env, home.as_str(), &claim).await? else { return Ok(false) };
-    run_and_report(env, &order, 0).await?;
+    run_and_report(env, order, 0).await?;
     Ok(true)
 }
 
 /// Runs an attempt and reports it; then waits for the request's end, if it is tried again, at most `wait_ms`.
 pub async fn run_and_report(
     env: &Env,
-    order: &Order,
+    mut order: Order,
     wait_ms: i64,
 ) -> std::result::Result<Option<ExecutionView>, CallError> {
-    let run = downstream::run(env, order).await;
-    report(env, order, run, wait_ms).await
+    let input = std::mem::replace(&mut order.input, Payload::Inline(Box::default()));
+    let run = match payloads::load(env, input).await {
+        Ok(Some(input)) => downstream::run(env, &order, &input).await,
+        Ok(None) => outcome::failed("input_lost", "the input is not there any more", false, None),
+        Err(error) => outcome::failed("input_unreachable", format!("the input cannot be read: {error}"), true, None),
+    };
+    let (run, result) = put_away(env, &order.run, run).await;
+    let mut execution = report(env, &order, run, wait_ms).await?;
+    if let Some(execution) = &mut execution
+        && let Some((stored, result)) = result
+        && execution.stored_result.as_ref() == Some(&stored)
+    {
+        // It need not be fetched: it has just been here.
+        execution.result = Some(result);
+    }
+    Ok(execution)
+}
+
+/// Stores a result that is too large to be reported; gives it back too.
+async fn put_away(env: &Env, run: &Run, outcome: RunOutcome) -> (RunOutcome, Option<(StoredPayload, Box<RawValue>)>) {
+    let RunOutcome::Succeeded { result: Payload::Inline(result), usage } = outcome else { return (outcome, None) };
+    match payloads::store(env, payloads::result_key(&run.id, run.grant), &result).await {
+        Ok(None) => (RunOutcome::Succeeded { result: Payload::Inline(result), usage }, None),
+        Ok(Some(stored)) => {
+            let outcome = RunOutcome::Succeeded { result: Payload::Stored(stored.clone()), usage };
+            (outcome, Some((stored, result)))
+        }
+        Err(error) => {
+            log::error("result_not_stored", run.id.as_str(), &error.to_string());
+            (outcome::failed("result_not_stored", "the result could not be stored", true, None), None)
+        }
+    }
 }
 
 async fn report(

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 
 use chrono::DateTime;
+use rm_core::id::PoolId;
+use rm_core::pricing::Parts;
 use rm_core::request::{Failure, Usage};
-use rm_core::units::Instant;
+use rm_core::units::{Instant, Tokens};
 use serde_json::value::RawValue;
 
 use crate::dispatch::downstream::ANSWER_MAX_BYTES;
 use crate::host::log;
+use crate::wire::api::UsedParts;
 use crate::wire::downstream::WorkResult;
+use crate::wire::payload::Payload;
 use crate::wire::pool::RunOutcome;
 use crate::wire::strict::Object;
 
@@ -55,7 +59,9 @@ fn pause(value: &str, now: Instant) -> Option<i64> {
 
 fn good_answer(name: &str, body: &[u8]) -> RunOutcome {
     match serde_json::from_slice::<Object<WorkResult>>(body) {
-        Ok(Object(WorkResult { result, usage })) => RunOutcome::Succeeded { result, usage: usage_of(name, usage) },
+        Ok(Object(WorkResult { result, usage })) => {
+            RunOutcome::Succeeded { result: Payload::Inline(result), usage: usage_by_pool(name, usage) }
+        }
         Err(error) => {
             let message = format!("`{name}` answered something that is not {{\"result\": …}}: {error}");
             failed("invalid_worker_response", message, false, None)
@@ -63,22 +69,41 @@ fn good_answer(name: &str, body: &[u8]) -> RunOutcome {
     }
 }
 
-/// What the worker says it used. What cannot be read is left out, and so charged as it was reserved.
-fn usage_of(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
+/// What the worker says it used, by pool: a number of units, or an object with its parts. What cannot be read is left
+/// out, and so charged as it was reserved.
+fn usage_by_pool(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
     let Some(usage) = usage else { return Vec::new() };
     let not_readable = |what: &str| log::warn("usage_not_readable", name, what);
     let Ok(by_pool) = serde_json::from_str::<Option<BTreeMap<String, Box<RawValue>>>>(usage.get()) else {
         not_readable("it is not an object");
         return Vec::new();
     };
-    let read = |(pool, amount): (String, Box<RawValue>)| match (pool.parse(), serde_json::from_str(amount.get())) {
-        (Ok(pool), Ok(amount)) => Some(Usage { pool, amount }),
-        _ => {
+    let read = |(pool, said): (String, Box<RawValue>)| {
+        let pool = pool.parse::<PoolId>().ok();
+        let used = pool.and_then(|pool| match serde_json::from_str::<Object<UsedParts>>(said.get()) {
+            Ok(Object(parts)) => usage_of(pool, parts),
+            Err(_) => Some(Usage { pool, amount: serde_json::from_str(said.get()).ok()?, parts: None }),
+        });
+        if used.is_none() {
             not_readable("an amount of it is no number of units");
-            None
         }
+        used
     };
     by_pool.unwrap_or_default().into_iter().filter_map(read).collect()
+}
+
+/// A use that is told apart; `None` if an amount is out of range, or the parts are more than the whole.
+pub fn usage_of(pool: PoolId, said: UsedParts) -> Option<Usage> {
+    let amount = Tokens::from_units(said.amount)?;
+    let parts = match (said.cached_input, said.output) {
+        (None, None) => None,
+        (cached_input, output) => Some(Parts {
+            cached_input: Tokens::from_units(cached_input.unwrap_or(0))?,
+            output: Tokens::from_units(output.unwrap_or(0))?,
+        }),
+    };
+    let fits = parts.is_none_or(|parts| parts.within(amount) == parts);
+    fits.then_some(Usage { pool, amount, parts })
 }
 
 #[cfg(test)]
@@ -86,6 +111,7 @@ mod tests {
     use rm_core::units::Instant;
 
     use super::{outcome_of, pause};
+    use crate::wire::payload::Payload;
     use crate::wire::pool::RunOutcome;
 
     fn outcome(status: u16, retry_after: Option<&str>, body: &str) -> RunOutcome {
@@ -115,9 +141,17 @@ mod tests {
         assert!(matches!(outcome(200, None, "<html>"), RunOutcome::Failed { retry: false, .. }));
         assert!(matches!(outcome(200, None, "[1]"), RunOutcome::Failed { .. }));
         let answer = outcome(200, None, r#"{"result":{"n":1.0},"usage":{"a":-1,"b":"x","c":3,"Ä":1,"d":1e300}}"#);
-        let RunOutcome::Succeeded { result, usage } = answer else { panic!("must succeed") };
+        let RunOutcome::Succeeded { result: Payload::Inline(result), usage } = answer else { panic!("must succeed") };
         assert_eq!(result.get(), r#"{"n":1.0}"#);
         assert_eq!(usage.len(), 1);
+        let told = outcome(
+            200,
+            None,
+            r#"{"result":1,"usage":{"a":{"amount":264704,"cachedInput":257955,"output":1744},"b":{"amount":1,"output":2}}}"#,
+        );
+        let RunOutcome::Succeeded { usage, .. } = told else { panic!("must succeed") };
+        assert_eq!(usage.len(), 1, "parts that are more than the whole cannot be read");
+        assert_eq!(usage[0].parts.map(|parts| parts.output.units()), Some(1_744));
         let answer = outcome(200, None, r#"{"result":null,"usage":"much"}"#);
         assert!(matches!(answer, RunOutcome::Succeeded { usage, .. } if usage.is_empty()));
     }

@@ -7,4 +7,6 @@ pub mod object;
 pub mod random;
 pub mod secrets;
 pub mod sqlite;
+pub mod stream;
 pub mod time_limit;
+pub mod time_zone;

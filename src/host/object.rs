@@ -54,22 +54,37 @@ pub async fn call_waiting<O: Operation>(
     operation: &O,
     wait_ms: i64,
 ) -> Result<O::Answer, CallError> {
+    call_noting(env, name, operation, wait_ms).await.map(|(answer, _)| answer)
+}
+
+/// As [`call_waiting`], together with the object's note about itself, if it made one.
+pub async fn call_noting<O: Operation>(
+    env: &Env,
+    name: &str,
+    operation: &O,
+    wait_ms: i64,
+) -> Result<(O::Answer, Option<String>), CallError> {
     let subject = || format!("{}/{name}{}", O::BINDING, O::PATH);
     let failed = |error: worker::Error| CallError::Failed(subject(), error.to_string());
     let exchange = async {
         let stub = env.durable_object(O::BINDING)?.id_from_name(name)?.get_stub()?;
         let mut response = stub.fetch_with_request(post(name, O::PATH, operation)?).await?;
         let text = response.text().await?;
-        Ok::<_, worker::Error>((response.status_code(), text))
+        let note = response.headers().get(NOTE_HEADER)?;
+        Ok::<_, worker::Error>((response.status_code(), text, note))
     };
     let limit = CALL_LIMIT_MS.saturating_add(wait_ms);
-    let (status, text) = within(limit, exchange).await.map_err(|_| CallError::TimeUp(subject()))?.map_err(failed)?;
+    let (status, text, note) =
+        within(limit, exchange).await.map_err(|_| CallError::TimeUp(subject()))?.map_err(failed)?;
     if status != 200 {
         return Err(CallError::Failed(subject(), text));
     }
-    serde_json::from_str(&text).map_err(|error| CallError::Failed(subject(), error.to_string()))
+    let answer = serde_json::from_str(&text).map_err(|error| CallError::Failed(subject(), error.to_string()))?;
+    Ok((answer, note))
 }
 
+/// The header in which an object says something of itself, whatever it was asked.
+pub const NOTE_HEADER: &str = "x-object-note";
 /// The header that tells an object its name: the runtime does not.
 pub const NAME_HEADER: &str = "x-object-name";
 

@@ -3,9 +3,11 @@
 use std::rc::Rc;
 
 use rm_core::account::{AccountEffect, AtHome};
+use rm_core::alert::budget_threshold;
 use rm_core::id::{PoolId, RequestId};
 use wasm_bindgen_futures::spawn_local;
 
+use crate::alerts;
 use crate::host::object::call;
 use crate::host::{clock, log};
 use crate::objects::client_account::AccountObject;
@@ -69,6 +71,7 @@ impl AccountObject {
                 // A charge that was made while D1 was writing is still there.
                 let more = count >= SEND_MAX || self.has_charges();
                 self.send_at.set(more.then(|| now.plus(RESEND_MS)));
+                self.watch_budget().await;
             }
             Err(error) => {
                 let failures = self.send_failures.get().saturating_add(1);
@@ -77,6 +80,23 @@ impl AccountObject {
                 self.send_at.set(Some(now.plus(wait)));
                 log::warn("record_unreachable", "d1", &error.to_string());
             }
+        }
+    }
+
+    pub(super) async fn watch_budget_owned(self: Rc<Self>) {
+        self.watch_budget().await;
+    }
+
+    /// Opens and resolves the alerts of the budget's marks, if another mark is reached than the last time.
+    pub(super) async fn watch_budget(self: &Rc<Self>) {
+        let Some(view) = self.view() else { return };
+        let reached = (view.period.month, budget_threshold(view.spent, view.budget));
+        if self.alerted.get() == Some(reached) {
+            return;
+        }
+        match alerts::tell_budget(&self.env, &view, reached.1).await {
+            Ok(()) => self.alerted.set(Some(reached)),
+            Err(error) => log::warn("budget_alert_not_recorded", view.client.as_str(), &error.to_string()),
         }
     }
 }

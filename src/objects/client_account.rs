@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use rm_core::account::{Account, AccountEffect, HoldRefusal, SlotAnswer};
+use rm_core::account::{Account, AccountEffect, AccountView, HoldRefusal, SlotAnswer};
 use rm_core::id::{ClientId, RequestId};
 use rm_core::period::Period;
 use rm_core::units::Instant;
@@ -12,13 +12,14 @@ use worker::{DurableObject, Env, Error, Request, Response, Result, State, durabl
 
 use crate::host::alarm::Alarm;
 use crate::host::object::{NAME_HEADER, Operation, answer, read};
+use crate::host::time_zone::TimeZone;
 use crate::host::{clock, log};
 use crate::store::account_store::AccountStore;
 use crate::store::catalog;
 use crate::store::record::UsageEvent;
 use crate::wire::account::{
-    AbandonCall, AcquireSlotCall, ConfigureCall, HoldAnswer, HoldCall, Idempotency, ReleaseSlotCall, SettleCall,
-    TickCall, ViewCall,
+    AbandonCall, AcquireSlotCall, CloseAnswer, CloseCall, ConfigureCall, HoldAnswer, HoldCall, Idempotency,
+    ReleaseSlotCall, SettleCall, TickCall, ViewCall,
 };
 
 /// How long charges are gathered before they are sent to D1 together.
@@ -42,6 +43,8 @@ impl DurableObject for ClientAccount {
             alarm: Alarm::default(),
             send_at: Cell::default(),
             send_failures: Cell::default(),
+            period: RefCell::default(),
+            alerted: Cell::default(),
         };
         Self { object: Rc::new(object) }
     }
@@ -72,6 +75,10 @@ pub(super) struct AccountObject {
     /// When the outbox is sent; none while it is empty.
     pub(super) send_at: Cell<Option<Instant>>,
     pub(super) send_failures: Cell<u32>,
+    /// The month that it is for the client, and the time zone that this was found with.
+    period: RefCell<Option<(String, Period)>>,
+    /// What the record knows of the budget: the month, and the highest mark that an alert is open for.
+    pub(super) alerted: Cell<Option<(Instant, u8)>>,
 }
 
 /// What is stored together with the changes of an event.
@@ -94,6 +101,32 @@ impl AccountObject {
 
     pub(super) fn client(&self) -> Option<ClientId> {
         self.account.borrow().as_ref().map(|account| account.config().client.clone())
+    }
+
+    /// The month that it is where the client is.
+    pub(super) fn period(&self) -> Period {
+        let now = clock::now();
+        let name = self.account.borrow().as_ref().map(|account| account.config().time_zone.clone()).unwrap_or_default();
+        if let Some((zone, period)) = self.period.borrow().as_ref()
+            && *zone == name
+            && (period.start..period.end).contains(&now)
+        {
+            return *period;
+        }
+        let period = match TimeZone::named(&name) {
+            Some(zone) => Period::month_in(now, |at| zone.offset_ms(at)),
+            None => {
+                log::error("time_zone_unknown", "account", &name);
+                Period::month_of(now)
+            }
+        };
+        *self.period.borrow_mut() = Some((name, period));
+        period
+    }
+
+    pub(super) fn view(&self) -> Option<AccountView> {
+        let period = self.period();
+        self.account.borrow().as_ref().map(|account| account.view(period))
     }
 
     pub(super) fn has_charges(&self) -> bool {
@@ -189,6 +222,7 @@ impl AccountObject {
             ViewCall::PATH if !known => answer::<ViewCall>(&None),
             AcquireSlotCall::PATH if !known => answer::<AcquireSlotCall>(&SlotAnswer::NoHold),
             ConfigureCall::PATH | TickCall::PATH if !known => answer::<TickCall>(&()),
+            CloseCall::PATH if !known => answer::<CloseCall>(&CloseAnswer::Closed),
             _ if !known => Response::error("there is no such client", 404),
             HoldCall::PATH => answer::<HoldCall>(&self.hold(&read(body)?).await?),
             AbandonCall::PATH => answer::<AbandonCall>(&self.abandon(&read(body)?).await?),
@@ -203,15 +237,15 @@ impl AccountObject {
                 answer::<ReleaseSlotCall>(&self.event(|account, _| account.release_slot(&call.id, call.grant)).await?)
             }
             SettleCall::PATH => answer::<SettleCall>(&self.settle(read(body)?).await?),
-            ViewCall::PATH => {
-                let period = Period::month_of(clock::now());
-                answer::<ViewCall>(&self.account.borrow().as_ref().map(|account| account.view(period)))
-            }
+            ViewCall::PATH => answer::<ViewCall>(&self.view()),
             ConfigureCall::PATH => {
                 let call: ConfigureCall = read(body)?;
-                answer::<ConfigureCall>(&self.event(|account, _| account.configure(call.config)).await?)
+                self.event(|account, _| account.configure(call.config)).await?;
+                spawn_local(Rc::clone(self).watch_budget_owned());
+                answer::<ConfigureCall>(&())
             }
             TickCall::PATH => answer::<TickCall>(&self.tick().await?),
+            CloseCall::PATH => answer::<CloseCall>(&self.close()?),
             _ => Response::error("no such operation", 404),
         }
     }
@@ -230,9 +264,10 @@ impl AccountObject {
                 _ => HoldAnswer::Mismatch,
             });
         }
+        let period = self.period();
         let (outcome, effects) = self.apply(
             |account, now| {
-                let held = account.hold(&call.id, call.amount, call.kind, Period::month_of(now), now);
+                let held = account.hold(&call.id, call.amount, call.kind, period, now);
                 (held, tier(account))
             },
             |(held, _), now| Extra {
@@ -267,9 +302,10 @@ impl AccountObject {
         if self.store()?.is_charged(&call.settlement.event)? {
             return Ok(());
         }
-        let SettleCall { settlement, template, worker, model, baseline, created_at } = call;
+        let SettleCall { settlement, template, worker, model, baseline, created_at, .. } = call;
+        let period = self.period();
         let (_, effects) = self.apply(
-            |account, now| account.settle(&settlement, Period::month_of(now)),
+            |account, _| account.settle(&settlement, period),
             |period_start, _| Extra {
                 charge: Some(UsageEvent {
                     event: settlement.event.clone(),
@@ -287,6 +323,11 @@ impl AccountObject {
                     baseline,
                     uncertain: settlement.uncertain,
                     lines: settlement.lines.clone(),
+                    urgency: call.urgency,
+                    attempts: call.attempts,
+                    started_at: call.started_at,
+                    estimated: call.estimated,
+                    failure: call.failure,
                 }),
                 ..Extra::default()
             },
@@ -301,6 +342,19 @@ impl AccountObject {
             self.send_charges().await;
         }
         self.store()?.sweep(clock::now())?;
+        self.watch_budget().await;
         self.event(|account, now| account.on_wakeup(now, ASK_MAX)).await
+    }
+    /// Lets go of the account, unless it holds anything.
+    fn close(&self) -> Result<CloseAnswer> {
+        let holds = self.account.borrow().as_ref().map_or(0, Account::holds_open);
+        let store = self.store()?;
+        let charges = u64::try_from(store.charges_to_send()?.len()).unwrap_or(u64::MAX);
+        if holds > 0 || charges > 0 {
+            return Ok(CloseAnswer::Busy { holds, charges });
+        }
+        store.forget_config()?;
+        *self.account.borrow_mut() = None;
+        Ok(CloseAnswer::Closed)
     }
 }

@@ -2,12 +2,13 @@
 
 mod account_effects;
 mod client_account;
-mod execution_view;
 mod pool_effects;
 mod pool_operations;
+mod pool_upkeep;
 mod resource_pool;
 mod starts;
 mod waiters;
 
 pub use client_account::ClientAccount;
+pub use pool_upkeep::retention_ms;
 pub use resource_pool::ResourcePool;

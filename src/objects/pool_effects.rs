@@ -7,6 +7,7 @@ use std::rc::Rc;
 use futures_util::future::join_all;
 use rm_core::id::{PoolId, RequestId};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Report, Retry};
+use rm_core::priority::Urgency;
 use rm_core::request::Failure;
 use rm_core::units::Tokens;
 use wasm_bindgen_futures::spawn_local;
@@ -150,15 +151,23 @@ impl PoolObject {
     async fn deliver(&self, event: &str) -> Result<()> {
         let store = self.store()?;
         let Some(settlement) = store.settlement(event)? else { return Ok(()) };
-        let spec = store.execution(&settlement.request)?.map(|execution| execution.spec);
+        let stored = store.execution(&settlement.request)?;
+        let ended = stored.as_ref().and_then(|stored| stored.ended.as_ref());
+        let (request, end) = (ended.map(|ended| &ended.request), ended.map(|ended| &ended.end));
+        let spec = stored.as_ref().map(|stored| &stored.spec);
         let client = settlement.client.as_str().to_owned();
         let settle = SettleCall {
-            template: spec.as_ref().and_then(|spec| Some(spec.template_id.as_ref()?.as_str().to_owned())),
-            worker: spec.as_ref().and_then(|spec| Some(spec.worker.as_ref()?.as_str().to_owned())),
-            model: spec.as_ref().and_then(|spec| spec.model.clone()),
+            template: spec.and_then(|spec| Some(spec.template_id.as_ref()?.as_str().to_owned())),
+            worker: spec.and_then(|spec| Some(spec.worker.as_ref()?.as_str().to_owned())),
+            model: spec.and_then(|spec| spec.model.clone()),
             // Nothing makes a request cheaper yet: what it would have cost is what it cost.
             baseline: settlement.cost,
-            created_at: spec.as_ref().map_or(settlement.at, |spec| spec.created_at),
+            created_at: spec.map_or(settlement.at, |spec| spec.created_at),
+            urgency: request.map_or(Urgency::Normal, |request| request.urgency),
+            attempts: request.map_or(0, |request| request.attempts),
+            started_at: request.and_then(|request| request.first_started_at),
+            estimated: spec.map_or(settlement.cost, |spec| spec.estimated),
+            failure: end.and_then(|end| end.failure.clone()),
             settlement,
         };
         call(&self.env, &client, &settle).await.map_err(|error| worker::Error::RustError(error.to_string()))

@@ -7,26 +7,25 @@ use rm_core::id::RequestId;
 use rm_core::pool::{
     CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, Report, ReportOutcome, Retry, Submission, Submitted,
 };
-use rm_core::request::{Kind, Phase, Request, Status, Usage};
+use rm_core::request::{Demand, Kind, Line, Phase, Request, Status, Usage};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use wasm_bindgen_futures::spawn_local;
 use worker::{Response, Result};
 
 use crate::host::clock;
 use crate::host::object::{Operation, answer, read};
-use crate::objects::execution_view::{bill_view, execution_view};
 use crate::objects::resource_pool::{Extra, PoolObject};
 use crate::objects::waiters::Wake;
-use crate::store::pool_store::{NewExecution, StoredExecution, first_id_at};
+use crate::store::pool_store::{NewExecution, StoredExecution};
+use crate::views::{bill_view, execution_view};
 use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
-    AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, ConfigureCall, ConsumeAnswer, ConsumeCall,
-    ExecutionCall, LeaseCall, LeaseReply, Order, PingCall, PositionAnswer, PositionCall, ReportCall, Run, RunOutcome,
-    SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
+    AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, CloseAnswer, CloseCall, ConfigureCall,
+    ConsumeAnswer, ConsumeCall, ExecutionCall, LeaseCall, LeaseReply, Order, PingCall, PositionAnswer, PositionCall,
+    ReportCall, Run, RunOutcome, SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer,
+    ViewCall, WakeCall,
 };
 
-/// How many old executions a tick deletes at most.
-const SWEEP_MAX: i64 = 1_000;
 /// How long a reservation over several pools may take to be decided.
 const RESERVE_LIMIT_MS: i64 = 10_000;
 
@@ -69,7 +68,8 @@ impl PoolObject {
                 let configure: ConfigureCall = read(body)?;
                 answer::<ConfigureCall>(&self.event(|pool, now| pool.configure(configure.config, now)).await?)
             }
-            TickCall::PATH => answer::<TickCall>(&self.tick(read(body)?).await?),
+            TickCall::PATH => answer::<TickCall>(&Some(self.tick(read(body)?).await?)),
+            CloseCall::PATH => answer::<CloseCall>(&self.close()?),
             _ => Response::error("no such operation", 404),
         }
     }
@@ -192,12 +192,19 @@ impl PoolObject {
             }
             RunOutcome::TimedOut => (Report::TimedOut, None),
         };
+        if report == Report::TimedOut
+            && let Some(worker) = self.stored(&id)?.and_then(|stored| stored.spec.worker)
+        {
+            let mut timeouts = self.timeouts.borrow_mut();
+            let count = timeouts.entry(worker.as_str().to_owned()).or_default();
+            *count = count.saturating_add(1);
+        }
         let waiter = (call.wait_ms > 0).then(|| self.waiters.announce(&id));
         let applied = self.apply(
             |pool, now| pool.report(&id, call.grant, report, now),
             |outcome| Extra {
                 new: None,
-                result: result.as_deref().filter(|_| *outcome == ReportOutcome::Ended).map(|result| (&id, result)),
+                result: result.as_ref().filter(|_| *outcome == ReportOutcome::Ended).map(|result| (&id, result)),
             },
         )?;
         self.go_on(applied.effects).await;
@@ -320,26 +327,6 @@ impl PoolObject {
             scheduler_running: pool.config().scheduler_running,
         })
     }
-
-    async fn tick(self: &Rc<Self>, tick: TickCall) -> Result<()> {
-        // An alarm that was lost is found here: setting it again costs a row a minute.
-        self.alarm.went_off();
-        let applied = self.apply(
-            |pool, now| {
-                pool.configure(tick.config, now);
-                pool.on_wakeup(now);
-            },
-            |()| Extra::default(),
-        )?;
-        let retention = self.env.var("RETENTION_HOURS").ok().and_then(|hours| hours.to_string().parse::<i64>().ok());
-        let kept_ms = retention.unwrap_or(24).max(1).saturating_mul(3_600_000);
-        let (pool, fairness) = self.look(|pool, _| (pool.config().pool.clone(), pool.fairness().clone()))?;
-        let store = self.store()?;
-        store.sweep(&first_id_at(applied.now.plus(kept_ms.saturating_neg()), &pool), SWEEP_MAX)?;
-        store.save_fairness(&fairness)?;
-        self.go_on(applied.effects).await;
-        Ok(())
-    }
 }
 
 /// The answers of a pool that does not exist.
@@ -356,7 +343,9 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
         BillCall::PATH => answer::<BillCall>(&None),
         CancelCall::PATH => answer::<CancelCall>(&CancelAnswer::Unknown),
         ConsumeCall::PATH => answer::<ConsumeCall>(&ConsumeAnswer::Unknown),
-        WakeCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH | TickCall::PATH => answer::<WakeCall>(&()),
+        WakeCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH => answer::<WakeCall>(&()),
+        TickCall::PATH => answer::<TickCall>(&None),
+        CloseCall::PATH => answer::<CloseCall>(&CloseAnswer::Closed),
         _ => Response::error(format!("no such operation, or no such pool: {path}, {} bytes", body.len()), 404),
     }
 }
@@ -395,24 +384,14 @@ const fn lease_reply(answer: LeaseAnswer) -> LeaseReply {
     }
 }
 
-fn same_use(usage: &[Usage], lines: &[rm_core::request::Line]) -> bool {
+fn same_use(usage: &[Usage], lines: &[Line]) -> bool {
     lines.iter().all(|line| {
         let said = usage.iter().find(|usage| usage.pool == line.pool).map_or(Tokens::ZERO, |usage| usage.amount);
         said == line.actual
     })
 }
 
-fn lines_so_far(request: &Request) -> Vec<rm_core::request::Line> {
-    let line = |demand: &rm_core::request::Demand| {
-        let used =
-            request.used.iter().find(|usage| usage.pool == demand.pool).map_or(Tokens::ZERO, |usage| usage.amount);
-        rm_core::request::Line {
-            pool: demand.pool.clone(),
-            estimated: demand.amount,
-            actual: used,
-            unit_price: demand.unit_price,
-            cost: demand.unit_price.times(used).unwrap_or(NanoUsd::ZERO),
-        }
-    };
+fn lines_so_far(request: &Request) -> Vec<Line> {
+    let line = |demand: &Demand| Line::of(demand, request.used.iter().find(|usage| usage.pool == demand.pool), false);
     request.demands.iter().map(line).collect()
 }

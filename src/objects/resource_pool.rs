@@ -7,17 +7,18 @@ use std::rc::Rc;
 use rm_core::id::{PoolId, RequestId};
 use rm_core::pool::{Effect, Pool};
 use rm_core::units::Instant;
-use serde_json::value::RawValue;
 use wasm_bindgen_futures::spawn_local;
 use worker::{DurableObject, Env, Error, Request, Response, Result, State, durable_object};
 
 use crate::host::alarm::Alarm;
-use crate::host::object::NAME_HEADER;
+use crate::host::object::{NAME_HEADER, NOTE_HEADER};
 use crate::host::{clock, log};
 use crate::objects::starts::Starts;
 use crate::objects::waiters::Waiters;
 use crate::store::pool_store::{NewExecution, PoolStore};
 use crate::store::{catalog, snapshot};
+use crate::wire::payload::Payload;
+use crate::wire::pool::RateLimit;
 
 /// The most often that a pool's snapshot is written to KV, which takes one write a second and key.
 const SNAPSHOT_EVERY_MS: i64 = 1_000;
@@ -38,7 +39,11 @@ impl DurableObject for ResourcePool {
         let path = request.path();
         let body = request.text().await?;
         self.object.starts.begin_event();
-        self.object.handle(&name, &path, &body).await
+        let response = self.object.handle(&name, &path, &body).await?;
+        if let Some(limit) = self.object.rate_limit() {
+            response.headers().set(NOTE_HEADER, &serde_json::to_string(&limit)?)?;
+        }
+        Ok(response)
     }
 
     async fn alarm(&self) -> Result<Response> {
@@ -67,6 +72,8 @@ pub(super) struct PoolObject {
     /// Runs that were granted and are not handed over yet.
     pub(super) starts: Starts,
     pub(super) alarm: Alarm,
+    /// Attempts that timed out since the last tick, by worker. Lost with the memory: an alert is not a ledger.
+    pub(super) timeouts: RefCell<BTreeMap<String, u32>>,
     snapshot_at: Cell<Instant>,
     snapshot_due: Cell<bool>,
 }
@@ -75,7 +82,7 @@ pub(super) struct PoolObject {
 #[derive(Default)]
 pub(super) struct Extra<'a> {
     pub new: Option<NewExecution<'a>>,
-    pub result: Option<(&'a RequestId, &'a RawValue)>,
+    pub result: Option<(&'a RequestId, &'a Payload)>,
 }
 
 /// An event that has happened and is stored.
@@ -96,6 +103,7 @@ impl PoolObject {
             secrets: RefCell::default(),
             starts: Starts::default(),
             alarm: Alarm::default(),
+            timeouts: RefCell::default(),
             snapshot_at: Cell::default(),
             snapshot_due: Cell::default(),
         }
@@ -166,6 +174,23 @@ impl PoolObject {
         let memory = self.pool.borrow();
         let Some(pool) = memory.as_ref() else { return Err(Error::RustError("the pool is not loaded".into())) };
         Ok(question(pool, clock::now()))
+    }
+
+    /// The bucket as it is, for every answer about the pool.
+    fn rate_limit(&self) -> Option<RateLimit> {
+        let view = self.look(Pool::view).ok()?;
+        Some(RateLimit {
+            pool: view.pool,
+            capacity: view.capacity,
+            available: view.available,
+            refill_per_second: view.refill_per_second,
+            window_cap: view.window_cap,
+        })
+    }
+
+    /// Drops the memory of a pool that was let go of.
+    pub(super) fn forget(&self) {
+        *self.pool.borrow_mut() = None;
     }
 
     /// Sets the alarm, and performs the effects; returns when the accounts have been told of what ended.

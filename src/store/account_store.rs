@@ -70,6 +70,11 @@ impl AccountStore {
         self.db.set_meta("config", serde_json::to_string(config)?)
     }
 
+    /// The account is let go of: its configuration will come from D1 again, if it is there. What was spent stays.
+    pub fn forget_config(&self) -> Result<()> {
+        self.db.run("DELETE FROM meta WHERE key = 'config'", vec![])
+    }
+
     /// The totals of the last periods and all holds.
     pub fn load(&self) -> Result<(BTreeMap<Instant, PeriodTotals>, Vec<Hold>)> {
         #[derive(Deserialize)]

@@ -9,11 +9,11 @@ use rm_core::pool::{Changes, Ended, Lease, Pool, PoolConfig, PoolState, Stored};
 use rm_core::request::{Request, Settlement};
 use rm_core::units::Instant;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use serde_json::value::RawValue;
 use worker::{Result, Storage};
 
 use crate::host::sqlite::{Database, integer, optional_text, text};
 use crate::wire::execution::Spec;
+use crate::wire::payload::{Payload, StoredPayload};
 
 /// The version of these tables and of the JSON in them.
 const VERSION: &str = "1";
@@ -35,14 +35,14 @@ pub struct PoolStore {
 pub struct StoredExecution {
     pub spec: Spec,
     pub ended: Option<Ended>,
-    pub result: Option<Box<RawValue>>,
+    pub result: Option<Payload>,
 }
 
 /// A new request's row, to be stored together with the changes that it makes.
 pub struct NewExecution<'a> {
     pub id: &'a RequestId,
     pub spec: &'a Spec,
-    pub input: &'a RawValue,
+    pub input: &'a Payload,
 }
 
 #[derive(Deserialize)]
@@ -54,8 +54,8 @@ fn parse<T: DeserializeOwned>(json: &str) -> Result<T> {
     Ok(serde_json::from_str(json)?)
 }
 
-fn raw(json: String) -> Result<Box<RawValue>> {
-    Ok(RawValue::from_string(json)?)
+fn payload(column: String) -> Result<Payload> {
+    Ok(Payload::from_column(column)?)
 }
 
 impl PoolStore {
@@ -100,7 +100,7 @@ impl PoolStore {
         pool: &Pool,
         changes: &Changes,
         new: Option<&NewExecution<'_>>,
-        result: Option<(&RequestId, &RawValue)>,
+        result: Option<(&RequestId, &Payload)>,
     ) -> Result<()> {
         self.db.transaction(|| {
             if changes.config {
@@ -151,7 +151,7 @@ impl PoolStore {
     fn insert_execution(&self, new: &NewExecution<'_>) -> Result<()> {
         self.db.run(
             "INSERT INTO execution (id, spec, input) VALUES (?, ?, ?)",
-            vec![text(new.id.as_str()), text(serde_json::to_string(new.spec)?), text(new.input.get())],
+            vec![text(new.id.as_str()), text(serde_json::to_string(new.spec)?), text(new.input.to_column()?)],
         )
     }
 
@@ -169,12 +169,12 @@ impl PoolStore {
         self.db.run(&format!("DELETE FROM {table} WHERE {key_column} = ?"), vec![text(key)])
     }
 
-    fn end(&self, ended: &Ended, result: Option<&RawValue>) -> Result<()> {
+    fn end(&self, ended: &Ended, result: Option<&Payload>) -> Result<()> {
         self.db.run(
             "UPDATE execution SET ended = ?, result = ? WHERE id = ? AND ended IS NULL",
             vec![
                 text(serde_json::to_string(ended)?),
-                optional_text(result.map(|result| result.get().to_owned())),
+                optional_text(result.map(Payload::to_column).transpose()?),
                 text(ended.request.id.as_str()),
             ],
         )
@@ -206,14 +206,14 @@ impl PoolStore {
         Ok(Some(StoredExecution {
             spec: parse(&row.spec)?,
             ended: row.ended.as_deref().map(parse).transpose()?,
-            result: row.result.map(raw).transpose()?,
+            result: row.result.map(payload).transpose()?,
         }))
     }
 
     /// A request's input.
-    pub fn input(&self, id: &RequestId) -> Result<Option<Box<RawValue>>> {
+    pub fn input(&self, id: &RequestId) -> Result<Option<Payload>> {
         let query = "SELECT input AS body FROM execution WHERE id = ? LIMIT 1";
-        self.db.row::<Body>(query, vec![text(id.as_str())])?.map(|row| raw(row.body)).transpose()
+        self.db.row::<Body>(query, vec![text(id.as_str())])?.map(|row| payload(row.body)).transpose()
     }
 
     /// A settlement that is not confirmed.
@@ -228,16 +228,35 @@ impl PoolStore {
     }
 
     /// Deletes executions that ended, were made before `before`, and are settled; at most `limit`. Ids sort by time, so
-    /// the primary key finds them.
-    pub fn sweep(&self, before: &RequestId, limit: i64) -> Result<()> {
-        self.db.run(
+    /// the primary key finds them. Answers with what they had in R2.
+    pub fn sweep(&self, before: &RequestId, limit: i64) -> Result<Vec<StoredPayload>> {
+        #[derive(Deserialize)]
+        struct Row {
+            input: Option<String>,
+            result: Option<String>,
+        }
+        let rows: Vec<Row> = self.db.rows(
             "DELETE FROM execution WHERE id IN (
                SELECT e.id FROM execution e WHERE e.id < ? AND e.ended IS NOT NULL
                  AND NOT EXISTS (SELECT 1 FROM live l WHERE l.id = e.id)
                  AND NOT EXISTS (SELECT 1 FROM settlement s WHERE s.event = e.id)
-               ORDER BY e.id LIMIT ?)",
+               ORDER BY e.id LIMIT ?)
+             RETURNING CASE WHEN input LIKE '@r2:%' THEN input END AS input,
+               CASE WHEN result LIKE '@r2:%' THEN result END AS result",
             vec![text(before.as_str()), integer(limit)?],
-        )
+        )?;
+        let mut stored = Vec::new();
+        for column in rows.into_iter().flat_map(|row| [row.input, row.result]).flatten() {
+            if let Payload::Stored(found) = payload(column)? {
+                stored.push(found);
+            }
+        }
+        Ok(stored)
+    }
+
+    /// The pool is let go of: its configuration will come from D1 again, if it is there. Level and ledger stay.
+    pub fn forget_config(&self) -> Result<()> {
+        self.db.run("DELETE FROM meta WHERE key = 'config'", vec![])
     }
 
     /// Whether a request was ever submitted here and is still kept.

@@ -2,8 +2,8 @@
 
 use rm_core::account::{AccountConfig, AccountView, SlotAnswer};
 use rm_core::id::{PoolId, RequestId};
-use rm_core::priority::Tier;
-use rm_core::request::{Kind, Settlement};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::{Failure, Kind, Settlement};
 use rm_core::units::{Instant, NanoUsd};
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +117,16 @@ pub struct SettleCall {
     pub baseline: NanoUsd,
     /// When it was admitted.
     pub created_at: Instant,
+    /// Its lane.
+    pub urgency: Urgency,
+    /// How often it was started.
+    pub attempts: u32,
+    /// When it was first started.
+    pub started_at: Option<Instant>,
+    /// What was held for it.
+    pub estimated: NanoUsd,
+    /// Why it failed, if it did.
+    pub failure: Option<Failure>,
 }
 operation!(SettleCall, "/settle", ());
 
@@ -124,6 +134,26 @@ operation!(SettleCall, "/settle", ());
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ViewCall {}
 operation!(ViewCall, "/view", Option<AccountView>);
+
+/// Let go of the account: its client is about to be deleted.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CloseCall {}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CloseAnswer {
+    /// It holds nothing more, until it is configured again.
+    Closed,
+    /// Something is held for requests that have not ended, or charges are on their way to the record.
+    Busy {
+        /// Holds.
+        holds: u64,
+        /// Charges.
+        charges: u64,
+    },
+}
+operation!(CloseCall, "/close", CloseAnswer);
 
 /// The client's configuration changed.
 #[derive(Debug, Serialize, Deserialize)]

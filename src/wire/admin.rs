@@ -14,7 +14,15 @@ pub struct PoolBody {
     pub unit: String,
     pub capacity: Tokens,
     pub refill_per_second: Tokens,
-    pub unit_price_usd: NanoUsd,
+    /// Left out: what the model costs by the price table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unit_price_usd: Option<NanoUsd>,
+    /// Left out: the same as any unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input_price_usd: Option<NanoUsd>,
+    /// Left out: the same as any unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_price_usd: Option<NanoUsd>,
     #[serde(default = "PoolBody::low_water")]
     pub low_water_percent: u8,
     #[serde(default = "PoolBody::queue_cap")]
@@ -151,6 +159,10 @@ pub struct TemplateRecord {
 
 /// The answer of `GET /admin/pools` and its likes.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Listing<T> {
     pub items: Vec<T>,
+    /// There are more: ask with this as `cursor`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_cursor: Option<String>,
 }

@@ -71,6 +71,17 @@ pub struct ExecuteBody {
     pub optimization: Option<OptimizationChoice>,
 }
 
+/// `POST /api/optimize/analyze` about a client's history: the last 30 days, if nothing else is said.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HistoryBody {
+    pub client_id: ClientId,
+    #[serde(default, with = "super::time::optional")]
+    pub from: Option<Instant>,
+    #[serde(default, with = "super::time::optional")]
+    pub to: Option<Instant>,
+}
+
 /// The `202` of a request that has not ended.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -264,13 +275,37 @@ pub struct ReservedView {
     pub resources: Vec<ResourceAmount>,
 }
 
+/// What was used of a pool, in whole units. `cachedInput` and `output` are parts of `amount`, where they have prices of
+/// their own.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UsedParts {
+    pub amount: u64,
+    #[serde(default)]
+    pub cached_input: Option<u64>,
+    #[serde(default)]
+    pub output: Option<u64>,
+}
+
+/// The same, with its pool.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UsedAmount {
+    pub pool: PoolId,
+    pub amount: u64,
+    #[serde(default)]
+    pub cached_input: Option<u64>,
+    #[serde(default)]
+    pub output: Option<u64>,
+}
+
 /// `POST /internal/consume`. The amounts are what was used in all so far, so that saying it twice changes nothing.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsumeBody {
     pub reservation_id: RequestId,
     #[serde(deserialize_with = "super::strict::list")]
-    pub usage: Vec<ResourceAmount>,
+    pub usage: Vec<UsedAmount>,
     #[serde(default)]
     pub r#final: Option<bool>,
 }

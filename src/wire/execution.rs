@@ -7,6 +7,8 @@ use rm_core::units::{Instant, NanoUsd, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::wire::payload::StoredPayload;
+
 /// What an admitted request is, besides what the scheduler needs of it. Stored as it is; never changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -102,11 +104,36 @@ pub struct ExecutionView {
     pub cached: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Box<RawValue>>,
+    /// Where a large result is, until it is put in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stored_result: Option<StoredPayload>,
+    /// The time that a result is kept for is over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result_expired: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     pub resources: Vec<ResourceView>,
     pub cost: CostView,
     pub optimizations: Vec<OptimizationView>,
+}
+
+/// What a line of a bill is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LineKind {
+    /// Any use, where there is one price.
+    #[default]
+    Unit,
+    /// Input that was not cached.
+    Input,
+    CachedInput,
+    Output,
+}
+
+impl LineKind {
+    fn is_unit(&self) -> bool {
+        *self == Self::Unit
+    }
 }
 
 /// A line of a bill, for the caller.
@@ -116,6 +143,9 @@ pub struct BillLine {
     pub pool: PoolId,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Left out where there is one price for any use.
+    #[serde(default, skip_serializing_if = "LineKind::is_unit")]
+    pub kind: LineKind,
     pub amount: Tokens,
     pub unit_price_usd: NanoUsd,
     pub cost_usd: NanoUsd,
@@ -133,5 +163,6 @@ pub struct BillView {
     pub saved_usd: NanoUsd,
     pub lines: Vec<BillLine>,
     pub price_version: String,
+    /// The client's budget has it.
     pub settled: bool,
 }

@@ -3,10 +3,13 @@
 
 pub mod account;
 pub mod admin;
+pub mod alert;
 pub mod api;
 pub mod downstream;
 pub mod execution;
+pub mod payload;
 pub mod pool;
 pub mod problem;
 pub mod strict;
 pub mod time;
+pub mod usage;

@@ -7,10 +7,10 @@ use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Demand, Failure, Kind, Usage, UseKey};
 use rm_core::units::{Instant, Tokens};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use crate::host::object::operation;
 use crate::wire::execution::{BillView, ExecutionView, Spec};
+use crate::wire::payload::Payload;
 
 /// The namespace's binding.
 pub const BINDING: &str = "POOL";
@@ -30,7 +30,7 @@ pub struct SubmitCall {
     /// The account gave a slot together with the hold.
     pub has_slot: bool,
     pub spec: Spec,
-    pub input: Box<RawValue>,
+    pub input: Payload,
     /// The caller will run it, if it starts at once.
     pub run_here: bool,
     /// How long to wait for its end, if it does not.
@@ -111,7 +111,7 @@ pub struct ClaimCall {
 pub struct Order {
     pub run: Run,
     pub spec: Spec,
-    pub input: Box<RawValue>,
+    pub input: Payload,
 }
 operation!(ClaimCall, "/claim", Option<Order>);
 
@@ -120,7 +120,7 @@ operation!(ClaimCall, "/claim", Option<Order>);
 #[serde(rename_all = "camelCase")]
 pub enum RunOutcome {
     Succeeded {
-        result: Box<RawValue>,
+        result: Payload,
         usage: Vec<Usage>,
     },
     /// `pause_ms` is the worker's `Retry-After`.
@@ -310,6 +310,26 @@ operation!(ViewCall, "/view", Option<ViewAnswer>);
 pub struct PingCall {}
 operation!(PingCall, "/ping", ());
 
+/// Let go of the pool: it is about to be deleted.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CloseCall {}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CloseAnswer {
+    /// It takes nothing more, until it is configured again.
+    Closed,
+    /// It still holds work.
+    Busy {
+        /// Requests that have not ended.
+        requests: u64,
+        /// Leases of requests with another home, and settlements that no account has confirmed.
+        others: u64,
+    },
+}
+operation!(CloseCall, "/close", CloseAnswer);
+
 /// The pool's configuration changed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ConfigureCall {
@@ -322,4 +342,24 @@ operation!(ConfigureCall, "/configure", ());
 pub struct TickCall {
     pub config: PoolConfig,
 }
-operation!(TickCall, "/tick", ());
+
+/// How the pool is, for the alerts.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TickAnswer {
+    pub pool: PoolView,
+    pub depth: u64,
+    pub oldest_wait_ms: i64,
+    /// Attempts that a downstream worker did not answer in time since the last tick, by worker.
+    pub timeouts: Vec<(String, u32)>,
+}
+operation!(TickCall, "/tick", Option<TickAnswer>);
+
+/// A pool's bucket, for the `RateLimit` headers of an answer about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimit {
+    pub pool: PoolId,
+    pub capacity: Tokens,
+    pub available: Tokens,
+    pub refill_per_second: Tokens,
+    pub window_cap: bool,
+}

@@ -64,13 +64,22 @@ pub struct Problem {
     pub detail: String,
     pub errors: Vec<FieldError>,
     pub retry_after_ms: Option<i64>,
-    pub allow: Option<&'static str>,
+    pub more: Option<Box<More>>,
+}
+
+/// What only some problems have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum More {
+    /// The methods that a route takes.
+    Allow(String),
+    /// What has no price: `pool` or `model`, and its name.
+    UnknownPrice(&'static str, String),
 }
 
 impl Problem {
     /// A problem with its explanation.
     pub fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_ms: None, allow: None }
+        Self { code, detail: detail.into(), errors: Vec::new(), retry_after_ms: None, more: None }
     }
 
     /// A field that is wrong.
@@ -90,6 +99,12 @@ impl Problem {
     /// With a time to come back after.
     pub const fn retry_after(mut self, millis: i64) -> Self {
         self.retry_after_ms = Some(millis);
+        self
+    }
+
+    /// With what only some problems have.
+    pub fn with(mut self, more: More) -> Self {
+        self.more = Some(Box::new(more));
         self
     }
 

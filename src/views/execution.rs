@@ -1,4 +1,4 @@
-//! What a caller sees of a request, from what is stored of it.
+//! Executions, as their pool keeps them.
 
 use rm_core::pool::Ended;
 use rm_core::request::{Phase, Request, Status};
@@ -6,10 +6,8 @@ use rm_core::units::{Instant, NanoUsd};
 use worker::{Error, Result};
 
 use crate::store::pool_store::StoredExecution;
-use crate::wire::execution::{BillLine, BillView, CostView, ExecutionStatus, ExecutionView, ResourceView};
-
-/// The prices come from the pools' own configuration.
-const PRICE_VERSION: &str = "pools-1";
+use crate::wire::execution::{CostView, ExecutionStatus, ExecutionView, ResourceView};
+use crate::wire::payload::Payload;
 
 pub fn status_of(status: Status) -> ExecutionStatus {
     match status {
@@ -37,6 +35,11 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
     let finished_at = end.map(|end| end.finished_at);
     let started_at = request.first_started_at;
     let until = finished_at.unwrap_or(now);
+    let (result, stored_result) = match result {
+        Some(Payload::Inline(json)) => (Some(json), None),
+        Some(Payload::Stored(stored)) => (None, Some(stored)),
+        None => (None, None),
+    };
     let resources = request.demands.iter().map(|demand| ResourceView {
         pool: demand.pool.clone(),
         estimated: demand.amount,
@@ -56,6 +59,8 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         run_ms: started_at.map_or(0, |started_at| until.since(started_at)),
         cached: false,
         result,
+        stored_result,
+        result_expired: false,
         error: end.and_then(|end| end.failure.clone()),
         resources: resources.collect(),
         cost: CostView {
@@ -65,47 +70,5 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
             saved_usd: NanoUsd::ZERO,
         },
         optimizations: Vec::new(),
-    })
-}
-
-/// The bill: as estimated, or as used once it ended.
-pub fn bill_view(stored: &StoredExecution, live: Option<&Request>, settled: bool) -> Option<BillView> {
-    let spec = &stored.spec;
-    let ended = stored.ended.as_ref();
-    let request = ended.map(|ended| &ended.request).or(live)?;
-    let lines = match ended {
-        Some(ended) => ended
-            .end
-            .lines
-            .iter()
-            .map(|line| BillLine {
-                pool: line.pool.clone(),
-                model: spec.model.clone(),
-                amount: line.actual,
-                unit_price_usd: line.unit_price,
-                cost_usd: line.cost,
-            })
-            .collect(),
-        None => request
-            .demands
-            .iter()
-            .map(|demand| BillLine {
-                pool: demand.pool.clone(),
-                model: spec.model.clone(),
-                amount: demand.amount,
-                unit_price_usd: demand.unit_price,
-                cost_usd: demand.unit_price.times(demand.amount).unwrap_or(NanoUsd::MAX),
-            })
-            .collect(),
-    };
-    Some(BillView {
-        request_id: request.id.clone(),
-        estimated_usd: spec.estimated,
-        actual_usd: ended.map(|ended| ended.end.cost),
-        baseline_usd: spec.baseline,
-        saved_usd: NanoUsd::ZERO,
-        lines,
-        price_version: PRICE_VERSION.into(),
-        settled: ended.is_some() && settled,
     })
 }

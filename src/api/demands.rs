@@ -1,0 +1,190 @@
+//! From amounts to demands: what a request needs of each pool, at which price, and which pool is its home.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+use rm_core::estimate;
+use rm_core::id::{PoolId, TemplateId};
+use rm_core::request::Demand;
+use rm_core::units::{Instant, NanoUsd, Tokens};
+use worker::{Context, Env};
+
+use crate::alerts;
+use crate::host::log;
+use crate::store::catalog::Catalog;
+use crate::wire::admin::TemplateBody;
+use crate::wire::api::ResourceAmount;
+use crate::wire::problem::{Code, FieldError, More, Problem};
+
+/// The most pools that one request may need.
+pub const POOLS_MAX: usize = 8;
+/// How sure an estimate is that nothing was learnt of yet, in thousandths: if its formula counts an input, and if not.
+const GUESS_PERMILLE: u32 = 500;
+const FIXED_PERMILLE: u32 = 900;
+/// An alert about one price is told this often at most; and about so many names, for callers may name any.
+const TOLD_EVERY_MS: i64 = 60_000;
+const TOLD_MAX: usize = 20;
+
+/// What a template is expected to need.
+pub struct Estimated {
+    pub demands: Vec<Demand>,
+    /// How sure that is, in thousandths.
+    pub confidence_permille: u32,
+}
+
+/// The demands of a template for an input: its formula, times what was learnt, at most what each pool can ever grant.
+pub fn of_template(
+    catalog: &Catalog,
+    (id, template): (&TemplateId, &TemplateBody),
+    input_bytes: u64,
+    output_tokens: Option<u64>,
+) -> Result<Estimated, Problem> {
+    let mut demands = Vec::new();
+    let mut confidence_permille = 1_000;
+    for (index, rate) in template.resources.iter().enumerate() {
+        let formula = estimate::formula(rate, input_bytes, output_tokens);
+        let learnt = catalog.learnt.get(&(id.clone(), rate.pool.clone()));
+        let factor = learnt.map_or(1_000, estimate::Learnt::factor_permille);
+        let capacity = catalog.pools.get(&rate.pool).map_or(Tokens::MAX, |record| record.body.capacity);
+        let amount = estimate::estimate(formula.amount, factor, capacity);
+        let fixed = rate.per_input_token.is_zero() && rate.per_output_token.is_zero();
+        let unlearnt = if fixed { FIXED_PERMILLE } else { GUESS_PERMILLE };
+        let sure = learnt.and_then(estimate::Learnt::confidence_permille).unwrap_or(unlearnt);
+        confidence_permille = confidence_permille.min(sure);
+        let mut demand = demand(catalog, index, &rate.pool, amount, template.model.as_deref())?;
+        if demand.apart.is_some() {
+            // What was learnt is about the whole; all of the difference may be output, which is the dearer part.
+            demand.expected_output = Some(formula.output.min(amount));
+        }
+        demand.formula = Some(formula.amount);
+        demands.push(demand);
+    }
+    if demands.is_empty() {
+        return Err(Problem::new(Code::Unsatisfiable, "the template needs no pool: nothing can be priced"));
+    }
+    Ok(Estimated { demands, confidence_permille })
+}
+
+/// The demands of a list of amounts in a body.
+pub fn of_amounts(
+    catalog: &Catalog,
+    resources: &[ResourceAmount],
+    model: Option<&str>,
+) -> Result<Vec<Demand>, Problem> {
+    let amounts: Vec<_> = resources.iter().map(|resource| (&resource.pool, resource.amount)).collect();
+    check_amounts(&amounts, "/resources", 1)?;
+    if resources.is_empty() {
+        return Err(Problem::field("/resources", "must name at least one pool"));
+    }
+    let demand = |(index, resource): (usize, &ResourceAmount)| {
+        let amount = Tokens::from_units(resource.amount).unwrap_or(Tokens::MAX);
+        demand(catalog, index, &resource.pool, amount, model)
+    };
+    resources.iter().enumerate().map(demand).collect()
+}
+
+/// Checks that amounts are in range, and no pool is named twice.
+pub fn check_amounts(amounts: &[(&PoolId, u64)], pointer: &str, least: u64) -> Result<(), Problem> {
+    if amounts.len() > POOLS_MAX {
+        return Err(Problem::field(pointer, format!("must name at most {POOLS_MAX} pools")));
+    }
+    let mut seen = BTreeSet::new();
+    for (index, (pool, amount)) in amounts.iter().enumerate() {
+        if !seen.insert(pool) {
+            return Err(Problem::field(format!("{pointer}/{index}/pool"), "is named twice"));
+        }
+        let valid = *amount >= least && Tokens::from_units(*amount).is_some();
+        if !valid {
+            let most = Tokens::MAX.units();
+            return Err(Problem::field(format!("{pointer}/{index}/amount"), format!("must be from {least} to {most}")));
+        }
+    }
+    Ok(())
+}
+
+/// One demand. What a pool can never hold, or has no price, is refused.
+fn demand(
+    catalog: &Catalog,
+    index: usize,
+    pool: &PoolId,
+    amount: Tokens,
+    model: Option<&str>,
+) -> Result<Demand, Problem> {
+    let unsatisfiable = |field: &str, detail: String| {
+        let mut problem = Problem::new(Code::Unsatisfiable, detail.clone());
+        problem.errors.push(FieldError { pointer: format!("/resources/{index}/{field}"), detail });
+        problem
+    };
+    let Some(record) = catalog.pools.get(pool) else {
+        let problem = unsatisfiable("pool", format!("there is no pool `{pool}`, so no price for it"));
+        return Err(problem.with(More::UnknownPrice("pool", pool.to_string())));
+    };
+    let Some(price) = catalog.price(record, model) else {
+        let (what, name) = model.map_or(("pool", pool.as_str()), |model| ("model", model));
+        let detail = format!(
+            "the price of the {what} `{name}` is unknown: `{pool}` has none of its own, and the price table has none"
+        );
+        return Err(unsatisfiable("pool", detail).with(More::UnknownPrice(what, name.to_owned())));
+    };
+    if amount > record.body.capacity {
+        let most = record.body.capacity.units();
+        return Err(unsatisfiable(
+            "amount",
+            format!("`{pool}` can hold {most} at most; {} are asked for", amount.units()),
+        ));
+    }
+    Ok(Demand { apart: price.apart, price_version: price.version, ..Demand::flat(pool.clone(), amount, price.unit) })
+}
+
+/// What demands cost in all.
+pub fn cost_of(demands: &[Demand]) -> Result<NanoUsd, Problem> {
+    let mut total = NanoUsd::ZERO;
+    for demand in demands {
+        let cost = demand.estimated_cost().and_then(|cost| total.checked_add(cost));
+        total = cost.ok_or_else(|| Problem::new(Code::Unsatisfiable, "its price is beyond what can be counted"))?;
+    }
+    Ok(total)
+}
+
+/// Puts the home first: the scarcest of the pools, whose refill takes longest to make up for this request.
+pub fn home_first(catalog: &Catalog, mut demands: Vec<Demand>) -> Vec<Demand> {
+    let refill = |pool: &PoolId| {
+        let record = catalog.pools.get(pool);
+        i128::from(record.map_or(0, |record| record.body.refill_per_second.micros()))
+    };
+    let mut home = 0;
+    for index in 1..demands.len() {
+        let (Some(best), Some(other)) = (demands.get(home), demands.get(index)) else { break };
+        let time_of_other = i128::from(other.amount.micros()).saturating_mul(refill(&best.pool));
+        let time_of_best = i128::from(best.amount.micros()).saturating_mul(refill(&other.pool));
+        if time_of_other > time_of_best {
+            home = index;
+        }
+    }
+    demands.swap(0, home);
+    demands
+}
+
+thread_local! {
+    /// Which unknown prices were told, and when.
+    static TOLD: RefCell<BTreeMap<String, Instant>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Raises the alert for an unknown price, after the answer, unless that was done a moment ago.
+pub fn tell_unknown_price(env: Env, context: &Context, what: &'static str, name: String, now: Instant) {
+    let is_due = TOLD.with_borrow_mut(|told| {
+        told.retain(|_, at| now.since(*at) < TOLD_EVERY_MS);
+        let due = told.len() < TOLD_MAX && !told.contains_key(&name);
+        if due {
+            told.insert(name.clone(), now);
+        }
+        due
+    });
+    if is_due {
+        context.wait_until(async move {
+            if let Err(error) = alerts::tell_unknown_price(&env, what, &name).await {
+                log::warn("alert_not_recorded", &name, &error.to_string());
+            }
+        });
+    }
+}

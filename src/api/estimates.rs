@@ -1,0 +1,63 @@
+//! `/api/resources/estimate` and `/api/cost/estimate`: what a request would need and cost. They take nothing.
+
+use rm_core::priority::Points;
+use rm_core::units::NanoUsd;
+
+use crate::api::Call;
+use crate::api::admission::{Plan, plan};
+use crate::api::body::read_json;
+use crate::api::executions::unavailable;
+use crate::api::reply::Reply;
+use crate::host::clock;
+use crate::host::object::call;
+use crate::store::catalog;
+use crate::views::{estimate_lines, price_version};
+use crate::wire::account::ViewCall;
+use crate::wire::api::{ExecuteBody, ResourceAmount};
+use crate::wire::problem::Problem;
+use crate::wire::usage::{CostEstimate, ResourceEstimate};
+
+/// The plan of the request in the body, and what its client's budget has left.
+async fn planned(call: &mut Call) -> Result<(Plan, NanoUsd), Problem> {
+    let body = read_json::<ExecuteBody>(&mut call.request).await?.value;
+    call.may_touch(&body.client_id)?;
+    let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let plan = plan(&call.env, &catalog, body, clock::now())?;
+    let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
+    let account = account.ok_or_else(|| Problem::not_found("client"))?;
+    Ok((plan, account.remaining))
+}
+
+/// `POST /api/resources/estimate`.
+pub async fn resources(mut call: Call) -> Result<Reply, Problem> {
+    let (plan, _) = planned(&mut call).await?;
+    let resource = |demand: &rm_core::request::Demand| ResourceAmount {
+        pool: demand.pool.clone(),
+        amount: demand.amount.ceil().units(),
+    };
+    Reply::json(
+        200,
+        &ResourceEstimate {
+            resources: plan.demands.iter().map(resource).collect(),
+            estimated_cost_usd: plan.cost,
+            confidence: Points(plan.confidence_permille.into()),
+        },
+    )
+}
+
+/// `POST /api/cost/estimate`.
+pub async fn cost(mut call: Call) -> Result<Reply, Problem> {
+    let (plan, remaining) = planned(&mut call).await?;
+    Reply::json(
+        200,
+        &CostEstimate {
+            baseline_usd: plan.cost,
+            estimated_usd: plan.cost,
+            saved_usd: NanoUsd::ZERO,
+            lines: estimate_lines(&plan.demands, plan.model.as_deref()),
+            optimizations: Vec::new(),
+            fits_budget: plan.cost <= remaining,
+            price_version: price_version(plan.demands.iter().map(|demand| demand.price_version.as_str())),
+        },
+    )
+}

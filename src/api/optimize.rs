@@ -1,0 +1,115 @@
+//! `/api/optimize/…`: what could be cheaper, and what was. No strategy is at work yet, and the answers say so: what is
+//! recorded has no savings, and nothing is promised.
+
+use rm_core::id::ClientId;
+use rm_core::units::{Instant, NanoUsd};
+use serde::Deserialize;
+
+use crate::api::Call;
+use crate::api::admission::plan;
+use crate::api::body::{parse, read_value};
+use crate::api::executions::unavailable;
+use crate::api::query::Query;
+use crate::api::reply::Reply;
+use crate::api::usage::{day, span};
+use crate::host::clock;
+use crate::host::object::call;
+use crate::store::usage::Days;
+use crate::store::{catalog, usage};
+use crate::wire::account::ViewCall;
+use crate::wire::api::{ExecuteBody, HistoryBody, PeriodView};
+use crate::wire::problem::Problem;
+use crate::wire::usage::{Analysis, Opportunity, OptimizationStats, Recommendations, Strategy, StrategyStats};
+
+const NOT_AT_WORK: &str = "this version does not apply it";
+
+/// Whether a body asks about a client's history: it names neither a template nor a worker.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Shape {
+    #[serde(default)]
+    template_id: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    worker: Option<serde::de::IgnoredAny>,
+    #[serde(default)]
+    resources: Option<serde::de::IgnoredAny>,
+}
+
+/// `POST /api/optimize/analyze`: a request, or a client's history.
+pub async fn analyze(mut call: Call) -> Result<Reply, Problem> {
+    let text = read_value(&mut call.request).await?;
+    let shape: Shape = parse(&text)?;
+    let baseline = if shape.template_id.is_some() || shape.worker.is_some() || shape.resources.is_some() {
+        let body: ExecuteBody = parse(&text)?;
+        call.may_touch(&body.client_id)?;
+        let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+        let plan = plan(&call.env, &catalog, body, clock::now())?;
+        known(&call, &plan.client).await?;
+        plan.cost
+    } else {
+        let body: HistoryBody = parse(&text)?;
+        call.may_touch(&body.client_id)?;
+        known(&call, &body.client_id).await?;
+        let now = clock::now();
+        let (from, to) = (body.from.unwrap_or_else(|| now.plus(-30 * 86_400_000)), body.to.unwrap_or(now));
+        if from >= to {
+            return Err(Problem::field("/from", "must be before `to`"));
+        }
+        sum(&call, &body.client_id, from, to).await?.baseline
+    };
+    let opportunity = |strategy| Opportunity {
+        strategy,
+        applicable: false,
+        reason: NOT_AT_WORK.into(),
+        saved_usd: NanoUsd::ZERO,
+        change: None,
+    };
+    Reply::json(
+        200,
+        &Analysis {
+            opportunities: Strategy::ALL.into_iter().map(opportunity).collect(),
+            baseline_usd: baseline,
+            optimized_usd: baseline,
+        },
+    )
+}
+
+async fn known(call: &Call, client: &ClientId) -> Result<(), Problem> {
+    let view = self::call(&call.env, client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
+    view.map(|_| ()).ok_or_else(|| Problem::not_found("client"))
+}
+
+async fn sum(call: &Call, client: &ClientId, from: Instant, to: Instant) -> Result<usage::Sum, Problem> {
+    let days = Days { first: day(from), last: day(to.plus(-1)) };
+    usage::totals(&call.env, client, &days).await.map_err(|error| Problem::unavailable(error.to_string()))
+}
+
+/// `GET /api/optimize/stats/{clientId}`.
+pub async fn stats(call: &Call, client: &ClientId) -> Result<Reply, Problem> {
+    call.may_touch(client)?;
+    let query = Query::of(call, &["from", "to"])?;
+    let (from, to) = span(&query, clock::now())?;
+    known(call, client).await?;
+    let sum = sum(call, client, from, to).await?;
+    let strategy = |strategy| StrategyStats { strategy, applied: 0, saved_usd: NanoUsd::ZERO };
+    Reply::json(
+        200,
+        &OptimizationStats {
+            period: PeriodView { start: from, end: to },
+            requests: sum.requests,
+            optimized: 0,
+            baseline_usd: sum.baseline,
+            actual_usd: sum.cost,
+            saved_usd: sum.baseline.saturating_sub(sum.cost),
+            strategies: Strategy::ALL.into_iter().map(strategy).collect(),
+        },
+    )
+}
+
+/// `GET /api/optimize/recommendations/{clientId}`: only what would have paid on the client's own record.
+pub async fn recommendations(call: &Call, client: &ClientId) -> Result<Reply, Problem> {
+    call.may_touch(client)?;
+    Query::of(call, &[])?;
+    known(call, client).await?;
+    Reply::json(200, &Recommendations { recommendations: Vec::new() })
+}

@@ -1,0 +1,60 @@
+//! `GET /status`: pools, queue, scheduler and open alerts at one glance.
+
+use rm_core::period::rfc3339;
+use rm_core::units::Instant;
+use serde::Serialize;
+
+use crate::api::Call;
+use crate::api::executions::unavailable;
+use crate::api::queue::{queue_status, views};
+use crate::api::reply::Reply;
+use crate::api::resources::pool_availability;
+use crate::cron::LAST_TICK;
+use crate::host::clock;
+use crate::store::{alerts, catalog};
+use crate::wire::alert::{AlertFilter, AlertView};
+use crate::wire::api::{PoolAvailability, QueueStatus};
+use crate::wire::problem::Problem;
+
+/// The most open alerts that are shown.
+const ALERTS_MAX: u32 = 100;
+
+/// The answer.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusView {
+    as_of: String,
+    scheduler: &'static str,
+    last_tick_at: Option<String>,
+    pools: Vec<PoolAvailability>,
+    queue: QueueStatus,
+    /// The newest first.
+    alerts: Vec<AlertView>,
+}
+
+/// `GET /status`. Limited to a client, it leaves out the alerts of others.
+pub async fn status(call: &Call) -> Result<Reply, Problem> {
+    let d1 = |error: worker::Error| Problem::unavailable(error.to_string());
+    let catalog = catalog::current(&call.env).await.map_err(d1)?;
+    let views = views(call, catalog.pools.keys()).await.map_err(unavailable)?;
+    let last_tick = catalog::setting(&call.env.d1("DB").map_err(d1)?, LAST_TICK).await.map_err(d1)?;
+    let last_tick = last_tick.and_then(|text| text.parse().ok()).map(Instant::from_millis);
+    let mut open = alerts::list(&call.env, AlertFilter::Open, None, ALERTS_MAX).await.map_err(d1)?;
+    if let Some(only) = &call.only_client {
+        let own = format!("client:{only}");
+        open.retain(|alert| !alert.subject.starts_with("client:") || alert.subject == own);
+    }
+    let pools = views.iter().map(|view| pool_availability(view.pool.clone())).collect();
+    let queue = queue_status(views);
+    Reply::json(
+        200,
+        &StatusView {
+            as_of: rfc3339(clock::now()),
+            scheduler: queue.scheduler,
+            last_tick_at: last_tick.map(rfc3339),
+            pools,
+            queue,
+            alerts: open,
+        },
+    )
+}

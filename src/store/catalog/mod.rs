@@ -1,0 +1,164 @@
+//! The configuration in D1: tiers, lanes, pools, prices, clients, templates, and whether the scheduler runs.
+
+mod clients;
+mod pools;
+mod prices;
+mod settings;
+mod templates;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use rm_core::estimate::Learnt;
+use rm_core::id::{PoolId, TemplateId};
+use rm_core::pool::PoolConfig;
+use rm_core::pricing::Price;
+use rm_core::priority::{Tier, Urgency, Weights};
+use rm_core::token_bucket::BucketLimits;
+use rm_core::units::Instant;
+use serde::Deserialize;
+use wasm_bindgen::JsValue;
+use worker::{Env, Error, Result};
+
+use crate::host::{clock, log};
+use crate::store::estimates::FactorRow;
+use crate::wire::admin::{PoolRecord, TemplateBody};
+use pools::PoolRow;
+use prices::PriceRow;
+use templates::TemplateRow;
+
+pub use clients::{client, clients_after, delete_client, put_client};
+pub use pools::{delete_pool, put_pool};
+pub use settings::{set_scheduler, set_setting, setting};
+pub use templates::{delete_template, put_template};
+
+/// The most rows of one kind that are read: an operator has tens of pools and templates, not thousands.
+pub const ROWS_MAX: u32 = 1_000;
+/// How long a copy in the Worker's memory is used without a look at D1.
+const FRESH_MS: i64 = 10_000;
+
+/// Everything but the clients, of which there may be many.
+#[derive(Debug)]
+pub struct Catalog {
+    pub pools: BTreeMap<PoolId, PoolRecord>,
+    pub templates: BTreeMap<TemplateId, TemplateBody>,
+    /// By model; those that some template names.
+    pub prices: BTreeMap<String, Price>,
+    /// What was learnt of estimates.
+    pub learnt: BTreeMap<(TemplateId, PoolId), Learnt>,
+    pub weights: Weights,
+    pub scheduler_running: bool,
+}
+
+thread_local! {
+    static COPY: RefCell<Option<(Instant, Rc<Catalog>)>> = const { RefCell::new(None) };
+}
+
+impl Catalog {
+    /// A pool's configuration, as its object needs it.
+    pub fn pool_config(&self, pool: &PoolId) -> Option<PoolConfig> {
+        let PoolRecord { body, revision, .. } = self.pools.get(pool)?;
+        Some(PoolConfig {
+            pool: pool.clone(),
+            unit: body.unit.clone(),
+            limits: BucketLimits {
+                capacity: body.capacity,
+                refill_per_second: body.refill_per_second,
+                window_cap: body.window_cap,
+            },
+            low_water_percent: body.low_water_percent,
+            queue_cap: body.queue_cap,
+            weights: self.weights.clone(),
+            scheduler_running: self.scheduler_running,
+            revision: *revision,
+        })
+    }
+}
+
+/// The catalog: at most ten seconds old, or as old as the last time D1 answered.
+pub async fn current(env: &Env) -> Result<Rc<Catalog>> {
+    let now = clock::now();
+    let copy = COPY.with_borrow(Clone::clone);
+    if let Some((at, catalog)) = &copy
+        && now.since(*at) < FRESH_MS
+    {
+        return Ok(Rc::clone(catalog));
+    }
+    match (load(env).await, copy) {
+        (Ok(catalog), _) => Ok(catalog),
+        (Err(error), Some((_, catalog))) => {
+            log::warn("catalog_stale", "d1", &error.to_string());
+            Ok(catalog)
+        }
+        (Err(error), None) => Err(error),
+    }
+}
+
+/// The catalog as it is in D1 now.
+pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
+    #[derive(Deserialize)]
+    struct PointsRow {
+        name: String,
+        millipoints: i64,
+    }
+    #[derive(Deserialize)]
+    struct SettingRow {
+        value: String,
+    }
+    let now = clock::now();
+    let db = env.d1("DB")?;
+    let answers = db
+        .batch(vec![
+            db.prepare("SELECT tier AS name, millipoints FROM tiers LIMIT 10"),
+            db.prepare("SELECT urgency AS name, millipoints FROM urgencies LIMIT 10"),
+            db.prepare(PoolRow::select()),
+            db.prepare(TemplateRow::select()),
+            db.prepare("SELECT value FROM settings WHERE key = ? LIMIT 1").bind(&[settings::SCHEDULER.into()])?,
+            db.prepare(PriceRow::select()),
+            db.prepare(FactorRow::select()),
+        ])
+        .await?;
+    let [tiers, urgencies, pools, templates, settings, prices, learnt] = answers.as_slice() else {
+        return Err(Error::RustError("D1 answered another number of statements".into()));
+    };
+    let mut weights = Weights::default();
+    for row in tiers.results::<PointsRow>()? {
+        weights.tiers.insert(row.name.parse::<Tier>().map_err(stored)?, row.millipoints);
+    }
+    for row in urgencies.results::<PointsRow>()? {
+        weights.urgencies.insert(row.name.parse::<Urgency>().map_err(stored)?, row.millipoints);
+    }
+    let pools = pools.results::<PoolRow>()?.into_iter().map(PoolRow::record).collect::<Result<Vec<_>>>()?;
+    let templates = templates.results::<TemplateRow>()?.into_iter().map(TemplateRow::parsed);
+    let prices = prices.results::<PriceRow>()?.into_iter().map(PriceRow::parsed);
+    let learnt = learnt.results::<FactorRow>()?.into_iter().map(FactorRow::parsed);
+    let scheduler = settings.results::<SettingRow>()?.into_iter().next();
+    let catalog = Rc::new(Catalog {
+        pools: pools.into_iter().map(|record| (record.pool.clone(), record)).collect(),
+        templates: templates.collect::<Result<_>>()?,
+        prices: prices.collect::<Result<_>>()?,
+        learnt: learnt.collect::<Result<_>>()?,
+        weights,
+        scheduler_running: scheduler.is_none_or(|row| row.value == "running"),
+    });
+    COPY.set(Some((now, Rc::clone(&catalog))));
+    Ok(catalog)
+}
+
+/// A value in D1 that cannot be one.
+pub fn stored(error: impl std::fmt::Display) -> Error {
+    Error::RustError(format!("D1 holds a value that is not valid: {error}"))
+}
+
+/// Forgets the copy: what was just written must be seen.
+fn forget() {
+    COPY.set(None);
+}
+
+/// A whole number below 2^53, as D1 takes it.
+pub fn number(value: i64) -> JsValue {
+    #[expect(clippy::as_conversions, clippy::cast_precision_loss, reason = "all stored integers are below 2^53")]
+    let number = value as f64;
+    JsValue::from_f64(number)
+}

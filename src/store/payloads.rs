@@ -1,0 +1,78 @@
+//! Large inputs and results, in R2. A key has its request's id, which begins with the time it was made: keys sort by time.
+
+use rm_core::id::RequestId;
+use rm_core::units::Instant;
+use serde_json::value::RawValue;
+use worker::{Bucket, Env, Result};
+
+use crate::wire::payload::{Payload, StoredPayload};
+
+const BINDING: &str = "PAYLOADS";
+/// Longer payloads are in R2.
+pub const INLINE_MAX_BYTES: usize = 65_536;
+/// The most objects of one kind that a sweep looks at.
+const SWEEP_MAX: u32 = 500;
+const INPUT: &str = "input/";
+const RESULT: &str = "result/";
+
+/// The key of a request's input.
+pub fn input_key(id: &RequestId) -> String {
+    format!("{INPUT}{id}")
+}
+
+/// The key of an attempt's result. A late attempt has another, so it never replaces the result that counts.
+pub fn result_key(id: &RequestId, grant: u32) -> String {
+    format!("{RESULT}{id}/{grant}")
+}
+
+fn bucket(env: &Env) -> Result<Bucket> {
+    env.bucket(BINDING)
+}
+
+/// Stores a payload that is too large to travel; `None` if it is small enough.
+pub async fn store(env: &Env, key: String, json: &RawValue) -> Result<Option<StoredPayload>> {
+    let bytes = json.get().len();
+    if bytes <= INLINE_MAX_BYTES {
+        return Ok(None);
+    }
+    bucket(env)?.put(&key, json.get().to_owned()).execute().await?;
+    Ok(Some(StoredPayload { key, bytes }))
+}
+
+/// Reads a payload back; `None` if it is gone.
+pub async fn load(env: &Env, payload: Payload) -> Result<Option<Box<RawValue>>> {
+    match payload {
+        Payload::Inline(json) => Ok(Some(json)),
+        Payload::Stored(stored) => load_stored(env, &stored).await,
+    }
+}
+
+/// Reads a stored payload back; `None` if it is gone.
+pub async fn load_stored(env: &Env, stored: &StoredPayload) -> Result<Option<Box<RawValue>>> {
+    let Some(object) = bucket(env)?.get(&stored.key).execute().await? else { return Ok(None) };
+    let Some(body) = object.body() else { return Ok(None) };
+    Ok(Some(RawValue::from_string(body.text().await?)?))
+}
+
+/// Deletes payloads. One that is not there is no error.
+pub async fn delete(env: &Env, keys: Vec<String>) -> Result<()> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    bucket(env)?.delete_multiple(keys).await
+}
+
+/// Deletes what was stored for requests made before `before`: what a crash left behind after its request was swept, or
+/// before it was submitted.
+pub async fn sweep(env: &Env, before: Instant) -> Result<()> {
+    for prefix in [INPUT, RESULT] {
+        let listed = bucket(env)?.list().prefix(prefix).limit(SWEEP_MAX).execute().await?;
+        let keys: Vec<String> = listed.objects().into_iter().map(|object| object.key()).collect();
+        let is_old = |key: &String| {
+            let id = key.strip_prefix(prefix).and_then(|rest| rest.split('/').next()?.parse::<RequestId>().ok());
+            id.is_none_or(|id| id.made_at() < before)
+        };
+        delete(env, keys.into_iter().take_while(is_old).collect()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Bills: one line for each pool, or for each part of a pool's use that has a price of its own.
+
+use std::collections::BTreeSet;
+
+use rm_core::request::{Demand, Line, Request};
+use rm_core::units::{NanoUsd, Tokens};
+
+use crate::store::pool_store::StoredExecution;
+use crate::wire::execution::{BillLine, BillView, LineKind};
+
+/// The lines for what was used.
+pub fn bill_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, model: Option<&str>) -> Vec<BillLine> {
+    let mut bill = Vec::new();
+    for line in lines {
+        let of = |kind, amount: Tokens, price: NanoUsd| BillLine {
+            pool: line.pool.clone(),
+            model: model.map(ToOwned::to_owned),
+            kind,
+            amount,
+            unit_price_usd: price,
+            cost_usd: price.times(amount).unwrap_or(NanoUsd::MAX),
+        };
+        let Some(apart) = line.apart else {
+            bill.push(BillLine { cost_usd: line.cost, ..of(LineKind::Unit, line.actual, line.unit_price) });
+            continue;
+        };
+        bill.push(of(LineKind::Input, line.parts.input_of(line.actual), line.unit_price));
+        let others = [
+            of(LineKind::CachedInput, line.parts.cached_input, apart.cached_input),
+            of(LineKind::Output, line.parts.output, apart.output),
+        ];
+        bill.extend(others.into_iter().filter(|line| !line.amount.is_zero()));
+    }
+    bill
+}
+
+/// The lines for what is reserved.
+pub fn estimate_lines(demands: &[Demand], model: Option<&str>) -> Vec<BillLine> {
+    let lines: Vec<Line> = demands.iter().map(|demand| Line::of(demand, None, true)).collect();
+    bill_lines(&lines, model)
+}
+
+/// Where the prices are from; several, if they are from several lists.
+pub fn price_version<'a>(versions: impl Iterator<Item = &'a str>) -> String {
+    let versions: BTreeSet<&str> = versions.filter(|version| !version.is_empty()).collect();
+    versions.into_iter().collect::<Vec<_>>().join(", ")
+}
+
+/// The bill: as estimated, or as used once it ended.
+pub fn bill_view(stored: &StoredExecution, live: Option<&Request>, settled: bool) -> Option<BillView> {
+    let spec = &stored.spec;
+    let ended = stored.ended.as_ref();
+    let request = ended.map(|ended| &ended.request).or(live)?;
+    let lines = match ended {
+        Some(ended) => bill_lines(&ended.end.lines, spec.model.as_deref()),
+        None => estimate_lines(&request.demands, spec.model.as_deref()),
+    };
+    Some(BillView {
+        request_id: request.id.clone(),
+        estimated_usd: spec.estimated,
+        actual_usd: ended.map(|ended| ended.end.cost),
+        baseline_usd: spec.baseline,
+        saved_usd: NanoUsd::ZERO,
+        lines,
+        price_version: price_version(request.demands.iter().map(|demand| demand.price_version.as_str())),
+        settled: ended.is_some() && settled,
+    })
+}
