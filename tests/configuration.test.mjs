@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { ok, startHarness } from "./support/harness.mjs";
+import { ok, startHarness, waitFor } from "./support/harness.mjs";
 
 let rm;
 before(async () => {
@@ -82,4 +82,69 @@ test("a pool made smaller than a waiting request ends it, with the reason", asyn
   const execution = await rm.ended(requestId);
   assert.deepEqual([execution.status, execution.error.code], ["failed", "unsatisfiable"]);
   ok(await rm.post("/internal/release", { reservationId }));
+});
+
+test("lists are in the order of their names, page by page", async () => {
+  for (const list of ["pools", "clients", "templates"]) {
+    const key = { pools: "pool", clients: "clientId", templates: "templateId" }[list];
+    const all = ok(await rm.get(`/admin/${list}?limit=1000`)).items.map((item) => item[key]);
+    assert.deepEqual(all, [...all].sort());
+    const seen = [];
+    for (let cursor = ""; cursor !== undefined; ) {
+      const page = ok(await rm.get(`/admin/${list}?limit=2${cursor}`));
+      assert.ok(page.items.length <= 2);
+      seen.push(...page.items.map((item) => item[key]));
+      cursor = page.nextCursor && `&cursor=${page.nextCursor}`;
+    }
+    assert.deepEqual(seen, all, list);
+    assert.equal((await rm.get(`/admin/${list}?limit=0`)).status, 400);
+    assert.equal((await rm.get(`/admin/${list}?after=x`)).body.errors[0].pointer, "after");
+  }
+  const own = ok(await rm.get("/admin/clients", { headers: { "x-client-id": "demo-basic" } })).items;
+  assert.deepEqual(own.map(({ clientId }) => clientId), ["demo-basic"]);
+});
+
+test("a pool or client that holds work is not deleted; without work it is, and comes back as it was left", async () => {
+  const gone = (path) => rm.call("DELETE", path);
+  await rm.pool("leaving", { capacity: 10, refillPerSecond: 0 });
+  await rm.client("leaver", { monthlyBudgetUsd: 1 });
+  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "leaver", resources: [{ pool: "leaving", amount: 10 }] }));
+  const waiting = ok(await rm.execute(rm.work("leaver", "leaving", 1)));
+  for (const path of ["/admin/pools/leaving", "/admin/clients/leaver"]) {
+    const answer = await gone(path);
+    assert.deepEqual([answer.status, answer.body.code], [409, "conflict"], answer.text);
+    assert.equal((await rm.get(path)).status, 200);
+  }
+  ok(await rm.call("DELETE", `/api/queue/${waiting.requestId}`));
+  assert.equal((await gone("/admin/pools/leaving")).status, 409, "the reservation is still there");
+  ok(await rm.post("/internal/consume", { reservationId, usage: [{ pool: "leaving", amount: 4 }] }));
+  ok(await rm.put("/admin/templates/needs-leaving", { worker: "ECHO", resources: [{ pool: "leaving", base: 1 }] }));
+  const needed = await gone("/admin/pools/leaving");
+  assert.equal(needed.status, 409);
+  assert.match(needed.body.detail, /needs-leaving/);
+  assert.equal((await gone("/admin/templates/needs-leaving")).status, 204);
+  assert.equal((await gone("/admin/templates/needs-leaving")).status, 404);
+  await waitFor(async () => (await gone("/admin/clients/leaver")).status === 204, "the charges to reach the record");
+  assert.equal((await gone("/admin/clients/leaver")).status, 404);
+  assert.equal((await rm.execute(rm.work("leaver", "leaving"))).status, 404);
+  assert.equal((await rm.get("/api/usage/leaver/current")).status, 404);
+  assert.equal(ok(await rm.get("/api/usage/leaver")).totals.costUsd, 0.04, "its record stays");
+  assert.equal((await gone("/admin/pools/leaving")).status, 204);
+  assert.equal((await gone("/admin/pools/leaving")).status, 404);
+  assert.equal((await rm.post("/api/resources/check", { resources: [{ pool: "leaving", amount: 1 }] })).status, 422);
+  assert.equal((await rm.execute(rm.work("demo-basic", "leaving"))).status, 422);
+  assert.equal(ok(await rm.get(`/api/cost/${waiting.requestId}`)).actualUsd, 0, "its requests can be told from the record");
+  // Neither money nor tokens are to be had by deleting.
+  await rm.pool("leaving", { capacity: 10, refillPerSecond: 0 });
+  await rm.client("leaver", { monthlyBudgetUsd: 1 });
+  assert.equal((await rm.current("leaver")).spentUsd, 0.04);
+  assert.equal((await rm.poolNow("leaving")).available, 6);
+  assert.equal((await rm.execute(rm.work("leaver", "leaving", 6), { wait: 10 })).body.status, "succeeded");
+});
+
+test("a client's deletion is the operator's alone, and limited to the client that is named", async () => {
+  await rm.client("guarded");
+  assert.equal((await rm.call("DELETE", "/admin/clients/guarded", { token: "kam" })).status, 403);
+  assert.equal((await rm.call("DELETE", "/admin/clients/guarded", { headers: { "x-client-id": "demo-basic" } })).status, 403);
+  assert.equal((await rm.get("/admin/clients/guarded")).status, 200);
 });

@@ -3,7 +3,7 @@
 //   {delayMs?, status?, retryAfterSeconds?, usage?: {poolId: units}, hang?: true, garbage?: true, failFirst?: n}
 // `GET /stats` and `POST /reset` are for tests: what was called, and how much at once.
 
-const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byClient: {} });
+const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byClient: {}, traceparents: {} });
 let stats = fresh();
 
 const json = (body, init) => Response.json(body, init);
@@ -41,6 +41,7 @@ async function execute(request) {
   const client = (stats.byClient[order.clientId] ??= { running: 0, maxRunning: 0 });
   stats.calls += 1;
   stats.byRequest[key] = (stats.byRequest[key] ?? 0) + 1;
+  stats.traceparents[key] = request.headers.get("traceparent");
   stats.running += 1;
   client.running += 1;
   stats.maxRunning = Math.max(stats.maxRunning, stats.running);

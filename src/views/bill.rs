@@ -59,7 +59,7 @@ pub fn bill_view(stored: &StoredExecution, live: Option<&Request>, settled: bool
         request_id: request.id.clone(),
         estimated_usd: spec.estimated,
         actual_usd: ended.map(|ended| ended.end.cost),
-        baseline_usd: spec.baseline,
+        baseline_usd: ended.map_or(spec.baseline, |ended| ended.end.cost),
         saved_usd: NanoUsd::ZERO,
         lines,
         price_version: price_version(request.demands.iter().map(|demand| demand.price_version.as_str())),

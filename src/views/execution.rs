@@ -66,7 +66,8 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         cost: CostView {
             estimated_usd: spec.estimated,
             actual_usd: end.map(|end| end.cost),
-            baseline_usd: spec.baseline,
+            // Nothing makes a request cheaper yet: what it would have cost is what it cost.
+            baseline_usd: end.map_or(spec.baseline, |end| end.cost),
             saved_usd: NanoUsd::ZERO,
         },
         optimizations: Vec::new(),
