@@ -11,7 +11,7 @@ const exe = process.platform === "win32" ? ".exe" : "";
 
 /** Builds the Worker in `folder`. */
 export function build(folder = root) {
-  const inputs = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", "core/Cargo.toml", "core/src"].map((path) => join(root, path));
+  const inputs = ["Cargo.toml", "Cargo.lock", "rust-toolchain.toml", "src", "openapi.json", "core/Cargo.toml", "core/src"].map((path) => join(root, path));
   if (folder !== root) inputs.push(join(folder, "Cargo.toml"), join(folder, "src"));
   const key = hashOf(inputs, [buildTools(), output("rustc", ["--version"]) ?? ""]);
   const stamp = join(folder, "build", ".built");

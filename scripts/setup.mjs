@@ -12,7 +12,8 @@ const npm = process.platform === "win32" ? "npm.cmd" : "npm";
 
 /** Where this version of the build tools is. The key is what they are made from, and with what. */
 export function buildTools() {
-  const key = hashOf([join(root, "tools")], [output("rustc", ["--version"]) ?? ""]);
+  const parts = ["Cargo.toml", "Cargo.lock", "src", "offline"].map((name) => join(root, "tools", name));
+  const key = hashOf(parts, [output("rustc", ["--version"]) ?? ""]);
   return join(toolsDir, `bin-${key}`);
 }
 

@@ -25,6 +25,16 @@ pub enum AlertKind {
 }
 
 impl AlertKind {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::PoolLow,
+        Self::BudgetExceeded,
+        Self::QueueBackup,
+        Self::RequestStarvation,
+        Self::WorkerTimeout,
+        Self::UnknownPrice,
+    ];
+
     /// The kind's name, as in JSON and SQL.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -19,6 +19,7 @@ pub const DEFAULT_OUTPUT_TOKENS: u64 = 500;
 /// How much of one pool a template needs: `base + perInputToken × input + perOutputToken × output`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Rate {
     /// Which pool.
     pub pool: PoolId,

@@ -12,6 +12,8 @@ pub mod decimal;
 pub mod estimate;
 pub mod fair_share;
 pub mod id;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 pub mod period;
 pub mod pool;
 pub mod pricing;

@@ -196,6 +196,7 @@ impl<'de> Deserialize<'de> for Points {
 
 /// A score and where it comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Score {
     /// 0 to 40.
     pub tier: Points,

@@ -272,6 +272,7 @@ impl std::str::FromStr for Status {
 
 /// What the caller is told of a failure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Failure {
     /// For programs.
     pub code: String,

@@ -21,6 +21,7 @@ use crate::store;
 use crate::store::catalog::{self, Catalog};
 use crate::wire::admin::{ClientBody, Listing, PoolBody, TemplateBody};
 use crate::wire::alert::AlertFilter;
+use crate::wire::api::SchedulerView;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::{account, pool};
 
@@ -40,15 +41,11 @@ fn check_text(text: &str, pointer: &str) -> Result<(), Problem> {
 
 /// `POST /admin/scheduler/start` and `stop`.
 pub async fn set_scheduler(call: &Call, running: bool) -> Result<Reply, Problem> {
-    #[derive(Serialize)]
-    struct View {
-        scheduler: &'static str,
-    }
     catalog::set_scheduler(&call.env, running).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     let told = catalog.pools.keys().map(|pool| configure(call, &catalog, pool));
     join_all(told).await.into_iter().collect::<Result<Vec<()>, _>>()?;
-    Reply::json(200, &View { scheduler: if running { "running" } else { "stopped" } })
+    Reply::json(200, &SchedulerView { scheduler: if running { "running" } else { "stopped" } })
 }
 
 async fn configure(call: &Call, catalog: &Catalog, pool: &PoolId) -> Result<(), Problem> {

@@ -4,7 +4,6 @@ use rm_core::id::{ClientId, RequestId, TemplateId, WorkerBinding};
 use rm_core::priority::Urgency;
 use rm_core::request::Demand;
 use rm_core::units::{Instant, NanoUsd};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use worker::Env;
 
@@ -12,7 +11,7 @@ use crate::api::demands::{cost_of, home_first, of_amounts, of_template};
 use crate::dispatch::worker_binding;
 use crate::host::random;
 use crate::store::catalog::Catalog;
-use crate::wire::api::ExecuteBody;
+use crate::wire::api::{ExecuteBody, Parameters};
 use crate::wire::problem::Problem;
 
 /// The longest limit of an attempt: ten minutes.
@@ -104,13 +103,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
 
 /// What the parameters say of the output's length. Other parameters are the worker's business.
 fn output_limit(parameters: &RawValue) -> Result<Option<u64>, Problem> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Known {
-        #[serde(default)]
-        max_output_tokens: Option<u64>,
-    }
-    let known: Known = crate::api::body::parse(parameters.get()).map_err(|problem| {
+    let known: Parameters = crate::api::body::parse(parameters.get()).map_err(|problem| {
         let pointer = problem.errors.first().map(|error| error.pointer.clone()).unwrap_or_default();
         Problem::field(format!("/parameters{pointer}"), "must be an object; `maxOutputTokens` in it a whole number")
     })?;

@@ -3,7 +3,6 @@
 use std::future::Future;
 
 use rm_core::units::Instant;
-use serde::Serialize;
 
 use crate::api::Call;
 use crate::api::reply::Reply;
@@ -12,7 +11,7 @@ use crate::host::clock;
 use crate::host::object::call;
 use crate::host::time_limit::within;
 use crate::store::catalog;
-use crate::wire::api::{HealthCheck, HealthView};
+use crate::wire::api::{HealthCheck, HealthView, RootView};
 use crate::wire::pool::PingCall;
 use crate::wire::problem::Problem;
 
@@ -23,13 +22,7 @@ const TICK_LATE_MS: i64 = 180_000;
 
 /// `GET /`.
 pub fn root() -> Result<Reply, Problem> {
-    #[derive(Serialize)]
-    struct View {
-        service: &'static str,
-        version: &'static str,
-        status: &'static str,
-    }
-    Reply::json(200, &View { service: "resource-manager", version: env!("CARGO_PKG_VERSION"), status: "ok" })
+    Reply::json(200, &RootView { service: "resource-manager", version: env!("CARGO_PKG_VERSION"), status: "ok" })
 }
 
 /// `GET /health`: each part is really asked. D1, R2 and the tick may fail without a request failing, so they only

@@ -3,7 +3,7 @@
 //! cost most.
 
 mod collect;
-mod exposition;
+pub mod exposition;
 
 use crate::api::Call;
 use crate::api::executions::unavailable;
@@ -29,7 +29,7 @@ pub async fn metrics(call: &Call) -> Result<Reply, Problem> {
     let families = collect(&Sources { views: &views, totals: &totals, alerts: &alerts, learnt: &catalog.learnt });
     let wants_json = call.header("accept").is_some_and(|accept| accept.contains("application/json"));
     if wants_json {
-        Reply::json(200, &exposition::Json { metrics: &families })
+        Reply::json(200, &exposition::Json { metrics: families })
     } else {
         Ok(Reply::text("text/plain; version=0.0.4; charset=utf-8", exposition::text(&families)))
     }

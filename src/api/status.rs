@@ -1,8 +1,6 @@
 //! `GET /status`: pools, queue, scheduler and open alerts at one glance.
 
-use rm_core::period::rfc3339;
 use rm_core::units::Instant;
-use serde::Serialize;
 
 use crate::api::Call;
 use crate::api::executions::unavailable;
@@ -12,25 +10,12 @@ use crate::api::resources::pool_availability;
 use crate::cron::LAST_TICK;
 use crate::host::clock;
 use crate::store::{alerts, catalog};
-use crate::wire::alert::{AlertFilter, AlertView};
-use crate::wire::api::{PoolAvailability, QueueStatus};
+use crate::wire::alert::AlertFilter;
+use crate::wire::api::StatusView;
 use crate::wire::problem::Problem;
 
 /// The most open alerts that are shown.
 const ALERTS_MAX: u32 = 100;
-
-/// The answer.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StatusView {
-    as_of: String,
-    scheduler: &'static str,
-    last_tick_at: Option<String>,
-    pools: Vec<PoolAvailability>,
-    queue: QueueStatus,
-    /// The newest first.
-    alerts: Vec<AlertView>,
-}
 
 /// `GET /status`. Limited to a client, it leaves out the alerts of others.
 pub async fn status(call: &Call) -> Result<Reply, Problem> {
@@ -49,9 +34,9 @@ pub async fn status(call: &Call) -> Result<Reply, Problem> {
     Reply::json(
         200,
         &StatusView {
-            as_of: rfc3339(clock::now()),
+            as_of: clock::now(),
             scheduler: queue.scheduler,
-            last_tick_at: last_tick.map(rfc3339),
+            last_tick_at: last_tick,
             pools,
             queue,
             alerts: open,

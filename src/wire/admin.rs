@@ -6,30 +6,39 @@ use rm_core::id::{ClientId, PoolId, TemplateId, WorkerBinding};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::{NanoUsd, Tokens};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// `PUT /admin/pools/{pool}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PoolBody {
+    #[schema(min_length = 1, max_length = 200)]
     pub unit: String,
+    #[schema(value_type = f64, minimum = 0.000001, maximum = 9_007_199_254_i64)]
     pub capacity: Tokens,
     pub refill_per_second: Tokens,
     /// Left out: what the model costs by the price table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     pub unit_price_usd: Option<NanoUsd>,
     /// Left out: the same as any unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     pub cached_input_price_usd: Option<NanoUsd>,
     /// Left out: the same as any unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     pub output_price_usd: Option<NanoUsd>,
     #[serde(default = "PoolBody::low_water")]
+    #[schema(maximum = 100)]
     pub low_water_percent: u8,
     #[serde(default = "PoolBody::queue_cap")]
+    #[schema(maximum = 4_294_967_295_u64)]
     pub queue_cap: u32,
     #[serde(default)]
     pub window_cap: bool,
     #[serde(default, deserialize_with = "super::strict::list")]
+    #[schema(max_items = 0)]
     pub partitions: Vec<Partition>,
 }
 
@@ -44,7 +53,7 @@ impl PoolBody {
 }
 
 /// A part of a pool that is set aside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Partition {
     pub name: String,
@@ -59,7 +68,7 @@ pub struct Partition {
 }
 
 /// Whether an idle share is lent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum PartitionKind {
     Reserved,
@@ -77,16 +86,21 @@ pub struct PoolRecord {
 }
 
 /// `PUT /admin/clients/{clientId}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClientBody {
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     pub tier: Tier,
     #[serde(default)]
+    #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     pub monthly_budget_usd: Option<NanoUsd>,
     #[serde(default)]
+    #[schema(maximum = 4_294_967_295_u64)]
     pub max_concurrent: Option<u32>,
+    /// A name of the IANA time-zone database.
     #[serde(default = "ClientBody::utc")]
+    #[schema(example = "Europe/Berlin")]
     pub time_zone: String,
     #[serde(default = "ClientBody::active")]
     pub status: ClientStatus,
@@ -103,7 +117,7 @@ impl ClientBody {
 }
 
 /// A client as stored, with what its tier adds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientRecord {
     pub client_id: ClientId,
@@ -118,21 +132,26 @@ pub struct ClientRecord {
 }
 
 /// `PUT /admin/templates/{templateId}`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TemplateBody {
     pub worker: WorkerBinding,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200)]
     pub model: Option<String>,
     #[serde(deserialize_with = "super::strict::list")]
+    #[schema(min_items = 1, max_items = 8)]
     pub resources: Vec<Rate>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 20)]
     pub max_attempts: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 600_000)]
     pub timeout_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub downgrade_to: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 4_294_967_295_u64)]
     pub cache_ttl_seconds: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional")]
     pub batch: Option<BatchRule>,
@@ -141,10 +160,12 @@ pub struct TemplateBody {
 }
 
 /// How requests of a template may be combined.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchRule {
+    #[schema(minimum = 1, maximum = 100)]
     pub max_size: u32,
+    #[schema(maximum = 60_000)]
     pub window_ms: u32,
 }
 

@@ -2,9 +2,10 @@
 
 use rm_core::units::Instant;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Severity {
     Warning,
@@ -31,7 +32,7 @@ pub enum AlertFilter {
 }
 
 /// An alert.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AlertView {
     pub alert_id: i64,
@@ -45,8 +46,10 @@ pub struct AlertView {
     pub severity: String,
     pub message: String,
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub opened_at: Instant,
     #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub resolved_at: Option<Instant>,
     /// Rises with each change of its state.
     pub sequence: i64,

@@ -7,19 +7,22 @@ use rm_core::priority::{Points, Score, Tier, Urgency};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
+use crate::wire::alert::AlertView;
 use crate::wire::execution::{ExecutionStatus, OptimizationView};
 
 /// An amount of a pool, in whole units.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ResourceAmount {
     pub pool: PoolId,
+    #[schema(minimum = 1, maximum = 9_007_199_254_u64)]
     pub amount: u64,
 }
 
 /// What the caller allows the optimiser.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OptimizationChoice {
     #[serde(default)]
@@ -37,7 +40,7 @@ pub struct OptimizationChoice {
 }
 
 /// How far the optimiser may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum OptimizationLevel {
     Off,
@@ -45,8 +48,17 @@ pub enum OptimizationLevel {
     Aggressive,
 }
 
+/// What the template's estimate reads of the parameters; the rest is the worker's business.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Parameters {
+    #[serde(default)]
+    #[schema(maximum = 9_007_199_254_740_991_u64)]
+    pub max_output_tokens: Option<u64>,
+}
+
 /// `POST /api/execute` and its likes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ExecuteBody {
     pub client_id: ClientId,
@@ -55,16 +67,22 @@ pub struct ExecuteBody {
     #[serde(default)]
     pub worker: Option<WorkerBinding>,
     #[serde(default, deserialize_with = "super::strict::optional_list")]
+    #[schema(min_items = 1, max_items = 8)]
     pub resources: Option<Vec<ResourceAmount>>,
     #[serde(default)]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub input: Option<Box<RawValue>>,
     #[serde(default)]
+    #[schema(value_type = Option<Parameters>)]
     pub parameters: Option<Box<RawValue>>,
     #[serde(default)]
     pub urgency: Option<Urgency>,
     #[serde(default, with = "super::time::optional")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Instant>,
+    /// One attempt's limit.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 600_000)]
     pub timeout_ms: Option<i64>,
     #[expect(dead_code, reason = "checked as it comes in; as long as nothing is optimised, every choice is kept to")]
     #[serde(default, deserialize_with = "super::strict::optional")]
@@ -72,18 +90,20 @@ pub struct ExecuteBody {
 }
 
 /// `POST /api/optimize/analyze` about a client's history: the last 30 days, if nothing else is said.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HistoryBody {
     pub client_id: ClientId,
     #[serde(default, with = "super::time::optional")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub from: Option<Instant>,
     #[serde(default, with = "super::time::optional")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub to: Option<Instant>,
 }
 
 /// The `202` of a request that has not ended.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AcceptedView {
     pub request_id: RequestId,
@@ -98,7 +118,7 @@ pub struct AcceptedView {
 }
 
 /// `GET /api/queue/position/{requestId}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PositionBody {
     pub request_id: RequestId,
@@ -109,6 +129,7 @@ pub struct PositionBody {
     pub score: Score,
     pub promoted: bool,
     #[serde(with = "super::time::optional")]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub estimated_start_at: Option<Instant>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blocked_by: Option<Blocked>,
@@ -132,7 +153,7 @@ impl PositionBody {
 }
 
 /// `GET /api/queue/status`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct QueueStatus {
     pub depth: u64,
@@ -143,7 +164,7 @@ pub struct QueueStatus {
 }
 
 /// One pool of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolQueue {
     pub pool: PoolId,
@@ -154,16 +175,17 @@ pub struct PoolQueue {
 }
 
 /// `GET /api/resources/availability`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Availability {
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub as_of: Instant,
     pub pools: Vec<PoolAvailability>,
 }
 
 /// One pool of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolAvailability {
     pub pool: PoolId,
@@ -177,21 +199,23 @@ pub struct PoolAvailability {
     pub queued: u64,
     pub status: &'static str,
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub as_of: Instant,
 }
 
 /// `POST /api/resources/check`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CheckBody {
     #[serde(default)]
     pub client_id: Option<ClientId>,
     #[serde(deserialize_with = "super::strict::list")]
+    #[schema(min_items = 1, max_items = 8)]
     pub resources: Vec<ResourceAmount>,
 }
 
 /// Its answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckView {
     pub available: bool,
@@ -200,7 +224,7 @@ pub struct CheckView {
 }
 
 /// One pool of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CheckLine {
     pub pool: PoolId,
@@ -211,7 +235,7 @@ pub struct CheckLine {
 }
 
 /// `GET /api/usage/{clientId}/current`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CurrentUsage {
     pub client_id: ClientId,
@@ -227,11 +251,13 @@ pub struct CurrentUsage {
 }
 
 /// A budget period.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PeriodView {
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub start: Instant,
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub end: Instant,
 }
 
@@ -253,24 +279,28 @@ impl From<AccountView> for CurrentUsage {
 }
 
 /// `POST /internal/reserve`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReserveBody {
     pub client_id: ClientId,
     #[serde(deserialize_with = "super::strict::list")]
+    #[schema(min_items = 1, max_items = 8)]
     pub resources: Vec<ResourceAmount>,
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 3_600)]
     pub ttl_seconds: Option<i64>,
     #[serde(default)]
+    #[schema(min_length = 1, max_length = 128)]
     pub request_id: Option<String>,
 }
 
 /// Its answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReservedView {
     pub reservation_id: RequestId,
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub expires_at: Instant,
     pub resources: Vec<ResourceAmount>,
 }
@@ -288,37 +318,41 @@ pub struct UsedParts {
 }
 
 /// The same, with its pool.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UsedAmount {
     pub pool: PoolId,
+    #[schema(maximum = 9_007_199_254_u64)]
     pub amount: u64,
     #[serde(default)]
+    #[schema(maximum = 9_007_199_254_u64)]
     pub cached_input: Option<u64>,
     #[serde(default)]
+    #[schema(maximum = 9_007_199_254_u64)]
     pub output: Option<u64>,
 }
 
 /// `POST /internal/consume`. The amounts are what was used in all so far, so that saying it twice changes nothing.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConsumeBody {
     pub reservation_id: RequestId,
     #[serde(deserialize_with = "super::strict::list")]
+    #[schema(max_items = 8)]
     pub usage: Vec<UsedAmount>,
     #[serde(default)]
     pub r#final: Option<bool>,
 }
 
 /// An amount of a pool in an answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct PoolAmount {
     pub pool: PoolId,
     pub amount: Tokens,
 }
 
 /// Its answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConsumedView {
     pub charged: Vec<PoolAmount>,
@@ -327,27 +361,59 @@ pub struct ConsumedView {
 }
 
 /// `POST /internal/release`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReleaseBody {
     pub reservation_id: RequestId,
 }
 
 /// Its answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ReleasedView {
     pub released: bool,
 }
 
+/// `GET /`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RootView {
+    pub service: &'static str,
+    pub version: &'static str,
+    pub status: &'static str,
+}
+
+/// `POST /admin/scheduler/start` and `stop`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SchedulerView {
+    /// `running` or `stopped`.
+    pub scheduler: &'static str,
+}
+
+/// `GET /status`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusView {
+    #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
+    pub as_of: Instant,
+    pub scheduler: &'static str,
+    #[serde(with = "super::time::optional")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub last_tick_at: Option<Instant>,
+    pub pools: Vec<PoolAvailability>,
+    pub queue: QueueStatus,
+    /// Open alerts, the newest first.
+    pub alerts: Vec<AlertView>,
+}
+
 /// `GET /health`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct HealthView {
     pub status: &'static str,
     pub checks: Vec<HealthCheck>,
 }
 
 /// One part of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthCheck {
     pub name: &'static str,

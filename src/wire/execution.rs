@@ -6,6 +6,7 @@ use rm_core::request::Failure;
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use crate::wire::payload::StoredPayload;
 
@@ -34,7 +35,7 @@ pub struct Spec {
 }
 
 /// Where an execution stands, for its caller.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ExecutionStatus {
     Queued,
@@ -54,7 +55,7 @@ impl ExecutionStatus {
 }
 
 /// One pool's part of an execution.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct ResourceView {
     pub pool: PoolId,
     pub estimated: Tokens,
@@ -63,7 +64,7 @@ pub struct ResourceView {
 }
 
 /// What an execution costs.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CostView {
     pub estimated_usd: NanoUsd,
@@ -74,7 +75,7 @@ pub struct CostView {
 }
 
 /// What was done to make a request cheaper.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OptimizationView {
     pub strategy: String,
@@ -83,7 +84,7 @@ pub struct OptimizationView {
 }
 
 /// An execution, whole.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ExecutionView {
     pub request_id: RequestId,
@@ -94,18 +95,23 @@ pub struct ExecutionView {
     pub urgency: Urgency,
     pub attempts: u32,
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Instant,
     #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub started_at: Option<Instant>,
     #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     pub finished_at: Option<Instant>,
     pub wait_ms: i64,
     pub run_ms: i64,
     pub cached: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<serde_json::Value>)]
     pub result: Option<Box<RawValue>>,
     /// Where a large result is, until it is put in its place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
     pub stored_result: Option<StoredPayload>,
     /// The time that a result is kept for is over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -118,7 +124,7 @@ pub struct ExecutionView {
 }
 
 /// What a line of a bill is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum LineKind {
     /// Any use, where there is one price.
@@ -137,7 +143,7 @@ impl LineKind {
 }
 
 /// A line of a bill, for the caller.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BillLine {
     pub pool: PoolId,
@@ -152,7 +158,7 @@ pub struct BillLine {
 }
 
 /// `GET /api/cost/{requestId}`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BillView {
     pub request_id: RequestId,

@@ -2,9 +2,10 @@
 
 use rm_core::units::Instant;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// A field that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Its JSON pointer (RFC 6901); a query parameter's or header's name otherwise.
     pub pointer: String,
@@ -55,6 +56,23 @@ impl Code {
             Self::Unavailable => ("unavailable", 503, "A part of the service is out of reach"),
         }
     }
+}
+
+/// A problem as JSON (RFC 9457).
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = Problem)]
+pub struct ProblemBody<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    code: &'a str,
+    request_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<i64>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [FieldError],
 }
 
 /// A problem.
@@ -120,22 +138,8 @@ impl Problem {
 
     /// The problem as JSON.
     pub fn body(&self, request_id: &str) -> String {
-        #[derive(Serialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Body<'a> {
-            r#type: String,
-            title: &'a str,
-            status: u16,
-            detail: &'a str,
-            code: &'a str,
-            request_id: &'a str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            retry_after_ms: Option<i64>,
-            #[serde(skip_serializing_if = "<[_]>::is_empty")]
-            errors: &'a [FieldError],
-        }
         let (code, status, title) = self.code.parts();
-        let body = Body {
+        let body = ProblemBody {
             r#type: format!("urn:resource-manager:problem:{code}"),
             title,
             status,

@@ -3,12 +3,13 @@
 use rm_core::id::ClientId;
 use rm_core::units::{Instant, NanoUsd};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::wire::api::ResourceAmount;
 use crate::wire::execution::{BillLine, OptimizationView};
 
 /// By what a usage history is grouped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum GroupBy {
     Day,
@@ -33,15 +34,17 @@ impl GroupBy {
 }
 
 /// `GET /api/usage/{clientId}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageHistory {
     pub client_id: ClientId,
     /// The first moment that is covered: a midnight in UTC.
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub from: Instant,
     /// The first moment that is not covered any more.
     #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
     pub to: Instant,
     pub group_by: GroupBy,
     pub totals: UsageSum,
@@ -51,7 +54,7 @@ pub struct UsageHistory {
 }
 
 /// A sum over requests.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageSum {
     pub cost_usd: NanoUsd,
@@ -61,7 +64,7 @@ pub struct UsageSum {
 
 /// One group: the one of its first four fields that is there is what the history is grouped by. A request without a
 /// template or model counts under an empty name.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UsageRow {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,7 +81,7 @@ pub struct UsageRow {
 }
 
 /// `POST /api/resources/estimate`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ResourceEstimate {
     pub resources: Vec<ResourceAmount>,
@@ -88,7 +91,7 @@ pub struct ResourceEstimate {
 }
 
 /// `POST /api/cost/estimate`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct CostEstimate {
     pub baseline_usd: NanoUsd,
@@ -101,7 +104,7 @@ pub struct CostEstimate {
 }
 
 /// A strategy that makes requests cheaper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     ModelDowngrade,
@@ -129,7 +132,7 @@ impl Strategy {
 }
 
 /// `POST /api/optimize/analyze`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Analysis {
     pub opportunities: Vec<Opportunity>,
@@ -138,7 +141,7 @@ pub struct Analysis {
 }
 
 /// What one strategy could do.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Opportunity {
     pub strategy: Strategy,
@@ -150,7 +153,7 @@ pub struct Opportunity {
 }
 
 /// `GET /api/optimize/stats/{clientId}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OptimizationStats {
     pub period: super::api::PeriodView,
@@ -163,7 +166,7 @@ pub struct OptimizationStats {
 }
 
 /// One strategy of it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StrategyStats {
     pub strategy: Strategy,
@@ -172,14 +175,14 @@ pub struct StrategyStats {
 }
 
 /// `GET /api/optimize/recommendations/{clientId}`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recommendations {
     pub recommendations: Vec<Recommendation>,
 }
 
 /// What would have paid on the client's own record.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Recommendation {
     pub strategy: Strategy,

@@ -49,6 +49,7 @@ pub struct PositionView {
 /// One lane of a pool's queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LaneView {
     /// Which.
     pub urgency: Urgency,

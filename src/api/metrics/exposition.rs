@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 /// What kind of metric a family is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = MetricKind)]
 #[serde(rename_all = "camelCase")]
 pub enum Kind {
     Counter,
@@ -14,7 +16,8 @@ pub enum Kind {
 }
 
 /// A metric with all its samples.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Metric)]
 pub struct Family {
     pub name: &'static str,
     pub help: &'static str,
@@ -23,12 +26,15 @@ pub struct Family {
 }
 
 /// One value.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = MetricSample)]
 pub struct Sample {
     /// What follows the family's name: `_bucket`, `_sum`, `_count`, or nothing.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub suffix: &'static str,
+    #[schema(value_type = std::collections::BTreeMap<String, String>)]
     pub labels: std::collections::BTreeMap<&'static str, String>,
+    #[schema(value_type = f64)]
     pub value: Value,
 }
 
@@ -64,9 +70,10 @@ impl Family {
 }
 
 /// The answer in JSON.
-#[derive(Serialize)]
-pub struct Json<'a> {
-    pub metrics: &'a [Family],
+#[derive(Serialize, ToSchema)]
+#[schema(as = Metrics)]
+pub struct Json {
+    pub metrics: Vec<Family>,
 }
 
 /// The answer as text.

@@ -218,7 +218,7 @@ fn sql(rows: &BTreeMap<String, Row>, version: &str, today: &str) -> Result<Strin
             let cached_input = row.cached_input.map_or_else(|| "NULL".to_owned(), |price| price.to_string());
             write!(
                 sql,
-                "{}\n  ('{}', {}, {cached_input}, {}, 'genai-prices-{version}')",
+                "{}\n  ('{}', {}, {cached_input}, {}, 'genai-prices-{version} of {today}')",
                 if index == 0 { "" } else { "," },
                 model.replace('\'', "''"),
                 row.input,
