@@ -108,7 +108,7 @@ pub async fn handle(request: Request, env: Env, context: Context) -> Result<Resp
     let began = clock::now();
     let incoming = request.headers().get("x-request-id")?.filter(|id| is_request_id(id));
     let request_id = incoming.or_else(random::hex::<16>).unwrap_or_default();
-    let (method, trace_id) = (request.method().to_string(), trace_id(&request));
+    let (method, trace_id) = (request.inner().method(), trace_id(&request));
     let notes = Rc::new(Notes::default());
     let answer = answer(request, env, Rc::new(context), Rc::clone(&notes)).await;
     let (reply, problem) = match answer {
@@ -156,7 +156,7 @@ async fn answer(
     context: Rc<Context>,
     notes: Rc<Notes>,
 ) -> std::result::Result<Reply, Problem> {
-    let (route, endpoint) = route(&request.method(), &request.path())?;
+    let (route, endpoint) = route(&request.inner().method(), &request.path())?;
     *notes.path.borrow_mut() = endpoint.path;
     if route == Route::Run {
         let body = body::read_text(&mut request).await?;

@@ -55,6 +55,16 @@ fn sharpen(schemas: &mut Value) {
         priced("unitPriceUsd"),
         {"allOf": [{"not": priced("cachedInputPriceUsd")}, {"not": priced("outputPriceUsd")}]},
     ]);
+    // No pool is named twice, so no item is there twice.
+    for (body, list) in [
+        ("ExecuteBody", "resources"),
+        ("CheckBody", "resources"),
+        ("ReserveBody", "resources"),
+        ("ConsumeBody", "usage"),
+        ("TemplateBody", "resources"),
+    ] {
+        schemas[body]["properties"][list]["uniqueItems"] = json!(true);
+    }
     // Stored: the body, and the name that it is stored under.
     for (record, body, name, of) in
         [("Pool", "PoolBody", "pool", "PoolId"), ("Template", "TemplateBody", "templateId", "TemplateId")]

@@ -82,7 +82,7 @@ impl Cursor {
         let Some(cursor) = cursor else { return Ok(None) };
         let parsed = || {
             let (sum, hex) = cursor.split_at_checked(8)?;
-            if u32::from_str_radix(sum, 16).ok()? != checksum(list) || !hex.is_ascii() {
+            if u32::from_str_radix(sum, 16).ok()? != checksum(list) || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return None;
             }
             let digits = hex.as_bytes().chunks(2).map(|pair| {

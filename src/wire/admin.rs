@@ -29,10 +29,10 @@ pub struct PoolBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     pub output_price_usd: Option<NanoUsd>,
-    #[serde(default = "PoolBody::low_water")]
+    #[serde(default = "PoolBody::low_water", deserialize_with = "super::strict::whole")]
     #[schema(maximum = 100)]
     pub low_water_percent: u8,
-    #[serde(default = "PoolBody::queue_cap")]
+    #[serde(default = "PoolBody::queue_cap", deserialize_with = "super::strict::whole")]
     #[schema(maximum = 4_294_967_295_u64)]
     pub queue_cap: u32,
     #[serde(default)]
@@ -62,6 +62,7 @@ pub struct Partition {
     pub tier: Option<Tier>,
     #[serde(default)]
     pub client_id: Option<ClientId>,
+    #[serde(deserialize_with = "super::strict::whole")]
     pub percent: u8,
     #[serde(default)]
     pub lend: Option<bool>,
@@ -95,7 +96,7 @@ pub struct ClientBody {
     #[serde(default)]
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     pub monthly_budget_usd: Option<NanoUsd>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     #[schema(maximum = 4_294_967_295_u64)]
     pub max_concurrent: Option<u32>,
     /// A name of the IANA time-zone database.
@@ -142,15 +143,15 @@ pub struct TemplateBody {
     #[serde(deserialize_with = "super::strict::list")]
     #[schema(min_items = 1, max_items = 8)]
     pub resources: Vec<Rate>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
     #[schema(minimum = 1, maximum = 20)]
     pub max_attempts: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
     #[schema(minimum = 1, maximum = 600_000)]
     pub timeout_ms: Option<i64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub downgrade_to: Vec<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
     #[schema(maximum = 4_294_967_295_u64)]
     pub cache_ttl_seconds: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional")]
@@ -164,8 +165,10 @@ pub struct TemplateBody {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BatchRule {
     #[schema(minimum = 1, maximum = 100)]
+    #[serde(deserialize_with = "super::strict::whole")]
     pub max_size: u32,
     #[schema(maximum = 60_000)]
+    #[serde(deserialize_with = "super::strict::whole")]
     pub window_ms: u32,
 }
 

@@ -18,6 +18,7 @@ use crate::wire::execution::{ExecutionStatus, OptimizationView};
 pub struct ResourceAmount {
     pub pool: PoolId,
     #[schema(minimum = 1, maximum = 9_007_199_254_u64)]
+    #[serde(deserialize_with = "super::strict::whole")]
     pub amount: u64,
 }
 
@@ -52,7 +53,7 @@ pub enum OptimizationLevel {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Parameters {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     #[schema(maximum = 9_007_199_254_740_991_u64)]
     pub max_output_tokens: Option<u64>,
 }
@@ -81,7 +82,7 @@ pub struct ExecuteBody {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub deadline: Option<Instant>,
     /// One attempt's limit.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     #[schema(minimum = 1, maximum = 600_000)]
     pub timeout_ms: Option<i64>,
     #[expect(dead_code, reason = "checked as it comes in; as long as nothing is optimised, every choice is kept to")]
@@ -286,7 +287,7 @@ pub struct ReserveBody {
     #[serde(deserialize_with = "super::strict::list")]
     #[schema(min_items = 1, max_items = 8)]
     pub resources: Vec<ResourceAmount>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     #[schema(minimum = 1, maximum = 3_600)]
     pub ttl_seconds: Option<i64>,
     #[serde(default)]
@@ -310,10 +311,11 @@ pub struct ReservedView {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UsedParts {
+    #[serde(deserialize_with = "super::strict::whole")]
     pub amount: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     pub cached_input: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     pub output: Option<u64>,
 }
 
@@ -323,11 +325,12 @@ pub struct UsedParts {
 pub struct UsedAmount {
     pub pool: PoolId,
     #[schema(maximum = 9_007_199_254_u64)]
+    #[serde(deserialize_with = "super::strict::whole")]
     pub amount: u64,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     #[schema(maximum = 9_007_199_254_u64)]
     pub cached_input: Option<u64>,
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::optional_whole")]
     #[schema(maximum = 9_007_199_254_u64)]
     pub output: Option<u64>,
 }

@@ -89,7 +89,7 @@ impl Operation {
         self.query("limit", "How many rows.", limit).query(
             "cursor",
             "`nextCursor` of the page before.",
-            json!({"type": "string", "maxLength": 600}),
+            json!({"type": "string", "pattern": "^[0-9a-f]{8}([0-9a-f]{2}){0,70}$"}),
         )
     }
 
