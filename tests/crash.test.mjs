@@ -170,3 +170,30 @@ test("what a crash leaves between two steps is done after it, once", { timeout: 
   const [period] = query("SELECT spent_nanousd, requests FROM budget_periods WHERE client_id = 'between-client' LIMIT 2");
   assert.deepEqual([period.spent_nanousd, period.requests], [50_000_000, 1]);
 });
+
+// Ten minutes are made to pass in the same way.
+test("a request that waits for longer than the starvation bound is promoted, and raises an alert until it starts", { timeout: 120_000 }, async () => {
+  await start();
+  ok(await call("PUT", "/admin/pools/starving", { unit: "u", capacity: 10, refillPerSecond: 0, unitPriceUsd: 0.01 }));
+  ok(await call("PUT", "/admin/clients/starver", { name: "c", tier: "basic" }));
+  const { reservationId } = ok(await call("POST", "/internal/reserve", { clientId: "starver", resources: [{ pool: "starving", amount: 10 }], ttlSeconds: 600 }));
+  const { requestId } = ok(await call("POST", "/api/execute", { clientId: "starver", worker: "ECHO", resources: [{ pool: "starving", amount: 5 }] }));
+  await stop(service);
+  withStore("live", "starving", (db) => {
+    const { body } = db.prepare("SELECT body FROM live WHERE id = ?").get(requestId);
+    const request = JSON.parse(body);
+    request.enqueuedAt -= 601_000;
+    db.prepare("UPDATE live SET body = ? WHERE id = ?").run(JSON.stringify(request), requestId);
+  });
+  await start();
+  const alerts = async () => ok(await call("GET", "/admin/alerts?limit=1000")).items.filter(({ kind, subject }) => kind === "request_starvation" && subject === "pool:starving");
+  await tick();
+  const [alert] = await waitFor(async () => ((await alerts()).length > 0 ? alerts() : null), "the alert");
+  assert.deepEqual([alert.status, alert.severity], ["open", "critical"]);
+  assert.equal(ok(await call("GET", `/api/queue/position/${requestId}`)).promoted, true);
+  ok(await call("POST", "/internal/release", { reservationId }));
+  await waitFor(async () => (await call("GET", `/api/execution/${requestId}`)).body.status === "succeeded", "its end");
+  await tick();
+  await waitFor(async () => (await alerts())[0].status === "resolved", "the alert's end");
+  await stop(service);
+});

@@ -143,3 +143,23 @@ test("a reservation beyond the budget is refused and takes nothing", async () =>
   assert.deepEqual([answer.status, answer.body.code], [402, "budget_exceeded"]);
   assert.equal((await rm.poolNow(name)).available, 10);
 });
+
+test("a reserve that is sent again after its end has the same answer, and takes nothing", async () => {
+  await rm.pool("replayed", { capacity: 100, refillPerSecond: 0 });
+  await rm.client("replayer");
+  const body = { clientId: "replayer", resources: [{ pool: "replayed", amount: 10 }] };
+  for (const [key, end] of [
+    ["consumed", (reservationId) => rm.post("/internal/consume", { reservationId, usage: [{ pool: "replayed", amount: 4 }] })],
+    ["released", (reservationId) => rm.post("/internal/release", { reservationId })],
+  ]) {
+    const send = () => rm.post("/internal/reserve", body, { headers: { "idempotency-key": key } });
+    const first = await send();
+    ok(await end(first.body.reservationId));
+    const { available } = await rm.poolNow("replayed");
+    const again = await send();
+    assert.deepEqual([again.status, again.body], [200, first.body], again.text);
+    assert.equal(again.headers.get("idempotency-replayed"), "true");
+    assert.equal((await rm.poolNow("replayed")).available, available);
+  }
+  assert.equal((await rm.current("replayer")).heldUsd, 0);
+});

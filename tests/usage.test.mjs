@@ -145,9 +145,12 @@ test("a pool may leave its price to the model; a price that nobody knows refuses
 test("an execution and its bill can be told after the pool has let go of them", async () => {
   await rm.pool("archive");
   await rm.client("archived");
-  const good = (await rm.execute(rm.work("archived", "archive", 4, { input: "gone" }), { wait: 10 })).body;
+  const send = () => rm.execute(rm.work("archived", "archive", 4, { input: "gone" }), { wait: 10, key: "once" });
+  const good = (await send()).body;
   const bad = (await rm.execute(rm.work("archived", "archive", 1, { input: { simulate: { status: 400 } } }), { wait: 10 })).body;
-  const waiting = ok(await rm.execute(rm.work("archived", "archive", 1000)));
+  await rm.pool("archive-full", { capacity: 5, refillPerSecond: 0 });
+  ok(await rm.post("/internal/reserve", { clientId: "archived", resources: [{ pool: "archive-full", amount: 5 }] }));
+  const waiting = ok(await rm.execute(rm.work("archived", "archive-full", 5)));
   const bill = ok(await rm.get(`/api/cost/${good.requestId}`));
   await recorded("archived", 2);
   await rm.tick();
@@ -156,6 +159,9 @@ test("an execution and its bill can be told after the pool has let go of them", 
   assert.deepEqual(result, { echo: "gone" });
   assert.deepEqual(await rm.execution(good.requestId), { ...kept, resultExpired: true });
   assert.deepEqual(await rm.execution(bad.requestId), { ...bad, resultExpired: true });
+  const again = await send();
+  assert.deepEqual([again.status, again.body], [200, { ...kept, resultExpired: true }], "sent again with its key it is not run again");
+  assert.equal(again.headers.get("idempotency-replayed"), "true");
   assert.deepEqual(ok(await rm.get(`/api/cost/${good.requestId}`)), bill);
   assert.equal((await rm.post(`/api/execution/${good.requestId}/cancel`)).status, 409);
   assert.equal((await rm.call("DELETE", `/api/queue/${good.requestId}`)).status, 409);

@@ -5,8 +5,7 @@ mod delivery;
 use rm_core::account::AccountView;
 use rm_core::alert::{AlertKind, BUDGET_THRESHOLDS, Verdict, pool_low, queue_backup, request_starvation};
 use rm_core::decimal;
-use rm_core::units::Instant;
-use worker::{D1PreparedStatement, Env, Result};
+use worker::{Env, Result};
 
 use crate::host::clock;
 use crate::store::alerts::{self, Cause};
@@ -18,45 +17,40 @@ pub use delivery::deliver;
 /// A worker that has not timed out for this long is well again, and so is a price that nobody has asked for.
 const QUIET_MS: i64 = 600_000;
 
-fn say(
-    env: &Env,
-    cause: &Cause,
-    verdict: Verdict,
-    severity: Severity,
-    message: &str,
-    now: Instant,
-) -> Result<Option<D1PreparedStatement>> {
-    match verdict {
-        Verdict::Raised => alerts::open(env, cause, severity, message, now).map(Some),
-        Verdict::Over => alerts::resolve(env, cause, now).map(Some),
-        Verdict::Unchanged => Ok(None),
-    }
-}
+/// The most open alerts about pools that a tick looks at.
+const OPEN_MAX: u32 = 1_000;
 
-/// Tells how the pools were at the tick.
+/// Tells how the pools were at the tick. Only what differs from what is open is written.
 pub async fn tell_pools(env: &Env, seen: &[TickAnswer]) -> Result<()> {
     let now = clock::now();
+    let open = alerts::open_about(env, "pool", OPEN_MAX).await?;
     let mut statements = Vec::new();
-    for TickAnswer { pool, depth, oldest_wait_ms, timeouts } in seen {
+    let mut say = |kind: AlertKind, pool: &str, verdict: Verdict, severity: Severity, message: String| {
+        let cause = Cause::new(kind, "pool", pool);
+        let is_open = open.contains(&(kind.as_str().to_owned(), cause.subject.clone()));
+        match verdict {
+            Verdict::Raised if !is_open => statements.push(alerts::open(env, &cause, severity, &message, now)?),
+            Verdict::Over if is_open => statements.push(alerts::resolve(env, &cause, now)?),
+            _ => {}
+        }
+        Ok::<_, worker::Error>(())
+    };
+    for TickAnswer { pool, depth, oldest_wait_ms, .. } in seen {
         let name = pool.pool.as_str();
-        let cause = |kind| Cause::new(kind, "pool", name);
-        let left = format!("{name} has {} of {} left", pool.available.units(), pool.capacity.units());
         let low = pool_low(pool.available, pool.capacity, pool.low_water_percent);
         let severity = if pool.available.units() == 0 { Severity::Critical } else { Severity::Warning };
-        statements.extend(say(env, &cause(AlertKind::PoolLow), low, severity, &left, now)?);
+        let left = format!("{name} has {} of {} left", pool.available.units(), pool.capacity.units());
+        say(AlertKind::PoolLow, name, low, severity, left)?;
         let waiting = format!("{depth} requests wait at {name}");
-        let backup = queue_backup(*depth);
-        statements.extend(say(env, &cause(AlertKind::QueueBackup), backup, Severity::Critical, &waiting, now)?);
-        let starving = format!("a request has waited at {name} for {} s", oldest_wait_ms.saturating_div(1_000));
-        let starvation = request_starvation(*oldest_wait_ms);
-        let kind = AlertKind::RequestStarvation;
-        statements.extend(say(env, &cause(kind), starvation, Severity::Critical, &starving, now)?);
-        for (worker, count) in timeouts {
-            let cause = Cause::new(AlertKind::WorkerTimeout, "worker", worker);
-            let message = format!("{worker} did not answer {count} attempts in time in the last minute");
-            statements.push(alerts::open(env, &cause, Severity::Warning, &message, now)?);
-            statements.push(alerts::seen(env, &cause, now)?);
-        }
+        say(AlertKind::QueueBackup, name, queue_backup(*depth), Severity::Critical, waiting)?;
+        let waited = format!("a request has waited at {name} for {} s", oldest_wait_ms.saturating_div(1_000));
+        say(AlertKind::RequestStarvation, name, request_starvation(*oldest_wait_ms), Severity::Critical, waited)?;
+    }
+    for (worker, count) in seen.iter().flat_map(|answer| &answer.timeouts) {
+        let cause = Cause::new(AlertKind::WorkerTimeout, "worker", worker);
+        let message = format!("{worker} did not answer {count} attempts in time in the last minute");
+        statements.push(alerts::open(env, &cause, Severity::Warning, &message, now)?);
+        statements.push(alerts::seen(env, &cause, now)?);
     }
     let quiet_since = now.plus(-QUIET_MS);
     for kind in [AlertKind::WorkerTimeout, AlertKind::UnknownPrice] {
@@ -83,6 +77,11 @@ pub async fn tell_budget(env: &Env, view: &AccountView, reached: u8) -> Result<(
         statements.push(alerts::open(env, &cause, severity, &message, now)?);
     }
     alerts::run(env, statements).await
+}
+
+/// Tells that a pool or client (`what`) was deleted: nothing is wrong with it any more.
+pub async fn tell_deleted(env: &Env, what: &str, name: &str) -> Result<()> {
+    alerts::run(env, vec![alerts::resolve_subject(env, &format!("{what}:{name}"), clock::now())?]).await
 }
 
 /// Tells that a request was refused because its price is unknown. `what` is `pool` or `model`.

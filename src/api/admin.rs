@@ -6,6 +6,7 @@ use rm_core::priority::Tier;
 use rm_core::units::{NanoUsd, Tokens};
 use serde::Serialize;
 
+use crate::alerts;
 use crate::api::Call;
 use crate::api::admission::TIMEOUT_MAX_MS;
 use crate::api::body::read_json;
@@ -76,7 +77,7 @@ fn listing<'a, T: Serialize + 'a>(
 }
 
 /// `GET /admin/alerts`: the newest first.
-pub async fn alerts(call: &Call) -> Result<Reply, Problem> {
+pub async fn list_alerts(call: &Call) -> Result<Reply, Problem> {
     let query = Query::of(call, &["status", "limit", "cursor"])?;
     let (status, filter) = match query.text("status") {
         None | Some("all") => ("all", AlertFilter::All),
@@ -241,6 +242,7 @@ pub async fn delete_pool(call: &Call, pool: &PoolId) -> Result<Reply, Problem> {
         catalog::put_pool(&call.env, pool, &record.body).await.map_err(d1)?;
         return Err(problem);
     }
+    alerts::tell_deleted(&call.env, "pool", pool.as_str()).await.map_err(d1)?;
     Ok(Reply::empty(204))
 }
 
@@ -264,6 +266,7 @@ pub async fn delete_client(call: &Call, client: &ClientId) -> Result<Reply, Prob
     if answer != account::CloseAnswer::Closed {
         log::warn("client_deleted_with_work", client.as_str(), "what it has begun is finished and charged");
     }
+    alerts::tell_deleted(&call.env, "client", client.as_str()).await.map_err(d1)?;
     Ok(Reply::empty(204))
 }
 

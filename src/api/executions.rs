@@ -85,6 +85,10 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         SubmitAnswer::RunHere { run } => run_here(&call, Order { run, spec: submit.spec, input }, wait).await?,
         SubmitAnswer::Here { execution, position } => of_execution(&call, *execution, position.as_ref(), wait).await?,
         SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),
+        // Its pool has let go of it: it is too old to be taken as new.
+        SubmitAnswer::Refused { refusal: SubmitRefusal::Stale } if held.replayed => {
+            of_execution(&call, from_record(&call, &held.id).await?, None, wait).await?
+        }
         SubmitAnswer::Refused { refusal } => {
             give_up(&call, &submit.spec, &held).await;
             return Err(refused(refusal, clock::now()));
@@ -100,6 +104,8 @@ struct Held {
     slot: bool,
     tier: rm_core::priority::Tier,
     replayed: bool,
+    /// Its cost is still held.
+    open: bool,
 }
 
 async fn hold(call: &Call, plan: &Plan, idempotency: Option<Idempotency>, now: Instant) -> Result<Held, Problem> {
@@ -107,8 +113,8 @@ async fn hold(call: &Call, plan: &Plan, idempotency: Option<Idempotency>, now: I
     let hold = HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, idempotency };
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
     match answer {
-        HoldAnswer::Held { at, slot, tier } => Ok(Held { id, at, slot, tier, replayed: false }),
-        HoldAnswer::Replayed { id, at, tier } => Ok(Held { id, at, slot: false, tier, replayed: true }),
+        HoldAnswer::Held { at, slot, tier } => Ok(Held { id, at, slot, tier, replayed: false, open: true }),
+        HoldAnswer::Replayed { id, at, open, tier } => Ok(Held { id, at, slot: false, tier, replayed: true, open }),
         other => Err(hold_refused(other, now)),
     }
 }
@@ -145,8 +151,15 @@ async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(
         baseline: plan.cost,
         created_at: held.at,
     };
-    let input = match payloads::store(&call.env, payloads::input_key(&held.id), &plan.input).await {
-        Ok(stored) => stored.map_or_else(|| Payload::Inline(plan.input.clone()), Payload::Stored),
+    // One that has ended needs its input no more.
+    let stored = match held.open {
+        true => payloads::store(&call.env, payloads::input_key(&held.id), &plan.input).await,
+        false => Ok(None),
+    };
+    let input = match stored {
+        Ok(Some(stored)) => Payload::Stored(stored),
+        Ok(None) if held.open => Payload::Inline(plan.input.clone()),
+        Ok(None) => Payload::Inline(Box::default()),
         Err(error) => {
             give_up(call, &spec, held).await;
             return Err(Problem::unavailable(format!("the input could not be stored: {error}")));
@@ -163,6 +176,7 @@ async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(
         max_attempts: plan.max_attempts,
         timeout_ms: plan.timeout_ms,
         has_slot: held.slot,
+        only_known: !held.open,
         spec,
         input,
         run_here: wait > 0 && plan.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS),

@@ -47,10 +47,10 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
     let now = clock::now();
     let id = new_id(&demands, now)?;
     let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, idempotency: key };
-    let (id, at, tier, replayed) =
+    let (id, at, tier, replayed, open) =
         match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
-            HoldAnswer::Held { at, tier, .. } => (id, at, tier, false),
-            HoldAnswer::Replayed { id, at, tier } => (id, at, tier, true),
+            HoldAnswer::Held { at, tier, .. } => (id, at, tier, false, true),
+            HoldAnswer::Replayed { id, at, open, tier } => (id, at, tier, true, open),
             other => return Err(hold_refused(other, now)),
         };
     let empty = || RawValue::from_string("{}".into()).map_err(|error| Problem::unavailable(error.to_string()));
@@ -65,6 +65,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         max_attempts: 1,
         timeout_ms: ttl.saturating_mul(1_000),
         has_slot: false,
+        only_known: !open,
         spec: Spec {
             client_id: body.client_id.clone(),
             template_id: None,
@@ -90,6 +91,9 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         SubmitAnswer::Refused { refusal } => refusal,
         SubmitAnswer::RunHere { .. } | SubmitAnswer::Here { .. } => SubmitRefusal::Stale,
     };
+    if replayed && refusal == SubmitRefusal::Stale {
+        return Err(Problem::new(Code::Conflict, "the reservation of that key has ended, and is not kept any more"));
+    }
     if !replayed {
         // If this fails, the account finds out by itself.
         let _later = self::call(&call.env, body.client_id.as_str(), &AbandonCall { id }).await;

@@ -213,7 +213,7 @@ async fn serve(call: Call, route: Route) -> std::result::Result<Reply, Problem> 
         Route::Release => internal::release(call).await,
         Route::SchedulerStart => admin::set_scheduler(&call, true).await,
         Route::SchedulerStop => admin::set_scheduler(&call, false).await,
-        Route::Alerts => admin::alerts(&call).await,
+        Route::Alerts => admin::list_alerts(&call).await,
         Route::Pools => admin::pools(&call).await,
         Route::Pool(pool) => admin::pool(&call, &pool).await,
         Route::PutPool(pool) => admin::put_pool(call, &pool).await,

@@ -336,7 +336,7 @@ mod tests {
         for endpoint in ROUTES {
             let hidden = ["/run", "/docs", "/docs/{file}", "/openapi.json"].contains(&endpoint.path);
             let described = operation(&endpoint.method, endpoint.path).is_some();
-            assert_eq!(described, !hidden, "{} {}", endpoint.method.to_string(), endpoint.path);
+            assert_eq!(described, !hidden, "{} {}", endpoint.method, endpoint.path);
         }
     }
 

@@ -256,10 +256,11 @@ impl AccountObject {
         if let Some(key) = &call.idempotency
             && let Some(used) = self.store()?.key_use(&key.key, now)?
         {
-            let tier = self.account.borrow().as_ref().map(tier);
-            return Ok(match tier {
-                Some(tier) if used.fingerprint == key.fingerprint => {
-                    HoldAnswer::Replayed { id: used.id, at: used.at, tier }
+            let known = |account: &Account| (tier(account), account.held_for(&used.id).is_some());
+            let known = self.account.borrow().as_ref().map(known);
+            return Ok(match known {
+                Some((tier, open)) if used.fingerprint == key.fingerprint => {
+                    HoldAnswer::Replayed { id: used.id, at: used.at, open, tier }
                 }
                 _ => HoldAnswer::Mismatch,
             });

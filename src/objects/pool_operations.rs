@@ -83,8 +83,19 @@ impl PoolObject {
 
     async fn submit(self: &Rc<Self>, call: SubmitCall) -> Result<SubmitAnswer> {
         let id = call.id.clone();
-        if let Some(execution) = self.execution(&id)?.filter(|execution| execution.status.is_end()) {
+        // Sent again after its end: the answer is as it was.
+        if let Some(stored) = self.stored(&id)?
+            && let Some(ended) = &stored.ended
+        {
+            if let (Kind::Reservation, Phase::Running { lease_until, .. }) = (ended.request.kind, &ended.request.phase)
+            {
+                return Ok(SubmitAnswer::Reserved { expires_at: *lease_until });
+            }
+            let execution = self.look(|pool, now| execution_view(stored, pool.request(&id), now))??;
             return Ok(SubmitAnswer::Here { execution: Box::new(execution), position: None });
+        }
+        if call.only_known && self.look(|pool, _| pool.request(&id).is_none())? {
+            return Ok(SubmitAnswer::Refused { refusal: SubmitRefusal::Stale });
         }
         let waiter = self.waiters.announce(&id);
         let mode = if call.kind == Kind::Reservation { Mode::NowOrNever } else { Mode::Queue };

@@ -130,6 +130,8 @@ impl PoolObject {
                 let Ok(id) = name.parse::<PoolId>() else { return Ok(false) };
                 let Some(config) = catalog::load(&self.env).await?.pool_config(&id) else { return Ok(false) };
                 store.set_config(&config)?;
+                // There is no snapshot yet, or it is that of a pool of this name that was deleted.
+                self.snapshot_due.set(true);
                 config
             }
             (None, None) => return Ok(false),

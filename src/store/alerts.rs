@@ -1,6 +1,8 @@
 //! Alerts in D1. Opening what is open and resolving what is resolved change nothing, so whoever sees a condition may say
 //! so at any time.
 
+use std::collections::BTreeSet;
+
 use rm_core::alert::AlertKind;
 use rm_core::units::Instant;
 use serde::Deserialize;
@@ -72,6 +74,16 @@ pub fn resolve(env: &Env, cause: &Cause, now: Instant) -> Result<D1PreparedState
         ])
 }
 
+/// Resolves whatever is open about something that is not there any more.
+pub fn resolve_subject(env: &Env, subject: &str, now: Instant) -> Result<D1PreparedStatement> {
+    env.d1("DB")?
+        .prepare(
+            "UPDATE alerts SET status = 'resolved', resolved_at = ?1, sequence = sequence + 1, delivery_tries = 0,
+               deliver_at = ?1 WHERE subject = ?2 AND status = 'open'",
+        )
+        .bind(&[number(now.millis()), subject.into()])
+}
+
 /// Resolves a client's budget alerts of other months than `month`, and those whose mark is above `reached`.
 pub fn resolve_budgets(
     env: &Env,
@@ -116,10 +128,13 @@ pub fn seen(env: &Env, cause: &Cause, now: Instant) -> Result<D1PreparedStatemen
         ])
 }
 
-/// Runs statements, all or none.
+/// Runs statements, some at a time: each says what is, so none depends on another.
 pub async fn run(env: &Env, statements: Vec<D1PreparedStatement>) -> Result<()> {
-    if !statements.is_empty() {
-        env.d1("DB")?.batch(statements).await?;
+    const AT_ONCE: usize = 50;
+    let db = env.d1("DB")?;
+    let mut statements = statements.into_iter().peekable();
+    while statements.peek().is_some() {
+        db.batch(statements.by_ref().take(AT_ONCE).collect()).await?;
     }
     Ok(())
 }
@@ -221,6 +236,18 @@ pub async fn retry_at(env: &Env, alert: &AlertView, at: Option<Instant>) -> Resu
         .run()
         .await?;
     Ok(())
+}
+
+/// Which alerts about `what` (`pool`, `client`, …) are open: their kinds and subjects.
+pub async fn open_about(env: &Env, what: &str, limit: u32) -> Result<BTreeSet<(String, String)>> {
+    #[derive(Deserialize)]
+    struct Row {
+        kind: String,
+        subject: String,
+    }
+    let query = format!("SELECT kind, subject FROM alerts WHERE status = 'open' AND subject GLOB ? LIMIT {limit}");
+    let rows = env.d1("DB")?.prepare(query).bind(&[format!("{what}:*").into()])?.all().await?.results::<Row>()?;
+    Ok(rows.into_iter().map(|row| (row.kind, row.subject)).collect())
 }
 
 /// How many alerts of each kind are open.

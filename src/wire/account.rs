@@ -53,6 +53,8 @@ pub enum HoldAnswer {
         id: RequestId,
         /// When its cost was held.
         at: Instant,
+        /// Its cost is still held; else it has ended.
+        open: bool,
         /// The client's tier.
         tier: Tier,
     },

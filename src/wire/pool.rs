@@ -29,6 +29,8 @@ pub struct SubmitCall {
     pub timeout_ms: i64,
     /// The account gave a slot together with the hold.
     pub has_slot: bool,
+    /// It has ended before: it is not to be taken in as new.
+    pub only_known: bool,
     pub spec: Spec,
     pub input: Payload,
     /// The caller will run it, if it starts at once.

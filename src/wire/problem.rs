@@ -58,6 +58,9 @@ impl Code {
     }
 }
 
+/// What a caller is told when a part of the service does not answer.
+const UNAVAILABLE: &str = "a part of the service did not answer: send the request again, with the same Idempotency-Key";
+
 /// A problem as JSON (RFC 9457).
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -143,7 +146,8 @@ impl Problem {
             r#type: format!("urn:resource-manager:problem:{code}"),
             title,
             status,
-            detail: &self.detail,
+            // What is out of order inside is for the log.
+            detail: if self.code == Code::Unavailable { UNAVAILABLE } else { &self.detail },
             code,
             request_id,
             retry_after_ms: self.retry_after_ms,
