@@ -22,7 +22,9 @@ setUp();
 build();
 build(join(root, "bench", "floor"));
 const { Miniflare, convertV4MiniflareOptions } = await import("miniflare");
-const miniflareOf = (workers) => new Miniflare(convertV4MiniflareOptions({ host: "127.0.0.1", port: 0, cf: false, workers }));
+// The requests' log is not what is measured here.
+const handleRuntimeStdio = (stdout, stderr) => (stdout.resume(), stderr.resume());
+const miniflareOf = (workers) => new Miniflare(convertV4MiniflareOptions({ host: "127.0.0.1", port: 0, cf: false, handleRuntimeStdio, workers }));
 
 const SECONDS = Number(process.env.BENCH_SECONDS ?? 4);
 // Objects write to disk; a disk that waits for each write would be what is measured. Where there is a folder in memory,

@@ -119,6 +119,10 @@ pub async fn handle(request: Request, env: Env, context: Context) -> Result<Resp
         Some(limit) => rate_limit::with_headers(reply, limit),
         None => reply,
     };
+    // A hand-over is no caller's request.
+    if *notes.path.borrow() == dispatch::RUN_PATH {
+        return reply.into_response(&request_id);
+    }
     log::request(&log::RequestLine {
         request_id: &request_id,
         method: &method,
