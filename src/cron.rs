@@ -44,7 +44,11 @@ async fn note_tick(env: &Env) -> Result<()> {
 }
 
 async fn pools(env: &Env) -> Result<()> {
-    let catalog = catalog::load(env).await?;
+    // With D1 out of reach, pools are looked after with the configuration that was last seen.
+    let catalog = match catalog::load(env).await {
+        Ok(catalog) => catalog,
+        Err(_) => catalog::current(env).await?,
+    };
     let ticked = catalog.pools.keys().filter_map(|pool| catalog.pool_config(pool)).map(|config| async {
         let name = config.pool.as_str().to_owned();
         call(env, &name, &pool::TickCall { config }).await.unwrap_or_else(|error| {

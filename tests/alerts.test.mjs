@@ -133,7 +133,7 @@ test("deliveries are signed, tried again until taken, and then never again", asy
   answers = () => (failures-- > 0 ? 500 : 200);
   await rm.pool("hooked", { capacity: 100, refillPerSecond: 0 });
   const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "drainer", resources: [{ pool: "hooked", amount: 100 }] }));
-  const due = () => rm.env.DB.prepare("UPDATE alerts SET deliver_at = 0 WHERE deliver_at IS NOT NULL AND subject = 'pool:hooked'").run();
+  const due = () => rm.env.DB.prepare("UPDATE alerts SET deliver_at = unixepoch() * 1000 - 1000 WHERE deliver_at IS NOT NULL AND subject = 'pool:hooked'").run();
   await ticked(async () => {
     await due();
     return told("pool:hooked").length >= 3;
@@ -152,6 +152,16 @@ test("deliveries are signed, tried again until taken, and then never again", asy
   }
   assert.equal(JSON.parse(tries[0].body).data.severity, "critical");
   ok(await rm.post("/internal/release", { reservationId }));
+});
+
+test("what is long over is forgotten, and what nobody was there to be told of is not told later", async () => {
+  const insert = "INSERT INTO alerts (kind, subject, threshold, window_start, status, severity, message, opened_at, resolved_at, sequence, deliver_at) VALUES ('pool_low', ?, 0, 0, 'resolved', 'warning', 'old', ?, ?, 2, ?)";
+  const days = (n) => Date.now() - n * 86_400_000;
+  await rm.env.DB.prepare(insert).bind("pool:long-ago", days(100), days(91), null).run();
+  await rm.env.DB.prepare(insert).bind("pool:some-time-ago", days(3), days(2), days(2)).run();
+  await ticked(async () => of(await list(), "pool_low", "pool:long-ago").length === 0, "the sweep");
+  assert.equal(of(await list(), "pool_low", "pool:some-time-ago").length, 1);
+  assert.deepEqual(told("pool:some-time-ago"), []);
 });
 
 test("alerts are listed by state, page by page, to the operator alone", async () => {

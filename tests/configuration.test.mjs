@@ -142,6 +142,21 @@ test("a pool or client that holds work is not deleted; without work it is, and c
   assert.equal((await rm.execute(rm.work("leaver", "leaving", 6), { wait: 10 })).body.status, "succeeded");
 });
 
+test("what a deleted client has used is charged all the same", async () => {
+  await rm.pool("late", { capacity: 10, refillPerSecond: 0 });
+  await rm.client("late-client");
+  const input = { simulate: { delayMs: 1500, usage: { late: 3 } } };
+  const { requestId } = ok(await rm.execute(rm.work("late-client", "late", 5, { input })));
+  await waitFor(async () => (await rm.execution(requestId)).status === "running", "the run");
+  ok(await rm.post(`/api/execution/${requestId}/cancel`));
+  await waitFor(async () => (await rm.call("DELETE", "/admin/clients/late-client")).status === 204, "the deletion");
+  assert.equal((await rm.execute(rm.work("late-client", "late"))).status, 404);
+  await waitFor(async () => ok(await rm.get("/api/usage/late-client")).totals.costUsd === 0.03, "the late charge");
+  await rm.client("late-client");
+  assert.equal((await rm.current("late-client")).spentUsd, 0.03);
+  await waitFor(async () => (await rm.call("DELETE", "/admin/pools/late")).status === 204, "nothing left to settle");
+});
+
 test("a client's deletion is the operator's alone, and limited to the client that is named", async () => {
   await rm.client("guarded");
   assert.equal((await rm.call("DELETE", "/admin/clients/guarded", { token: "kam" })).status, 403);

@@ -17,6 +17,8 @@ pub use delivery::deliver;
 /// A worker that has not timed out for this long is well again, and so is a price that nobody has asked for.
 const QUIET_MS: i64 = 600_000;
 
+/// How long resolved alerts are kept: 90 days.
+const KEPT_MS: i64 = 90 * 86_400_000;
 /// The most open alerts about pools that a tick looks at.
 const OPEN_MAX: u32 = 1_000;
 
@@ -56,6 +58,7 @@ pub async fn tell_pools(env: &Env, seen: &[TickAnswer]) -> Result<()> {
     for kind in [AlertKind::WorkerTimeout, AlertKind::UnknownPrice] {
         statements.push(alerts::resolve_if_older(env, kind, quiet_since, now)?);
     }
+    statements.push(alerts::sweep(env, now.plus(-KEPT_MS))?);
     alerts::run(env, statements).await
 }
 

@@ -15,7 +15,6 @@ use crate::api::executions::unavailable;
 use crate::api::query::{Cursor, Query};
 use crate::api::reply::Reply;
 use crate::dispatch::worker_binding;
-use crate::host::log;
 use crate::host::object::call;
 use crate::host::time_zone::TimeZone;
 use crate::store;
@@ -127,7 +126,7 @@ pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
     }
     check(body.low_water_percent <= 100, "/lowWaterPercent", "must be from 0 to 100")?;
     check(body.partitions.is_empty(), "/partitions", "this version does not divide pools: leave this out")?;
-    catalog::put_pool(&call.env, pool, &body).await.map_err(d1)?;
+    catalog::put_pool(&call.env, pool, &body, catalog::FIRST_REVISION).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     configure(&call, &catalog, pool).await?;
     Reply::json(200, catalog.pools.get(pool).ok_or_else(|| Problem::not_found("pool"))?)
@@ -239,7 +238,9 @@ pub async fn delete_pool(call: &Call, pool: &PoolId) -> Result<Reply, Problem> {
     // A request that came in between is not left without its pool.
     let answer = close().await.map_err(unavailable)?;
     if let Err(problem) = busy(answer) {
-        catalog::put_pool(&call.env, pool, &record.body).await.map_err(d1)?;
+        // Its object knows revisions up to this one.
+        let revision = record.revision.saturating_add(1);
+        catalog::put_pool(&call.env, pool, &record.body, revision).await.map_err(d1)?;
         return Err(problem);
     }
     alerts::tell_deleted(&call.env, "pool", pool.as_str()).await.map_err(d1)?;
@@ -251,21 +252,14 @@ pub async fn delete_client(call: &Call, client: &ClientId) -> Result<Reply, Prob
     call.may_touch(client)?;
     let record = catalog::client(&call.env, client).await.map_err(d1)?;
     record.ok_or_else(|| Problem::not_found("client"))?;
-    let close = || self::call(&call.env, client.as_str(), &account::CloseCall {});
-    let busy = |answer| match answer {
-        account::CloseAnswer::Closed => Ok(()),
-        account::CloseAnswer::Busy { holds, charges } => {
-            let detail = format!("{holds} requests are open, and {charges} charges on their way to the record");
-            Err(conflict(format!("{detail}: wait for their end, or cancel them")))
-        }
-    };
-    busy(close().await.map_err(unavailable)?)?;
-    catalog::delete_client(&call.env, client).await.map_err(d1)?;
-    // What came in between has brought the account back; now that the client is gone it holds nothing new.
-    let answer = close().await.map_err(unavailable)?;
-    if answer != account::CloseAnswer::Closed {
-        log::warn("client_deleted_with_work", client.as_str(), "what it has begun is finished and charged");
+    let close = async |force| self::call(&call.env, client.as_str(), &account::CloseCall { force }).await;
+    if let account::CloseAnswer::Busy { holds, charges } = close(false).await.map_err(unavailable)? {
+        let detail = format!("{holds} requests are open, and {charges} charges on their way to the record");
+        return Err(conflict(format!("{detail}: wait for their end, or cancel them")));
     }
+    catalog::delete_client(&call.env, client).await.map_err(d1)?;
+    // What came in between has opened the account again.
+    close(true).await.map_err(unavailable)?;
     alerts::tell_deleted(&call.env, "client", client.as_str()).await.map_err(d1)?;
     Ok(Reply::empty(204))
 }

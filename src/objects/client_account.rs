@@ -43,6 +43,7 @@ impl DurableObject for ClientAccount {
             alarm: Alarm::default(),
             send_at: Cell::default(),
             send_failures: Cell::default(),
+            closed: Cell::default(),
             period: RefCell::default(),
             alerted: Cell::default(),
         };
@@ -75,6 +76,8 @@ pub(super) struct AccountObject {
     /// When the outbox is sent; none while it is empty.
     pub(super) send_at: Cell<Option<Instant>>,
     pub(super) send_failures: Cell<u32>,
+    /// The client was deleted.
+    closed: Cell<bool>,
     /// The month that it is for the client, and the time zone that this was found with.
     period: RefCell<Option<(String, Period)>>,
     /// What the record knows of the budget: the month, and the highest mark that an alert is open for.
@@ -153,6 +156,7 @@ impl AccountObject {
         };
         if self.account.borrow().is_none() {
             let (periods, holds) = store.load()?;
+            self.closed.set(store.is_closed()?);
             *self.account.borrow_mut() = Some(Account::restore(config, periods, holds));
             if !store.charges_to_send()?.is_empty() {
                 self.send_at.set(Some(clock::now().plus(SEND_AFTER_MS)));
@@ -216,7 +220,8 @@ impl AccountObject {
     }
 
     async fn handle(self: &Rc<Self>, name: &str, path: &str, body: &str) -> Result<Response> {
-        let known = self.load(Some(name)).await?;
+        // A charge may come for a client that was deleted: what it has used it has used.
+        let known = self.load(Some(name)).await? && (path == SettleCall::PATH || self.is_open(name).await?);
         match path {
             HoldCall::PATH if !known => answer::<HoldCall>(&HoldAnswer::UnknownClient),
             ViewCall::PATH if !known => answer::<ViewCall>(&None),
@@ -245,7 +250,7 @@ impl AccountObject {
                 answer::<ConfigureCall>(&())
             }
             TickCall::PATH => answer::<TickCall>(&self.tick().await?),
-            CloseCall::PATH => answer::<CloseCall>(&self.close()?),
+            CloseCall::PATH => answer::<CloseCall>(&self.close(&read(body)?)?),
             _ => Response::error("no such operation", 404),
         }
     }
@@ -347,15 +352,28 @@ impl AccountObject {
         self.event(|account, now| account.on_wakeup(now, ASK_MAX)).await
     }
     /// Lets go of the account, unless it holds anything.
-    fn close(&self) -> Result<CloseAnswer> {
+    fn close(&self, call: &CloseCall) -> Result<CloseAnswer> {
         let holds = self.account.borrow().as_ref().map_or(0, Account::holds_open);
         let store = self.store()?;
         let charges = u64::try_from(store.charges_to_send()?.len()).unwrap_or(u64::MAX);
-        if holds > 0 || charges > 0 {
+        if !call.force && (holds > 0 || charges > 0) {
             return Ok(CloseAnswer::Busy { holds, charges });
         }
-        store.forget_config()?;
-        *self.account.borrow_mut() = None;
+        store.set_closed(true)?;
+        self.closed.set(true);
         Ok(CloseAnswer::Closed)
+    }
+
+    /// Whether there is such a client: one that was deleted may be there again.
+    async fn is_open(self: &Rc<Self>, name: &str) -> Result<bool> {
+        if !self.closed.get() {
+            return Ok(true);
+        }
+        let Ok(id) = name.parse::<ClientId>() else { return Ok(false) };
+        let Some(record) = catalog::client(&self.env, &id).await? else { return Ok(false) };
+        self.event(|account, _| account.reopen(record.account_config())).await?;
+        self.store()?.set_closed(false)?;
+        self.closed.set(false);
+        Ok(true)
     }
 }

@@ -70,9 +70,17 @@ impl AccountStore {
         self.db.set_meta("config", serde_json::to_string(config)?)
     }
 
-    /// The account is let go of: its configuration will come from D1 again, if it is there. What was spent stays.
-    pub fn forget_config(&self) -> Result<()> {
-        self.db.run("DELETE FROM meta WHERE key = 'config'", vec![])
+    /// Whether the client was deleted.
+    pub fn is_closed(&self) -> Result<bool> {
+        Ok(self.db.meta("closed")?.is_some())
+    }
+
+    /// The client was deleted, or is there again. What was spent stays.
+    pub fn set_closed(&self, closed: bool) -> Result<()> {
+        match closed {
+            true => self.db.set_meta("closed", "1"),
+            false => self.db.run("DELETE FROM meta WHERE key = 'closed'", vec![]),
+        }
     }
 
     /// The totals of the last periods and all holds.

@@ -116,6 +116,16 @@ pub fn resolve_if_older(env: &Env, kind: AlertKind, since: Instant, now: Instant
         .bind(&[number(now.millis()), kind.as_str().into(), number(since.millis())])
 }
 
+/// Deletes alerts that were resolved before `before`, some at a time.
+pub fn sweep(env: &Env, before: Instant) -> Result<D1PreparedStatement> {
+    env.d1("DB")?
+        .prepare(
+            "DELETE FROM alerts WHERE resolved_at < ? AND alert_id IN
+               (SELECT alert_id FROM alerts WHERE status = 'resolved' ORDER BY alert_id LIMIT 200)",
+        )
+        .bind(&[number(before.millis())])
+}
+
 /// Notes that an open alert's cause was seen again.
 pub fn seen(env: &Env, cause: &Cause, now: Instant) -> Result<D1PreparedStatement> {
     env.d1("DB")?
@@ -201,16 +211,19 @@ pub struct Due {
     pub tries: u32,
 }
 
+/// What has been due for longer than this is not delivered any more: a webhook that is set up is not told of last month.
+const DELIVERY_LIFE_MS: i64 = 86_400_000;
+
 /// Takes what is due for delivery, up to `limit`, and puts each off to `put_off`, so that no other tick delivers the same.
 pub async fn take_due(env: &Env, now: Instant, put_off: Instant, limit: u32) -> Result<Vec<Due>> {
     let db = env.d1("DB")?;
     let statement = db
         .prepare(format!(
             "UPDATE alerts SET deliver_at = ?, delivery_tries = delivery_tries + 1 WHERE alert_id IN
-               (SELECT alert_id FROM alerts WHERE deliver_at <= ? ORDER BY deliver_at LIMIT {limit})
+               (SELECT alert_id FROM alerts WHERE deliver_at BETWEEN ? AND ? ORDER BY deliver_at LIMIT {limit})
              RETURNING {COLUMNS}"
         ))
-        .bind(&[number(put_off.millis()), number(now.millis())])?;
+        .bind(&[number(put_off.millis()), number(now.plus(-DELIVERY_LIFE_MS).millis()), number(now.millis())])?;
     let rows = statement.all().await?.results::<AlertRow>()?;
     Ok(rows.into_iter().map(|row| Due { tries: row.delivery_tries, alert: row.view() }).collect())
 }

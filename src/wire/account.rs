@@ -139,7 +139,10 @@ operation!(ViewCall, "/view", Option<AccountView>);
 
 /// Let go of the account: its client is about to be deleted.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct CloseCall {}
+pub struct CloseCall {
+    /// Whatever it holds: the client is deleted by now, and what came in between ends without a slot.
+    pub force: bool,
+}
 
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -74,6 +74,13 @@ impl Account {
         }
     }
 
+    /// Takes the configuration of a client that was deleted and is there again: its revisions begin anew.
+    pub fn reopen(&mut self, config: AccountConfig) {
+        self.config = config;
+        self.changes.config = true;
+        self.wake();
+    }
+
     /// Holds the cost of a request, and gives it a slot if one is wanted and free. Asking again for the same request
     /// holds nothing more.
     ///

@@ -29,7 +29,7 @@ use prices::PriceRow;
 use templates::TemplateRow;
 
 pub use clients::{client, clients_after, delete_client, put_client};
-pub use pools::{delete_pool, put_pool};
+pub use pools::{FIRST_REVISION, delete_pool, put_pool};
 pub use settings::{set_scheduler, set_setting, setting};
 pub use templates::{delete_template, put_template};
 

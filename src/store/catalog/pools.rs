@@ -58,20 +58,24 @@ impl PoolRow {
     }
 }
 
-/// Stores a pool. The same again changes nothing.
-pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody) -> Result<()> {
+/// The first revision of a pool.
+pub const FIRST_REVISION: i64 = 1;
+
+/// Stores a pool. The same again changes nothing. One that is not there begins with `revision`.
+pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody, revision: i64) -> Result<()> {
     let price = |price: Option<NanoUsd>| price.map_or(JsValue::NULL, |price| number(price.nanos()));
     let db = env.d1("DB")?;
     db.prepare(
         "INSERT INTO pools (pool, unit, capacity_micros, refill_micros_per_second, unit_price_nanousd,
-           cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap,
+           revision)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (pool) DO UPDATE SET unit = excluded.unit, capacity_micros = excluded.capacity_micros,
            refill_micros_per_second = excluded.refill_micros_per_second,
            unit_price_nanousd = excluded.unit_price_nanousd,
            cached_input_price_nanousd = excluded.cached_input_price_nanousd,
            output_price_nanousd = excluded.output_price_nanousd, low_water_percent = excluded.low_water_percent,
-           queue_cap = excluded.queue_cap, window_cap = excluded.window_cap, revision = revision + 1
+           queue_cap = excluded.queue_cap, window_cap = excluded.window_cap, revision = pools.revision + 1
          WHERE (unit, capacity_micros, refill_micros_per_second, unit_price_nanousd, cached_input_price_nanousd,
                 output_price_nanousd, low_water_percent, queue_cap, window_cap)
            IS NOT (excluded.unit, excluded.capacity_micros, excluded.refill_micros_per_second,
@@ -89,6 +93,7 @@ pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody) -> Result<()> {
         body.low_water_percent.into(),
         body.queue_cap.into(),
         u8::from(body.window_cap).into(),
+        number(revision),
     ])?
     .run()
     .await?;
