@@ -15,6 +15,8 @@ use crate::units::{Instant, Tokens};
 const SLOT_RECHECK_MS: i64 = 5_000;
 /// The wait after another pool could not say when.
 const SECONDARY_RECHECK_MS: i64 = 1_000;
+/// The longest wait for another pool: what is given back there is there before it is refilled.
+const SECONDARY_RECHECK_MAX_MS: i64 = 5_000;
 /// A run may take this much longer than its limit before it counts as lost: the way to the worker and back.
 const RUN_GRACE_MS: i64 = 5_000;
 
@@ -201,7 +203,7 @@ impl Pool {
             LeaseAnswer::NotNow { retry_at } => {
                 let soonest = now.plus(50);
                 let until = retry_at.unwrap_or_else(|| now.plus(SECONDARY_RECHECK_MS));
-                self.give_up_acquiring(id, true, now, Some(until.clamp(soonest, now.plus(60_000))));
+                self.give_up_acquiring(id, true, now, Some(until.clamp(soonest, now.plus(SECONDARY_RECHECK_MAX_MS))));
             }
             LeaseAnswer::Unreachable => self.give_up_acquiring(id, false, now, Some(now.plus(SECONDARY_RECHECK_MS))),
             LeaseAnswer::Never => {

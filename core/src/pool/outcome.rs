@@ -348,11 +348,7 @@ impl Pool {
         key: Option<UseKey>,
         now: Instant,
     ) -> ReportOutcome {
-        let is_open = self
-            .requests
-            .get(id)
-            .is_some_and(|request| request.kind == Kind::Reservation && matches!(request.phase, Phase::Running { .. }));
-        if !is_open {
+        if !self.is_open_reservation(id) {
             return ReportOutcome::Ignored;
         }
         if let Some(mut request) = self.take(id) {
