@@ -85,10 +85,23 @@ impl Demand {
         cost(self.unit_price, self.apart, amount, parts)
     }
 
-    /// What is to be held for it: nothing of it is expected to be cached.
+    /// What is to be held for it: nothing of it is expected to be cached, and as much of it is output as may be.
     #[must_use]
     pub fn estimated_cost(&self) -> Option<NanoUsd> {
-        self.cost_of(self.amount, self.expected_parts(self.amount))
+        let expected = self.expected_parts(self.amount);
+        let output = self.output_bound.map_or(expected.output, |bound| bound.max(expected.output));
+        self.cost_of(self.amount, Parts { output, ..expected })
+    }
+
+    /// Says what a formula expects of the output, when the formula gave `formula` in all and `output` of it as output,
+    /// and the amount is that times what was learnt. What was learnt is about the whole: the expected output is its
+    /// part of the amount; but all that is more than the formula said may be output, and of what is less, all the rest.
+    #[must_use]
+    pub fn with_output(self, formula: Tokens, output: Tokens) -> Self {
+        let expected = share(self.amount, output, formula).min(self.amount);
+        let more = self.amount.saturating_sub(formula);
+        let bound = output.saturating_add(more).min(self.amount);
+        Self { expected_output: Some(expected), output_bound: Some(bound), ..self }
     }
 }
 
@@ -144,6 +157,20 @@ mod tests {
         assert_eq!(demand(100, None, apart).expected_parts(units(40)).output, units(40));
         assert_eq!(demand(100, None, Some(APART)).expected_parts(units(40)).output, Tokens::ZERO);
         assert_eq!(demand(100, None, None).expected_parts(units(40)), Parts::default());
+    }
+
+    #[test]
+    fn what_was_learnt_changes_the_hold_and_not_what_a_use_costs() {
+        let apart = Some(PricesApart { cached_input: nanos(125), output: nanos(10_000) });
+        let untold = |amount: u64, used: u64| {
+            let demand = demand(amount, None, apart).with_output(units(1_000), units(500));
+            demand.cost_of(units(used), demand.expected_parts(units(used)))
+        };
+        let half_and_half = Some(nanos(200 * 1_250 + 200 * 10_000));
+        assert_eq!([untold(1_000, 400), untold(400, 400), untold(2_000, 400)], [half_and_half; 3]);
+        let hold = |amount: u64| demand(amount, None, apart).with_output(units(1_000), units(500)).estimated_cost();
+        assert_eq!(hold(400), Some(nanos(400 * 10_000)), "all of it may be output");
+        assert_eq!(hold(2_000), Some(nanos(500 * 1_250 + 1_500 * 10_000)), "all that is more may be output");
     }
 
     proptest! {

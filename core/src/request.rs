@@ -29,9 +29,13 @@ pub struct Demand {
     /// The prices of cached input and output, where they differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub apart: Option<PricesApart>,
-    /// How much of the amount is expected to be output; `None` if nobody can tell.
+    /// How much of the amount is expected to be output; `None` if nobody can tell. A use that nobody told apart is split
+    /// like this.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_output: Option<Tokens>,
+    /// How much of the amount may turn out to be output; `None` is as much as is expected. The hold covers this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_bound: Option<Tokens>,
     /// What the template's formula said, before what was learnt of it; `None` if the caller named the amount.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub formula: Option<Tokens>,
@@ -50,6 +54,7 @@ impl Demand {
             unit_price,
             apart: None,
             expected_output: None,
+            output_bound: None,
             formula: None,
             price_version: String::new(),
         }

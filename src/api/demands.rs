@@ -53,8 +53,7 @@ pub fn of_template(
         confidence_permille = confidence_permille.min(sure);
         let mut demand = demand(catalog, index, &rate.pool, amount, template.model.as_deref())?;
         if demand.apart.is_some() {
-            // What was learnt is about the whole; all of the difference may be output, which is the dearer part.
-            demand.expected_output = Some(formula.output.min(amount));
+            demand = demand.with_output(formula.amount, formula.output);
         }
         demand.formula = Some(formula.amount);
         demands.push(demand);
@@ -117,7 +116,8 @@ fn demand(
     };
     let Some(record) = catalog.pools.get(pool) else {
         let problem = unsatisfiable("pool", format!("there is no pool `{pool}`, so no price for it"));
-        return Err(problem.with(More::UnknownPrice("pool", pool.to_string())));
+        // Callers may name any pool: all that are none are one cause.
+        return Err(problem.with(More::UnknownPrice("pools", "unknown".into())));
     };
     let Some(price) = catalog.price(record, model) else {
         let (what, name) = model.map_or(("pool", pool.as_str()), |model| ("model", model));
