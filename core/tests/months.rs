@@ -94,3 +94,15 @@ fn a_smaller_budget_refuses_at_once_and_a_larger_one_admits_at_once() {
     account.configure(config(usd(1_000), 2));
     assert_eq!(account.view(month).budget, usd(70));
 }
+
+#[test]
+fn a_use_that_is_reported_after_the_hold_went_back_belongs_to_the_month_of_the_hold() {
+    let mut account = Account::restore(config(usd(100), 1), BTreeMap::new(), Vec::new());
+    let november = Period::month_of(at("2026-11-30T23:59:00Z"));
+    account.hold(&id(1), usd(90), Kind::Execution, november, at("2026-11-30T23:59:00Z")).unwrap();
+    account.settle(&settlement(&id(1), NanoUsd::ZERO), november);
+    let late = Settlement { event: format!("{}~late", id(1)), ..settlement(&id(1), usd(30)) };
+    assert_eq!(account.settle(&late, november), november.month);
+    assert_eq!(account.totals(november.month).spent, usd(30));
+    assert_eq!(account.totals(Period::month_of(at("2026-12-01T00:00:05Z")).month).spent, NanoUsd::ZERO);
+}

@@ -148,9 +148,10 @@ impl Account {
         }
     }
 
-    /// A request ended: its hold goes back, its cost is charged to the period of its hold, its slot is free. The caller
-    /// sees to it that each [`Settlement::event`] comes here once.
-    pub fn settle(&mut self, settlement: &Settlement, current: Period) -> Instant {
+    /// A request ended: its hold goes back, its cost is charged to the period of its hold, its slot is free. `made_in` is
+    /// the period that the request was made in: a use that is reported after the hold went back belongs there too. The
+    /// caller sees to it that each [`Settlement::event`] comes here once.
+    pub fn settle(&mut self, settlement: &Settlement, made_in: Period) -> Instant {
         let period_start = match self.take(&settlement.request) {
             Some(hold) => {
                 let totals = self.periods.get(&hold.period_start).copied().unwrap_or_default();
@@ -162,7 +163,7 @@ impl Account {
                 }
                 hold.period_start
             }
-            None => current.month,
+            None => made_in.month,
         };
         if settlement.cost > NanoUsd::ZERO {
             let totals = self.periods.get(&period_start).copied().unwrap_or_default();
