@@ -197,3 +197,26 @@ test("a request that waits for longer than the starvation bound is promoted, and
   await waitFor(async () => (await alerts())[0].status === "resolved", "the alert's end");
   await stop(service);
 });
+
+test("what has waited for long is kept for its whole time after its end", { timeout: 120_000 }, async () => {
+  await start();
+  ok(await call("PUT", "/admin/pools/kept", { unit: "u", capacity: 10, refillPerSecond: 10, unitPriceUsd: 0.01 }));
+  const { requestId } = ok(await call("POST", "/api/execute", { clientId: "demo-basic", worker: "ECHO", resources: [{ pool: "kept", amount: 1 }] }));
+  await waitFor(async () => (await call("GET", `/api/execution/${requestId}`)).body.status === "succeeded", "its end");
+  await stop(service);
+  // Two that came years ago: one ended just now, the other when the retention had passed.
+  const [kept, gone] = ["01a00000000000000000000001_kept", "01a00000000000000000000002_kept"];
+  withStore("execution", "kept", (db) => {
+    const copy = db.prepare(
+      `INSERT INTO execution (id, spec, input, ended, result)
+       SELECT ?, spec, input, json_set(ended, '$.end.finishedAt', CAST(? AS INTEGER)), result FROM execution WHERE id = ?`,
+    );
+    copy.run(kept, Date.now(), requestId);
+    copy.run(gone, Date.now() - 25 * 3_600_000, requestId);
+  });
+  await start();
+  await tick();
+  await waitFor(async () => (await call("GET", `/api/execution/${gone}`)).status === 404, "the sweep");
+  assert.equal((await call("GET", `/api/execution/${kept}`)).body.status, "succeeded");
+  await stop(service);
+});

@@ -13,8 +13,9 @@ use crate::store::pool_store::first_id_at;
 use crate::wire::payload::StoredPayload;
 use crate::wire::pool::{CloseAnswer, TickAnswer, TickCall};
 
-/// How many old executions a tick deletes at most.
+/// How many old executions are deleted at once, and how often at most in a tick: more than a pool can take in a minute.
 const SWEEP_MAX: i64 = 1_000;
+const SWEEPS_MAX: u32 = 50;
 /// How long executions are kept when nothing is set.
 const RETENTION_DEFAULT_HOURS: i64 = 24;
 
@@ -38,9 +39,14 @@ impl PoolObject {
         let kept_since = applied.now.plus(retention_ms(&self.env).saturating_neg());
         let (pool, fairness) = self.look(|pool, _| (pool.config().pool.clone(), pool.fairness().clone()))?;
         let store = self.store()?;
-        let swept = store.sweep(&first_id_at(kept_since, &pool), SWEEP_MAX)?;
-        if !swept.is_empty() {
-            spawn_local(Rc::clone(self).delete_payloads(swept));
+        for _ in 0..SWEEPS_MAX {
+            let (count, payloads) = store.sweep(kept_since, &first_id_at(kept_since, &pool), SWEEP_MAX)?;
+            if !payloads.is_empty() {
+                spawn_local(Rc::clone(self).delete_payloads(payloads));
+            }
+            if i64::try_from(count).unwrap_or(0) < SWEEP_MAX {
+                break;
+            }
         }
         store.save_fairness(&fairness)?;
         self.go_on(applied.effects).await;

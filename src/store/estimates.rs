@@ -10,8 +10,9 @@ use worker::{Env, Result};
 
 use crate::store::catalog::{ROWS_MAX, number, stored};
 
-/// The most uses that one tick learns from.
-const FEED_MAX: u32 = 2_000;
+/// The most uses that are read at once, and how often at most in a tick.
+const FEED_MAX: usize = 2_000;
+const FEEDS_MAX: u32 = 20;
 
 #[derive(Deserialize)]
 pub struct FactorRow {
@@ -36,6 +37,16 @@ impl FactorRow {
 /// Learns from the uses that were recorded since the last time. What was learnt and what it was learnt from change
 /// together.
 pub async fn learn(env: &Env) -> Result<()> {
+    for _ in 0..FEEDS_MAX {
+        if learn_some(env).await? < FEED_MAX {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Learns from the oldest of them; how many those were.
+async fn learn_some(env: &Env) -> Result<usize> {
     #[derive(Deserialize)]
     struct FeedRow {
         seq: i64,
@@ -51,7 +62,8 @@ pub async fn learn(env: &Env) -> Result<()> {
          ORDER BY seq LIMIT {FEED_MAX}"
     );
     let rows = db.prepare(feed).all().await?.results::<FeedRow>()?;
-    let Some(last) = rows.last().map(|row| row.seq) else { return Ok(()) };
+    let Some(last) = rows.last().map(|row| row.seq) else { return Ok(0) };
+    let count = rows.len();
     let known = db.prepare(FactorRow::select()).all().await?.results::<FactorRow>()?;
     let known = known.into_iter().map(FactorRow::parsed).collect::<Result<BTreeMap<_, _>>>()?;
     let mut changed = BTreeMap::new();
@@ -80,5 +92,5 @@ pub async fn learn(env: &Env) -> Result<()> {
     }
     statements.push(db.prepare("DELETE FROM estimate_feed WHERE seq <= ?").bind(&[number(last)])?);
     db.batch(statements).await?;
-    Ok(())
+    Ok(count)
 }

@@ -10,8 +10,10 @@ use crate::wire::payload::{Payload, StoredPayload};
 const BINDING: &str = "PAYLOADS";
 /// Longer payloads are in R2.
 pub const INLINE_MAX_BYTES: usize = 65_536;
-/// The most objects of one kind that a sweep looks at.
-const SWEEP_MAX: u32 = 500;
+/// The most objects that R2 lists or deletes at once.
+const AT_ONCE: u16 = 1_000;
+/// How often a sweep lists the objects of one kind at most.
+const SWEEPS_MAX: u32 = 10;
 const INPUT: &str = "input/";
 const RESULT: &str = "result/";
 
@@ -56,23 +58,30 @@ pub async fn load_stored(env: &Env, stored: &StoredPayload) -> Result<Option<Box
 
 /// Deletes payloads. One that is not there is no error.
 pub async fn delete(env: &Env, keys: Vec<String>) -> Result<()> {
-    if keys.is_empty() {
-        return Ok(());
+    for some in keys.chunks(usize::from(AT_ONCE)) {
+        bucket(env)?.delete_multiple(some.to_vec()).await?;
     }
-    bucket(env)?.delete_multiple(keys).await
+    Ok(())
 }
 
 /// Deletes what was stored for requests made before `before`: what a crash left behind after its request was swept, or
 /// before it was submitted.
 pub async fn sweep(env: &Env, before: Instant) -> Result<()> {
     for prefix in [INPUT, RESULT] {
-        let listed = bucket(env)?.list().prefix(prefix).limit(SWEEP_MAX).execute().await?;
-        let keys: Vec<String> = listed.objects().into_iter().map(|object| object.key()).collect();
-        let is_old = |key: &String| {
-            let id = key.strip_prefix(prefix).and_then(|rest| rest.split('/').next()?.parse::<RequestId>().ok());
-            id.is_none_or(|id| id.made_at() < before)
-        };
-        delete(env, keys.into_iter().take_while(is_old).collect()).await?;
+        for _ in 0..SWEEPS_MAX {
+            let listed = bucket(env)?.list().prefix(prefix).limit(u32::from(AT_ONCE)).execute().await?;
+            let keys: Vec<String> = listed.objects().into_iter().map(|object| object.key()).collect();
+            let is_old = |key: &String| {
+                let id = key.strip_prefix(prefix).and_then(|rest| rest.split('/').next()?.parse::<RequestId>().ok());
+                id.is_none_or(|id| id.made_at() < before)
+            };
+            let old: Vec<String> = keys.into_iter().take_while(is_old).collect();
+            let full = old.len() >= usize::from(AT_ONCE);
+            delete(env, old).await?;
+            if !full {
+                break;
+            }
+        }
     }
     Ok(())
 }

@@ -227,9 +227,10 @@ impl PoolStore {
         self.db.set_meta("fairness", serde_json::to_string(fairness)?)
     }
 
-    /// Deletes executions that ended, were made before `before`, and are settled; at most `limit`. Ids sort by time, so
-    /// the primary key finds them. Answers with what they had in R2.
-    pub fn sweep(&self, before: &RequestId, limit: i64) -> Result<Vec<StoredPayload>> {
+    /// Deletes executions that ended before `since` and are settled; at most `limit`. What ended was made before, and ids
+    /// sort by time, so the primary key finds them: `first_id` is the first that `since` could have. Answers with how
+    /// many they were, and what they had in R2.
+    pub fn sweep(&self, since: Instant, first_id: &RequestId, limit: i64) -> Result<(usize, Vec<StoredPayload>)> {
         #[derive(Deserialize)]
         struct Row {
             input: Option<String>,
@@ -238,20 +239,22 @@ impl PoolStore {
         let rows: Vec<Row> = self.db.rows(
             "DELETE FROM execution WHERE id IN (
                SELECT e.id FROM execution e WHERE e.id < ? AND e.ended IS NOT NULL
+                 AND json_extract(e.ended, '$.end.finishedAt') < ?
                  AND NOT EXISTS (SELECT 1 FROM live l WHERE l.id = e.id)
                  AND NOT EXISTS (SELECT 1 FROM settlement s WHERE s.event = e.id)
                ORDER BY e.id LIMIT ?)
              RETURNING CASE WHEN input LIKE '@r2:%' THEN input END AS input,
                CASE WHEN result LIKE '@r2:%' THEN result END AS result",
-            vec![text(before.as_str()), integer(limit)?],
+            vec![text(first_id.as_str()), integer(since.millis())?, integer(limit)?],
         )?;
+        let count = rows.len();
         let mut stored = Vec::new();
         for column in rows.into_iter().flat_map(|row| [row.input, row.result]).flatten() {
             if let Payload::Stored(found) = payload(column)? {
                 stored.push(found);
             }
         }
-        Ok(stored)
+        Ok((count, stored))
     }
 
     /// The pool is let go of: its configuration will come from D1 again, if it is there. Level and ledger stay.
