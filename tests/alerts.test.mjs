@@ -154,6 +154,22 @@ test("deliveries are signed, tried again until taken, and then never again", asy
   ok(await rm.post("/internal/release", { reservationId }));
 });
 
+test("a receiver that was out of reach while an alert opened and was over is told of both, in order", async () => {
+  answers = () => 500;
+  await rm.pool("unheard", { capacity: 100, refillPerSecond: 0 });
+  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "drainer", resources: [{ pool: "unheard", amount: 100 }] }));
+  const state = async () => of(await list(), "pool_low", "pool:unheard")[0]?.status;
+  await ticked(async () => (await state()) === "open", "the alert");
+  ok(await rm.post("/internal/release", { reservationId }));
+  await ticked(async () => (await state()) === "resolved", "its end");
+  const before = received.length;
+  answers = () => 200;
+  await rm.env.DB.prepare("UPDATE alerts SET deliver_at = unixepoch() * 1000 - 1000 WHERE subject = 'pool:unheard'").run();
+  await ticked(async () => told("pool:unheard").some(({ type }) => type === "alert.resolved") && received.length > before + 1, "both");
+  const said = received.slice(before).map(({ body }) => JSON.parse(body)).filter(({ data }) => data.subject === "pool:unheard");
+  assert.deepEqual(said.map(({ type, data }) => [type, data.status, data.sequence]), [["alert.opened", "open", 1], ["alert.resolved", "resolved", 2]]);
+});
+
 test("what is long over is forgotten, and what nobody was there to be told of is not told later", async () => {
   const insert = "INSERT INTO alerts (kind, subject, threshold, window_start, status, severity, message, opened_at, resolved_at, sequence, deliver_at) VALUES ('pool_low', ?, 0, 0, 'resolved', 'warning', 'old', ?, ?, 2, ?)";
   const days = (n) => Date.now() - n * 86_400_000;
@@ -175,4 +191,17 @@ test("alerts are listed by state, page by page, to the operator alone", async ()
   assert.deepEqual([...first.items, ...second.items], all.slice(0, 4));
   assert.equal((await rm.get("/admin/alerts?status=closed")).status, 400);
   assert.equal((await rm.get("/admin/alerts", { token: "kam" })).status, 403);
+  // Limited to a client, nothing is told of another.
+  const limited = ok(await rm.get("/admin/alerts?limit=100", { headers: { "x-client-id": "crowd" } })).items;
+  assert.ok(limited.length > 0 && limited.every(({ subject }) => !subject.startsWith("client:") || subject === "client:crowd"));
+});
+
+test("what is about a pool or client that is not there any more is over, and any unknown pool is one cause", async () => {
+  const insert = "INSERT INTO alerts (kind, subject, threshold, window_start, status, severity, message, opened_at) VALUES (?, ?, 0, 0, 'open', 'warning', 'orphan', ?)";
+  await rm.env.DB.prepare(insert).bind("pool_low", "pool:gone", Date.now()).run();
+  await rm.env.DB.prepare(insert).bind("budget_exceeded", "client:gone", Date.now()).run();
+  await ticked(async () => (await list("open")).every(({ subject }) => !subject.endsWith(":gone")), "their end");
+  for (const pool of ["nowhere", "elsewhere"]) assert.equal((await rm.execute(rm.work("crowd", pool))).status, 422);
+  await waitFor(async () => of(await list("open"), "unknown_price", "pools:unknown").length === 1, "the alert");
+  assert.equal((await list("open")).filter(({ subject }) => subject.includes("where")).length, 0);
 });

@@ -3,6 +3,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use futures_util::future::join_all;
 use hmac::{Hmac, KeyInit, Mac};
 use rm_core::alert::delivery_retry_ms;
 use rm_core::units::Instant;
@@ -17,8 +18,9 @@ use crate::wire::alert::AlertView;
 
 /// How long the receiver may take.
 const LIMIT_MS: i64 = 5_000;
-/// The most deliveries of one tick: each is a subrequest.
-const DUE_MAX: u32 = 10;
+/// How many deliveries are made at once, and how often at most in a tick.
+const AT_ONCE: u32 = 10;
+const ROUNDS_MAX: u32 = 10;
 /// What is being delivered is taken by nobody else for this long.
 const TAKEN_MS: i64 = 60_000;
 
@@ -29,23 +31,51 @@ pub async fn deliver(env: &Env) -> Result<()> {
         log::warn("alerts_not_delivered", "ALERT_WEBHOOK_SECRET", "the secret to sign them with is not set");
         return Ok(());
     };
-    let now = clock::now();
-    for Due { alert, tries } in alerts::take_due(env, now, now.plus(TAKEN_MS), DUE_MAX).await? {
-        match within(LIMIT_MS, send(&url, &secret, &alert, now)).await {
-            Ok(Ok(200..=299)) => alerts::delivered(env, &alert).await?,
-            other => {
-                let detail = match other {
-                    Ok(Ok(status)) => format!("it answered {status}"),
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => "it did not answer in time".into(),
-                };
-                log::warn("alert_not_delivered", &alert.alert_id.to_string(), &detail);
-                let next = delivery_retry_ms(tries).map(|wait| clock::now().plus(wait));
-                alerts::retry_at(env, &alert, next).await?;
-            }
+    for _ in 0..ROUNDS_MAX {
+        let now = clock::now();
+        let due = alerts::take_due(env, now, now.plus(TAKEN_MS), AT_ONCE).await?;
+        if due.is_empty() {
+            break;
         }
+        let delivered = due.into_iter().map(|due| deliver_one(env, &url, &secret, due, now));
+        join_all(delivered).await.into_iter().collect::<Result<()>>()?;
     }
     Ok(())
+}
+
+/// Delivers one alert's state. A receiver that was out of reach while the alert opened and was over is told of both.
+async fn deliver_one(env: &Env, url: &str, secret: &str, due: Due, now: Instant) -> Result<()> {
+    let Due { alert, tries, delivered } = due;
+    let opened = alert.sequence.saturating_sub(1);
+    if alert.status == "resolved" && delivered < opened {
+        let missed = AlertView { status: "open".into(), resolved_at: None, sequence: opened, ..alert.clone() };
+        if !take(env, url, secret, &missed, tries, now).await? {
+            return alerts::retry_at(env, &alert, next_try(tries)).await;
+        }
+    }
+    match take(env, url, secret, &alert, tries, now).await? {
+        true => Ok(()),
+        false => alerts::retry_at(env, &alert, next_try(tries)).await,
+    }
+}
+
+fn next_try(tries: u32) -> Option<Instant> {
+    delivery_retry_ms(tries).map(|wait| clock::now().plus(wait))
+}
+
+/// Sends one state; whether the receiver took it.
+async fn take(env: &Env, url: &str, secret: &str, alert: &AlertView, tries: u32, now: Instant) -> Result<bool> {
+    let detail = match within(LIMIT_MS, send(url, secret, alert, now)).await {
+        Ok(Ok(200..=299)) => {
+            alerts::delivered(env, alert).await?;
+            return Ok(true);
+        }
+        Ok(Ok(status)) => format!("it answered {status}"),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "it did not answer in time".into(),
+    };
+    log::warn("alert_not_delivered", &alert.alert_id.to_string(), &format!("try {tries}: {detail}"));
+    Ok(false)
 }
 
 /// A variable or secret that is set and not empty.

@@ -58,6 +58,7 @@ pub async fn tell_pools(env: &Env, seen: &[TickAnswer]) -> Result<()> {
     for kind in [AlertKind::WorkerTimeout, AlertKind::UnknownPrice] {
         statements.push(alerts::resolve_if_older(env, kind, quiet_since, now)?);
     }
+    statements.push(alerts::resolve_orphans(env, now)?);
     statements.push(alerts::sweep(env, now.plus(-KEPT_MS))?);
     alerts::run(env, statements).await
 }
@@ -87,11 +88,15 @@ pub async fn tell_deleted(env: &Env, what: &str, name: &str) -> Result<()> {
     alerts::run(env, vec![alerts::resolve_subject(env, &format!("{what}:{name}"), clock::now())?]).await
 }
 
-/// Tells that a request was refused because its price is unknown. `what` is `pool` or `model`.
+/// Tells that a request was refused because its price is unknown. `what` is `pool` or `model`; or `pools`, for any that
+/// does not exist.
 pub async fn tell_unknown_price(env: &Env, what: &str, name: &str) -> Result<()> {
     let now = clock::now();
     let cause = Cause::new(AlertKind::UnknownPrice, what, name);
-    let message = format!("a request was refused: the price of the {what} {name} is unknown");
+    let message = match what {
+        "pools" => "a request was refused: it names a pool that does not exist, so no price is known".to_owned(),
+        _ => format!("a request was refused: the price of the {what} {name} is unknown"),
+    };
     let open = alerts::open(env, &cause, Severity::Warning, &message, now)?;
     alerts::run(env, vec![open, alerts::seen(env, &cause, now)?]).await
 }

@@ -88,7 +88,9 @@ pub async fn list_alerts(call: &Call) -> Result<Reply, Problem> {
     let before = Cursor::read(&list, query.text("cursor"))?;
     let before = before.map(|id| id.parse::<i64>().map_err(|_| Problem::field("cursor", "is not one"))).transpose()?;
     let limit = query.limit()?;
-    let mut items = store::alerts::list(&call.env, filter, before, limit.saturating_add(1)).await.map_err(d1)?;
+    let mut items = store::alerts::list(&call.env, filter, call.only_client.as_ref(), before, limit.saturating_add(1))
+        .await
+        .map_err(d1)?;
     let size = usize::try_from(limit).unwrap_or(usize::MAX);
     let more = items.len() > size;
     items.truncate(size);
@@ -251,8 +253,12 @@ pub async fn delete_pool(call: &Call, pool: &PoolId) -> Result<Reply, Problem> {
 pub async fn delete_client(call: &Call, client: &ClientId) -> Result<Reply, Problem> {
     call.may_touch(client)?;
     let record = catalog::client(&call.env, client).await.map_err(d1)?;
-    record.ok_or_else(|| Problem::not_found("client"))?;
     let close = async |force| self::call(&call.env, client.as_str(), &account::CloseCall { force }).await;
+    if record.is_none() {
+        // An earlier deletion may have got no further than this.
+        close(true).await.map_err(unavailable)?;
+        return Err(Problem::not_found("client"));
+    }
     if let account::CloseAnswer::Busy { holds, charges } = close(false).await.map_err(unavailable)? {
         let detail = format!("{holds} requests are open, and {charges} charges on their way to the record");
         return Err(conflict(format!("{detail}: wait for their end, or cancel them")));

@@ -24,11 +24,8 @@ pub async fn status(call: &Call) -> Result<Reply, Problem> {
     let views = views(call, catalog.pools.keys()).await.map_err(unavailable)?;
     let last_tick = catalog::setting(&call.env.d1("DB").map_err(d1)?, LAST_TICK).await.map_err(d1)?;
     let last_tick = last_tick.and_then(|text| text.parse().ok()).map(Instant::from_millis);
-    let mut open = alerts::list(&call.env, AlertFilter::Open, None, ALERTS_MAX).await.map_err(d1)?;
-    if let Some(only) = &call.only_client {
-        let own = format!("client:{only}");
-        open.retain(|alert| !alert.subject.starts_with("client:") || alert.subject == own);
-    }
+    let open =
+        alerts::list(&call.env, AlertFilter::Open, call.only_client.as_ref(), None, ALERTS_MAX).await.map_err(d1)?;
     let pools = views.iter().map(|view| pool_availability(view.pool.clone())).collect();
     let queue = queue_status(views);
     Reply::json(

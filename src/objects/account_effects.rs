@@ -89,7 +89,7 @@ impl AccountObject {
 
     /// Opens and resolves the alerts of the budget's marks, if another mark is reached than the last time.
     pub(super) async fn watch_budget(self: &Rc<Self>) {
-        let Some(view) = self.view() else { return };
+        let Some(view) = self.view().filter(|_| !self.closed.get()) else { return };
         let reached = (view.period.month, budget_threshold(view.spent, view.budget));
         if self.alerted.get() == Some(reached) {
             return;

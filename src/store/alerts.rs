@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use rm_core::alert::AlertKind;
+use rm_core::id::ClientId;
 use rm_core::units::Instant;
 use serde::Deserialize;
 use wasm_bindgen::JsValue;
@@ -84,6 +85,18 @@ pub fn resolve_subject(env: &Env, subject: &str, now: Instant) -> Result<D1Prepa
         .bind(&[number(now.millis()), subject.into()])
 }
 
+/// Resolves whatever is open about pools and clients that are not there any more.
+pub fn resolve_orphans(env: &Env, now: Instant) -> Result<D1PreparedStatement> {
+    env.d1("DB")?
+        .prepare(
+            "UPDATE alerts SET status = 'resolved', resolved_at = ?1, sequence = sequence + 1, delivery_tries = 0,
+               deliver_at = ?1 WHERE status = 'open' AND (
+                 (subject GLOB 'pool:*' AND NOT EXISTS (SELECT 1 FROM pools WHERE pool = substr(subject, 6))) OR
+                 (subject GLOB 'client:*' AND NOT EXISTS (SELECT 1 FROM clients WHERE client_id = substr(subject, 8))))",
+        )
+        .bind(&[number(now.millis())])
+}
+
 /// Resolves a client's budget alerts of other months than `month`, and those whose mark is above `reached`.
 pub fn resolve_budgets(
     env: &Env,
@@ -162,10 +175,11 @@ struct AlertRow {
     resolved_at: Option<i64>,
     sequence: i64,
     delivery_tries: u32,
+    delivered: i64,
 }
 
 const COLUMNS: &str = "alert_id, kind, subject, threshold, status, severity, message, opened_at, resolved_at, sequence,
-  delivery_tries";
+  delivery_tries, delivered";
 
 impl AlertRow {
     fn view(self) -> AlertView {
@@ -184,8 +198,14 @@ impl AlertRow {
     }
 }
 
-/// Alerts, the newest first, up to `limit` that are older than `before`.
-pub async fn list(env: &Env, filter: AlertFilter, before: Option<i64>, limit: u32) -> Result<Vec<AlertView>> {
+/// Alerts, the newest first, up to `limit` that are older than `before`; with `only_client`, none about another client.
+pub async fn list(
+    env: &Env,
+    filter: AlertFilter,
+    only_client: Option<&ClientId>,
+    before: Option<i64>,
+    limit: u32,
+) -> Result<Vec<AlertView>> {
     let before = before.unwrap_or(rm_core::decimal::MAX_EXACT);
     let db = env.d1("DB")?;
     let status = match filter {
@@ -193,14 +213,16 @@ pub async fn list(env: &Env, filter: AlertFilter, before: Option<i64>, limit: u3
         AlertFilter::Resolved => Some("resolved"),
         AlertFilter::All => None,
     };
-    let order = format!("ORDER BY alert_id DESC LIMIT {limit}");
+    let whose = "(?2 IS NULL OR subject NOT GLOB 'client:*' OR subject = ?2)";
+    let order = format!("{whose} ORDER BY alert_id DESC LIMIT {limit}");
+    let subject = only_client.map_or(JsValue::NULL, |client| format!("client:{client}").into());
     let statement = match status {
         Some(status) => db
-            .prepare(format!("SELECT {COLUMNS} FROM alerts WHERE status = ? AND alert_id < ? {order}"))
-            .bind(&[status.into(), number(before)])?,
-        None => {
-            db.prepare(format!("SELECT {COLUMNS} FROM alerts WHERE alert_id < ? {order}")).bind(&[number(before)])?
-        }
+            .prepare(format!("SELECT {COLUMNS} FROM alerts WHERE status = ?3 AND alert_id < ?1 AND {order}"))
+            .bind(&[number(before), subject, status.into()])?,
+        None => db
+            .prepare(format!("SELECT {COLUMNS} FROM alerts WHERE alert_id < ?1 AND {order}"))
+            .bind(&[number(before), subject])?,
     };
     Ok(statement.all().await?.results::<AlertRow>()?.into_iter().map(AlertRow::view).collect())
 }
@@ -209,6 +231,8 @@ pub async fn list(env: &Env, filter: AlertFilter, before: Option<i64>, limit: u3
 pub struct Due {
     pub alert: AlertView,
     pub tries: u32,
+    /// The last state that it does know.
+    pub delivered: i64,
 }
 
 /// What has been due for longer than this is not delivered any more: a webhook that is set up is not told of last month.
@@ -225,7 +249,10 @@ pub async fn take_due(env: &Env, now: Instant, put_off: Instant, limit: u32) -> 
         ))
         .bind(&[number(put_off.millis()), number(now.plus(-DELIVERY_LIFE_MS).millis()), number(now.millis())])?;
     let rows = statement.all().await?.results::<AlertRow>()?;
-    Ok(rows.into_iter().map(|row| Due { tries: row.delivery_tries, alert: row.view() }).collect())
+    Ok(rows
+        .into_iter()
+        .map(|row| Due { tries: row.delivery_tries, delivered: row.delivered, alert: row.view() })
+        .collect())
 }
 
 /// The receiver took an alert's state. If the state has changed since, the change stays due.
