@@ -58,6 +58,11 @@ test("a refused request stores nothing", async () => {
   await rm.client("no-money", { monthlyBudgetUsd: 0 });
   assert.equal((await rm.execute(rm.work("no-money", "payloads", 1, { input: text(100_000) }))).status, 402);
   assert.equal((await keys()).length, before);
+  // One that is refused after its input was stored.
+  await rm.pool("no-queue", { queueCap: 0 });
+  const refused = await rm.execute(rm.work("large-client", "no-queue", 1, { input: text(100_000) }));
+  assert.deepEqual([refused.status, refused.body.code], [429, "queue_full"], refused.text);
+  assert.equal((await keys()).length, before);
 });
 
 test("a large input survives retries, and a large result is not confused with an earlier attempt's", async () => {

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use futures_channel::oneshot;
-use rm_core::id::RequestId;
+use rm_core::id::{ClientId, RequestId};
 use rm_core::pool::PositionView;
 use rm_core::request::{self, Demand};
 use rm_core::units::Instant;
@@ -18,7 +18,7 @@ use crate::host::object::{CallError, call};
 use crate::host::time_limit::within;
 use crate::store::{catalog, payloads, record};
 use crate::views::recorded_execution;
-use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall, Idempotency};
+use crate::wire::account::{AbandonCall, FindKeyCall, HoldAnswer, HoldCall, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
 use crate::wire::execution::{ExecutionStatus, ExecutionView, Spec};
 use crate::wire::payload::Payload;
@@ -76,7 +76,16 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let wait = if kind == Kind::Execute { wait_ms(&call) } else { 0 };
     let now = clock::now();
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let plan = plan(&call.env, &catalog, body.value, now)?;
+    let client = body.value.client_id.clone();
+    let plan = match plan(&call.env, &catalog, body.value, now) {
+        Ok(plan) => plan,
+        // What was taken in before may be out of date by now: its answer is still the same.
+        Err(problem) => {
+            let (id, _) = used_before(&call, &client, key, problem).await?;
+            let reply = of_execution(&call, find(&call, &id).await?, None, wait).await?;
+            return Ok(reply.with("idempotency-replayed", "true"));
+        }
+    };
     let held = hold(&call, &plan, key, now).await?;
     let (submit, input) = submission(&call, plan, &held, wait).await?;
     let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
@@ -91,10 +100,33 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         }
         SubmitAnswer::Refused { refusal } => {
             give_up(&call, &submit.spec, &held).await;
+            if let Payload::Stored(stored) = submit.input
+                && !held.replayed
+            {
+                // If this fails, it is found by its age.
+                let _later = payloads::delete(&call.env, vec![stored.key]).await;
+            }
             return Err(refused(refusal, clock::now()));
         }
     };
     Ok(if held.replayed { reply.with("idempotency-replayed", "true") } else { reply })
+}
+
+/// The request that a key was used for, with whether it is still open, if it was used for the same body; else the
+/// refusal that the body has earned now.
+pub async fn used_before(
+    call: &Call,
+    client: &ClientId,
+    key: Option<Idempotency>,
+    problem: Problem,
+) -> Result<(RequestId, bool), Problem> {
+    let Some(idempotency) = key else { return Err(problem) };
+    match self::call(&call.env, client.as_str(), &FindKeyCall { idempotency }).await {
+        Ok(Some(HoldAnswer::Replayed { id, open, .. })) => Ok((id, open)),
+        Ok(Some(other)) => Err(hold_refused(other, clock::now())),
+        Ok(None) => Err(problem),
+        Err(error) => Err(unavailable(error)),
+    }
 }
 
 /// A request whose cost is held.

@@ -1,22 +1,22 @@
 //! `/internal`: workers that take tokens themselves, and say what they used.
 
 use rm_core::id::RequestId;
-use rm_core::priority::Urgency;
-use rm_core::request::{Kind, Usage, UseKey};
-use rm_core::units::{NanoUsd, Tokens};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::{Demand, Kind, Usage, UseKey};
+use rm_core::units::{Instant, NanoUsd, Tokens};
 use serde_json::value::RawValue;
 
 use crate::api::Call;
 use crate::api::admission::new_id;
 use crate::api::body::read_json;
 use crate::api::demands::{check_amounts, cost_of, home_first, of_amounts};
-use crate::api::executions::{hold_refused, idempotency, refused, unavailable};
+use crate::api::executions::{hold_refused, idempotency, refused, unavailable, used_before};
 use crate::api::reply::Reply;
 use crate::dispatch::usage_of;
 use crate::host::clock;
 use crate::host::object::call;
-use crate::store::catalog;
-use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall};
+use crate::store::catalog::{self, Catalog};
+use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall, Idempotency};
 use crate::wire::api::{
     ConsumeBody, ConsumedView, PoolAmount, ReleaseBody, ReleasedView, ReserveBody, ReservedView, UsedParts,
 };
@@ -27,6 +27,48 @@ use crate::wire::problem::{Code, Problem};
 
 const TTL_DEFAULT_SECONDS: i64 = 60;
 const TTL_MAX_SECONDS: i64 = 3_600;
+
+/// A reservation whose cost is held, or was before.
+struct Admitted {
+    id: RequestId,
+    at: Instant,
+    tier: Tier,
+    replayed: bool,
+    /// It is not to be taken in as new.
+    known: bool,
+    demands: Vec<Demand>,
+    cost: NanoUsd,
+}
+
+async fn admit(
+    call: &Call,
+    catalog: &Catalog,
+    body: &ReserveBody,
+    key: Option<Idempotency>,
+) -> Result<Admitted, Problem> {
+    let now = clock::now();
+    let planned = of_amounts(catalog, &body.resources, None).and_then(|demands| Ok((cost_of(&demands)?, demands)));
+    let (cost, demands) = match planned {
+        Ok((cost, demands)) => (cost, home_first(catalog, demands)),
+        Err(problem) => {
+            // What was reserved before may not be possible by now: its answer is still the same.
+            let (id, _) = used_before(call, &body.client_id, key, problem).await?;
+            let (demands, cost) = (Vec::new(), NanoUsd::ZERO);
+            return Ok(Admitted { id, at: now, tier: Tier::Basic, replayed: true, known: true, demands, cost });
+        }
+    };
+    let id = new_id(&demands, now)?;
+    let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, idempotency: key };
+    match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
+        HoldAnswer::Held { at, tier, .. } => {
+            Ok(Admitted { id, at, tier, replayed: false, known: false, demands, cost })
+        }
+        HoldAnswer::Replayed { id, at, open, tier } => {
+            Ok(Admitted { id, at, tier, replayed: true, known: !open, demands, cost })
+        }
+        other => Err(hold_refused(other, now)),
+    }
+}
 
 /// `POST /internal/reserve`: all the pools or none.
 pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
@@ -42,17 +84,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         return Err(Problem::field("/requestId", "must have 1 to 128 characters"));
     }
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let demands = home_first(&catalog, of_amounts(&catalog, &body.resources, None)?);
-    let cost = cost_of(&demands)?;
-    let now = clock::now();
-    let id = new_id(&demands, now)?;
-    let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, idempotency: key };
-    let (id, at, tier, replayed, open) =
-        match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
-            HoldAnswer::Held { at, tier, .. } => (id, at, tier, false, true),
-            HoldAnswer::Replayed { id, at, open, tier } => (id, at, tier, true, open),
-            other => return Err(hold_refused(other, now)),
-        };
+    let Admitted { id, at, tier, replayed, known, demands, cost } = admit(&call, &catalog, &body, key).await?;
     let empty = || RawValue::from_string("{}".into()).map_err(|error| Problem::unavailable(error.to_string()));
     let submit = SubmitCall {
         id: id.clone(),
@@ -65,7 +97,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         max_attempts: 1,
         timeout_ms: ttl.saturating_mul(1_000),
         has_slot: false,
-        only_known: !open,
+        only_known: known,
         spec: Spec {
             client_id: body.client_id.clone(),
             template_id: None,

@@ -18,8 +18,8 @@ use crate::store::account_store::AccountStore;
 use crate::store::catalog;
 use crate::store::record::UsageEvent;
 use crate::wire::account::{
-    AbandonCall, AcquireSlotCall, CloseAnswer, CloseCall, ConfigureCall, HoldAnswer, HoldCall, Idempotency,
-    ReleaseSlotCall, SettleCall, TickCall, ViewCall,
+    AbandonCall, AcquireSlotCall, CloseAnswer, CloseCall, ConfigureCall, FindKeyCall, HoldAnswer, HoldCall,
+    Idempotency, ReleaseSlotCall, SettleCall, TickCall, ViewCall,
 };
 
 /// How long charges are gathered before they are sent to D1 together.
@@ -44,6 +44,7 @@ impl DurableObject for ClientAccount {
             send_at: Cell::default(),
             send_failures: Cell::default(),
             closed: Cell::default(),
+            closings: Cell::default(),
             period: RefCell::default(),
             alerted: Cell::default(),
         };
@@ -77,7 +78,9 @@ pub(super) struct AccountObject {
     pub(super) send_at: Cell<Option<Instant>>,
     pub(super) send_failures: Cell<u32>,
     /// The client was deleted.
-    closed: Cell<bool>,
+    pub(super) closed: Cell<bool>,
+    /// How often it was told so: a look at D1 that began before the last time says nothing.
+    closings: Cell<u32>,
     /// The month that it is for the client, and the time zone that this was found with.
     period: RefCell<Option<(String, Period)>>,
     /// What the record knows of the budget: the month, and the highest mark that an alert is open for.
@@ -108,19 +111,23 @@ impl AccountObject {
 
     /// The month that it is where the client is.
     pub(super) fn period(&self) -> Period {
-        let now = clock::now();
+        self.period_of(clock::now())
+    }
+
+    /// The month that `at` is in where the client is.
+    fn period_of(&self, at: Instant) -> Period {
         let name = self.account.borrow().as_ref().map(|account| account.config().time_zone.clone()).unwrap_or_default();
         if let Some((zone, period)) = self.period.borrow().as_ref()
             && *zone == name
-            && (period.start..period.end).contains(&now)
+            && (period.start..period.end).contains(&at)
         {
             return *period;
         }
         let period = match TimeZone::named(&name) {
-            Some(zone) => Period::month_in(now, |at| zone.offset_ms(at)),
+            Some(zone) => Period::month_in(at, |at| zone.offset_ms(at)),
             None => {
                 log::error("time_zone_unknown", "account", &name);
-                Period::month_of(now)
+                Period::month_of(at)
             }
         };
         *self.period.borrow_mut() = Some((name, period));
@@ -220,15 +227,20 @@ impl AccountObject {
     }
 
     async fn handle(self: &Rc<Self>, name: &str, path: &str, body: &str) -> Result<Response> {
+        if path == CloseCall::PATH {
+            self.closings.set(self.closings.get().wrapping_add(1));
+        }
         // A charge may come for a client that was deleted: what it has used it has used.
         let known = self.load(Some(name)).await? && (path == SettleCall::PATH || self.is_open(name).await?);
         match path {
             HoldCall::PATH if !known => answer::<HoldCall>(&HoldAnswer::UnknownClient),
+            FindKeyCall::PATH if !known => answer::<FindKeyCall>(&None),
             ViewCall::PATH if !known => answer::<ViewCall>(&None),
             AcquireSlotCall::PATH if !known => answer::<AcquireSlotCall>(&SlotAnswer::NoHold),
             ConfigureCall::PATH | TickCall::PATH if !known => answer::<TickCall>(&()),
             CloseCall::PATH if !known => answer::<CloseCall>(&CloseAnswer::Closed),
             _ if !known => Response::error("there is no such client", 404),
+            FindKeyCall::PATH => answer::<FindKeyCall>(&self.find_key(&read::<FindKeyCall>(body)?.idempotency)?),
             HoldCall::PATH => answer::<HoldCall>(&self.hold(&read(body)?).await?),
             AbandonCall::PATH => answer::<AbandonCall>(&self.abandon(&read(body)?).await?),
             AcquireSlotCall::PATH => {
@@ -255,21 +267,26 @@ impl AccountObject {
         }
     }
 
+    /// The answer to a key that was used before.
+    fn find_key(&self, key: &Idempotency) -> Result<Option<HoldAnswer>> {
+        let Some(used) = self.store()?.key_use(&key.key, clock::now())? else { return Ok(None) };
+        let known = |account: &Account| (account.config().tier, account.held_for(&used.id).is_some());
+        let known = self.account.borrow().as_ref().map(known);
+        Ok(Some(match known {
+            Some((tier, open)) if used.fingerprint == key.fingerprint => {
+                HoldAnswer::Replayed { id: used.id, at: used.at, open, tier }
+            }
+            _ => HoldAnswer::Mismatch,
+        }))
+    }
+
     async fn hold(self: &Rc<Self>, call: &HoldCall) -> Result<HoldAnswer> {
-        let now = clock::now();
-        let tier = |account: &Account| account.config().tier;
         if let Some(key) = &call.idempotency
-            && let Some(used) = self.store()?.key_use(&key.key, now)?
+            && let Some(answer) = self.find_key(key)?
         {
-            let known = |account: &Account| (tier(account), account.held_for(&used.id).is_some());
-            let known = self.account.borrow().as_ref().map(known);
-            return Ok(match known {
-                Some((tier, open)) if used.fingerprint == key.fingerprint => {
-                    HoldAnswer::Replayed { id: used.id, at: used.at, open, tier }
-                }
-                _ => HoldAnswer::Mismatch,
-            });
+            return Ok(answer);
         }
+        let tier = |account: &Account| account.config().tier;
         let period = self.period();
         let (outcome, effects) = self.apply(
             |account, now| {
@@ -309,9 +326,9 @@ impl AccountObject {
             return Ok(());
         }
         let SettleCall { settlement, template, worker, model, baseline, created_at, .. } = call;
-        let period = self.period();
+        let made_in = self.period_of(created_at);
         let (_, effects) = self.apply(
-            |account, _| account.settle(&settlement, period),
+            |account, _| account.settle(&settlement, made_in),
             |period_start, _| Extra {
                 charge: Some(UsageEvent {
                     event: settlement.event.clone(),
@@ -370,7 +387,11 @@ impl AccountObject {
             return Ok(true);
         }
         let Ok(id) = name.parse::<ClientId>() else { return Ok(false) };
+        let closings = self.closings.get();
         let Some(record) = catalog::client(&self.env, &id).await? else { return Ok(false) };
+        if self.closings.get() != closings {
+            return Ok(false);
+        }
         self.event(|account, _| account.reopen(record.account_config())).await?;
         self.store()?.set_closed(false)?;
         self.closed.set(false);

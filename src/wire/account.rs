@@ -74,6 +74,14 @@ pub enum HoldAnswer {
 }
 operation!(HoldCall, "/hold", HoldAnswer);
 
+/// What a key was used for, if it was.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct FindKeyCall {
+    /// The caller's key.
+    pub idempotency: Idempotency,
+}
+operation!(FindKeyCall, "/find-key", Option<HoldAnswer>);
+
 /// Give back what is held for a request that did not come to be.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct AbandonCall {
