@@ -42,7 +42,6 @@ pub struct TemplateTotal {
     pub requests: u64,
     pub succeeded: u64,
     pub cost_nanousd: i64,
-    pub baseline_nanousd: i64,
 }
 
 /// Everything together.
@@ -52,6 +51,13 @@ pub struct Totals {
     pub waits: Vec<LaneWait>,
     pub clients: Vec<ClientCost>,
     pub templates: Vec<TemplateTotal>,
+    /// What requests of all templates cost less than they would have.
+    pub saved_nanousd: i64,
+}
+
+#[derive(Deserialize)]
+struct Saved {
+    saved_nanousd: i64,
 }
 
 /// Reads the totals. Costs of clients are those of `month`, as UTC has it.
@@ -71,15 +77,22 @@ pub async fn read(env: &Env, month: Instant) -> Result<Totals> {
             ))
             .bind(&[number(month.millis())])?,
             db.prepare(format!(
-                "SELECT template_id, model, requests, succeeded, cost_nanousd, baseline_nanousd FROM template_totals
-                 ORDER BY template_id, model LIMIT {SERIES_MAX}"
+                "SELECT template_id, model, requests, succeeded, cost_nanousd FROM template_totals
+                 ORDER BY cost_nanousd DESC LIMIT {SERIES_MAX}"
             )),
+            db.prepare("SELECT coalesce(sum(baseline_nanousd - cost_nanousd), 0) AS saved_nanousd FROM template_totals LIMIT 1"),
         ])
         .await?;
-    let [outcomes, waits, clients, templates] = answers.as_slice() else {
+    let [outcomes, waits, clients, templates, saved] = answers.as_slice() else {
         return Err(Error::RustError("D1 answered another number of statements".into()));
     };
-    Ok(Totals { outcomes: rows(outcomes)?, waits: rows(waits)?, clients: rows(clients)?, templates: rows(templates)? })
+    Ok(Totals {
+        outcomes: rows(outcomes)?,
+        waits: rows(waits)?,
+        clients: rows(clients)?,
+        templates: rows(templates)?,
+        saved_nanousd: rows::<Saved>(saved)?.first().map_or(0, |saved| saved.saved_nanousd),
+    })
 }
 
 fn rows<T: for<'de> Deserialize<'de>>(answer: &D1Result) -> Result<Vec<T>> {

@@ -147,20 +147,18 @@ fn costs(totals: &Totals) -> Vec<Family> {
     let mut cost = counter("resource_manager_template_cost_usd_total", "What was charged, by template and model.");
     let mut requests =
         counter("resource_manager_template_requests_total", "Requests that ended, by template, model and success.");
-    let mut saved = 0_i64;
     for total in &totals.templates {
         let labels = &[("template", total.template_id.as_str()), ("model", total.model.as_str())];
         cost.add(labels, total.cost_nanousd, 9);
         let by_success = |success| [labels.as_slice(), &[("succeeded", success)]].concat();
         requests.add(&by_success("true"), int(total.succeeded), 0);
         requests.add(&by_success("false"), int(total.requests.saturating_sub(total.succeeded)), 0);
-        saved = saved.saturating_add(total.baseline_nanousd.saturating_sub(total.cost_nanousd));
     }
     let mut savings = counter(
         "resource_manager_optimization_savings_usd_total",
         "What was saved against what requests would have cost.",
     );
-    savings.add(&[], saved.clamp(0, MAX_EXACT), 9);
+    savings.add(&[], totals.saved_nanousd.clamp(0, MAX_EXACT), 9);
     let mut by_strategy =
         counter("resource_manager_optimizations_total", "How often each strategy made a request cheaper.");
     for strategy in Strategy::ALL {
@@ -182,7 +180,9 @@ fn estimates(learnt: &BTreeMap<(TemplateId, PoolId), Learnt>) -> Vec<Family> {
         "resource_manager_estimate_factor_ratio",
         "What a template's formula is multiplied by, as learnt.",
     );
-    for ((template, pool), learnt) in learnt.iter().take(usize::try_from(SERIES_MAX).unwrap_or(50)) {
+    let mut most_used: Vec<_> = learnt.iter().collect();
+    most_used.sort_by_key(|(_, learnt)| std::cmp::Reverse(learnt.samples));
+    for ((template, pool), learnt) in most_used.into_iter().take(usize::try_from(SERIES_MAX).unwrap_or(50)) {
         let labels = &[("template", template.as_str()), ("pool", pool.as_str())];
         let covered = |covered| [labels.as_slice(), &[("covered", covered)]].concat();
         samples.add(&covered("true"), int(learnt.covered), 0);
