@@ -1,6 +1,7 @@
 // What operators look at: /status, /metrics, the request log, and the headers that every answer has.
 
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { after, before, test } from "node:test";
 
 import { ok, startHarness, waitFor } from "./support/harness.mjs";
@@ -43,7 +44,7 @@ function parse(text) {
   return { families, samples };
 }
 
-test("the metrics are as Prometheus has them, and true", async () => {
+test("the metrics are as Prometheus has them, and true", async (t) => {
   await rm.pool("measured", { capacity: 100, refillPerSecond: 0, unitPriceUsd: 0.01 });
   await rm.client("measured-client");
   ok(await rm.put("/admin/templates/measured", { worker: "ECHO", model: "m", resources: [{ pool: "measured", base: 2 }] }));
@@ -58,6 +59,10 @@ test("the metrics are as Prometheus has them, and true", async () => {
   const answer = await metrics();
   assert.equal(answer.headers.get("content-type"), "text/plain; version=0.0.4; charset=utf-8");
   const { families, samples } = parse(answer.text);
+  const promtool = spawnSync("promtool", ["check", "metrics"], { input: answer.text, encoding: "utf8" });
+  // Debian's package `prometheus` has it; the runner of all checks installs that.
+  if (promtool.error) t.diagnostic("promtool is not installed: its own rules were not checked");
+  else assert.deepEqual([promtool.status, promtool.stdout, promtool.stderr], [0, "", ""]);
   const pool = (name) => samples.get(`resource_manager_pool_${name}{pool="measured"}`);
   assert.deepEqual(["capacity_units", "available_units", "reserved_units", "utilization_ratio", "queued_requests", "running_requests"].map(pool), [100, 5, 91, 0.95, 1, 0]);
   assert.equal(samples.get('resource_manager_queue_depth_requests{lane="deferred"}'), 1);
