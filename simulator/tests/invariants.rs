@@ -1,10 +1,5 @@
-//! The core under random histories: pools, accounts, a shell that performs their effects as messages, downstream workers
-//! that fail, hang and lie. Messages are delayed, doubled and lost wherever the real shell may lose them; objects crash
-//! and come back from what they stored. After each step the invariants are checked; in the end everything is let run out,
-//! and nothing may be left.
-//!
-//! `world` is what happens, `delivery` how messages arrive, `shell` what the Worker does with changes and effects, `checks` what must hold. A failing
-//! seed is printed: `SIMULATION_SEED=n cargo test -p resource-manager-core --test simulation` runs it alone.
+//! The invariants of the core under random histories: see [`rm_simulator::invariants`]. A failing seed is printed:
+//! `SIMULATION_SEED=n cargo test -p resource-manager-simulator` runs it alone.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,14 +11,9 @@
     clippy::print_stdout
 )]
 
-mod checks;
-mod delivery;
-mod rng;
-mod shell;
-mod world;
-
-use rng::Rng;
-use world::World;
+use rm_simulator::invariants::checks;
+use rm_simulator::invariants::world::World;
+use rm_simulator::rng::Rng;
 
 /// How many histories, unless SIMULATION_SEEDS says otherwise, and how long.
 const SEEDS: u64 = 400;

@@ -13,7 +13,7 @@ use rm_core::token_bucket::BucketLimits;
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
 use crate::rng::Rng;
-use crate::shell::{AccountObject, Message, PoolObject};
+use super::shell::{AccountObject, Message, PoolObject};
 
 const POOLS: [&str; 3] = ["alpha", "beta", "gamma"];
 const CLIENTS: [&str; 3] = ["ann", "bob", "cy"];

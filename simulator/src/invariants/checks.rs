@@ -4,7 +4,7 @@ use rm_core::pool::Blocked;
 use rm_core::request::{Kind, Phase};
 use rm_core::units::Tokens;
 
-use crate::world::World;
+use super::world::World;
 
 /// What must hold after each step.
 pub fn always(world: &mut World) {
@@ -107,7 +107,7 @@ fn no_token_idles(world: &World) {
     }
 }
 
-fn acquiring(object: &crate::shell::PoolObject, client: &rm_core::id::ClientId) -> usize {
+fn acquiring(object: &super::shell::PoolObject, client: &rm_core::id::ClientId) -> usize {
     let acquires = |phase: &Phase| matches!(phase, Phase::Acquiring { .. });
     object.pool.requests().filter(|request| request.client == *client && acquires(&request.phase)).count()
 }

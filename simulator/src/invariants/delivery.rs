@@ -6,8 +6,8 @@ use rm_core::period::Period;
 use rm_core::pool::{LeaseAnswer, Report, ReportOutcome, Retry};
 use rm_core::request::{Failure, Usage};
 
-use crate::shell::Message;
-use crate::world::{World, units};
+use super::shell::Message;
+use super::world::{World, units};
 
 impl World {
     pub(crate) fn deliver(&mut self, message: Message) {

@@ -1,0 +1,22 @@
+//! The core under random histories: pools, accounts, a shell that performs their effects as messages, downstream workers
+//! that fail, hang and lie. Messages are delayed, doubled and lost wherever the real shell may lose them; objects crash
+//! and come back from what they stored. After each step the invariants are checked; in the end everything is let run out,
+//! and nothing may be left.
+//!
+//! `world` is what happens, `delivery` how messages arrive, `shell` what the Worker does with changes and effects,
+//! `checks` what must hold.
+
+// A broken invariant is a panic here, as in any test.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+
+pub mod checks;
+mod delivery;
+pub mod shell;
+pub mod world;
