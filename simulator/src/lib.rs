@@ -3,3 +3,4 @@
 
 pub mod invariants;
 pub mod rng;
+pub mod setup;

@@ -1,4 +1,4 @@
-//! The invariants.
+//! The invariants: what must hold after each step, and what must hold in the end.
 
 use rm_core::pool::Blocked;
 use rm_core::request::{Kind, Phase};
@@ -6,45 +6,76 @@ use rm_core::units::Tokens;
 
 use super::world::World;
 
-/// What must hold after each step.
-pub fn always(world: &mut World) {
-    tokens_never_exceed_capacity_and_refill(world);
-    budgets_and_slots(world);
-    the_ledger_adds_up(world);
-    no_token_idles(world);
+/// Something that must hold. It panics where it does not.
+#[derive(Debug, Clone, Copy)]
+pub struct Check {
+    /// What must hold, in words.
+    pub name: &'static str,
+    /// Looks whether it does.
+    pub holds: fn(&World),
 }
 
+/// What a history is checked for. The numbers in the names are those of the list in ARCHITECTURE.md.
+#[derive(Debug, Clone, Copy)]
+pub struct Checks {
+    /// After each step.
+    pub always: &'static [Check],
+    /// When everything has run out.
+    pub at_the_end: &'static [Check],
+}
+
+/// All that the core promises.
+pub const ALL: Checks = Checks {
+    always: &[
+        Check { name: "1: tokens granted in any window", holds: tokens_never_exceed_capacity_and_refill },
+        Check { name: "2: spent and held within the budget", holds: budgets },
+        Check { name: "3: running within the client's limit", holds: slots },
+        Check { name: "6: the ledger adds up", holds: the_ledger_adds_up },
+        Check { name: "7: no token idles while somebody waits for it", holds: no_token_idles },
+    ],
+    at_the_end: &[
+        Check { name: "4: nothing is left in any pool", holds: pools_are_as_new },
+        Check { name: "2: nothing is held for any client", holds: accounts_are_even },
+        Check { name: "5: every request has its end", holds: every_request_ended },
+        Check { name: "5: every end is charged once", holds: every_end_is_charged_once },
+    ],
+};
+
 /// 1: reserved in any window ≤ capacity + refill × window + what was given back in it.
-fn tokens_never_exceed_capacity_and_refill(world: &mut World) {
-    let now = world.now;
+fn tokens_never_exceed_capacity_and_refill(world: &World) {
     for (name, object) in &world.pools {
-        let ledger = object.pool.ledger();
-        let net = ledger.reserved - ledger.released - ledger.expired;
         let limits = object.pool.config().limits;
-        let history = world.history.entry(name.clone()).or_default();
-        if history.last().is_none_or(|(at, last)| *at != now || *last != net) {
-            history.push((now, net));
-        }
-        let most = world.most_limits[name];
+        let Some(history) = world.history.get(name) else { continue };
+        let Some((now, net)) = history.last().copied() else { continue };
+        let (capacity, refill) = world.most_limits[name];
         for (then, before) in history.iter().rev().take(60) {
             let window = now.since(*then);
-            let refilled = i128::from(most.1.micros()) * i128::from(window) / 1_000 + 1;
-            let allowed = i128::from(most.0.micros()) + refilled;
-            assert!(i128::from(net - before) <= allowed, "{name} granted {} in {window} ms", net - before);
+            let refilled = i128::from(refill.micros()) * i128::from(window) / 1_000 + 1;
+            let allowed = i128::from(capacity.micros()) + refilled;
+            assert!(i128::from(net - before) <= allowed, "{name} granted {} millionths in {window} ms", net - before);
             if limits.window_cap && window < 60_000 {
-                assert!(net - before <= most.0.micros(), "{name}: the window cap");
+                assert!(
+                    net - before <= capacity.micros(),
+                    "{name} granted more in {window} ms than its window cap allows"
+                );
             }
         }
     }
 }
 
-/// 2 and 3.
-fn budgets_and_slots(world: &World) {
+/// 2: only real use beyond a hold exceeds the budget.
+fn budgets(world: &World) {
     for (name, object) in &world.accounts {
         let most = world.most_budget[name] + world.beyond_holds[name];
         assert!(object.spent() + object.held() <= most, "{name}: {} + {} > {most}", object.spent(), object.held());
         let held: i64 = object.holds.values().map(|hold| hold.amount.nanos()).sum();
         assert_eq!(held, object.held(), "{name}: holds and their sum");
+    }
+}
+
+/// 3: across all pools.
+fn slots(world: &World) {
+    for (name, object) in &world.accounts {
         let slots = object.holds.values().filter(|hold| hold.slot.is_some()).count();
         assert!(slots <= world.most_slots[name], "{name}: {slots} slots");
         let running = world
@@ -112,8 +143,8 @@ fn acquiring(object: &super::shell::PoolObject, client: &rm_core::id::ClientId) 
     object.pool.requests().filter(|request| request.client == *client && acquires(&request.phase)).count()
 }
 
-/// What must hold when everything has run out: 4, 5 and the rest of 6, and that nothing waits for ever.
-pub fn at_the_end(world: &World) {
+/// 4 and 6: what was taken for several pools is given back in all of them.
+fn pools_are_as_new(world: &World) {
     for (name, object) in &world.pools {
         assert_eq!(object.pool.requests().count(), 0, "{name}: requests are left");
         assert_eq!(object.lease_count(), 0, "{name}: leases are left");
@@ -121,22 +152,29 @@ pub fn at_the_end(world: &World) {
         let view = object.pool.view(world.now);
         assert_eq!((view.available, view.reserved), (view.capacity, Tokens::ZERO), "{name}: the bucket is not full");
     }
+}
+
+fn accounts_are_even(world: &World) {
     for (name, object) in &world.accounts {
         assert!(object.holds.is_empty(), "{name}: holds are left: {:?}", object.holds);
         assert_eq!(object.held(), 0, "{name}: money is held");
-        let charged: i64 = object.charges.values().map(|cost| cost.nanos()).sum();
-        assert_eq!(object.spent(), charged, "{name}: spent and charged");
-        let ended: i64 = world
-            .pools
-            .values()
-            .flat_map(|pool| &pool.ended)
-            .filter(|(id, _)| world.owners.get(*id) == Some(name))
-            .map(|(_, end)| end.cost.nanos())
-            .sum();
-        assert_eq!(ended, charged, "{name}: what its requests cost and what it was charged");
     }
+}
+
+fn every_request_ended(world: &World) {
     for id in &world.accepted {
         let home = id.home().expect("an id names its home");
         assert!(world.pools[&home].ended.contains_key(id), "{id} has no end");
+    }
+}
+
+fn every_end_is_charged_once(world: &World) {
+    for (name, object) in &world.accounts {
+        let charged: i64 = object.charges.values().map(|cost| cost.nanos()).sum();
+        assert_eq!(object.spent(), charged, "{name}: spent and charged");
+        let ends = world.pools.values().flat_map(|pool| &pool.ended);
+        let own = ends.filter(|(id, _)| world.owners.get(*id) == Some(name));
+        let ended: i64 = own.map(|(_, end)| end.cost.nanos()).sum();
+        assert_eq!(ended, charged, "{name}: what its requests cost and what it was charged");
     }
 }

@@ -11,13 +11,14 @@ use super::world::{World, units};
 
 impl World {
     pub(crate) fn deliver(&mut self, message: Message) {
-        self.log.push(format!("{:?} {message:?}", self.now));
+        self.delivered += 1;
+        self.log.say(self.now, || message.to_string());
         match message {
             Message::AcquireSlot(client, pool, id, grant) => {
                 let now = self.now;
                 let granted = self.at_account(&client, |object| object.account.acquire_slot(&id, grant, &pool, now));
                 if granted == SlotAnswer::Full {
-                    self.seen.insert("slot refused");
+                    self.saw("slot refused");
                 }
                 self.send_answer(Message::SlotAnswer(pool, id, grant, Some(granted)));
             }
@@ -29,7 +30,7 @@ impl World {
             }
             Message::AcquireLease(pool, home, id, grant, order) => {
                 let answer = self.at_pool(&pool, |object, now| object.pool.acquire_lease(order, now));
-                self.seen.insert(if answer == LeaseAnswer::Granted { "lease granted" } else { "lease refused" });
+                self.saw(if answer == LeaseAnswer::Granted { "lease granted" } else { "lease refused" });
                 self.send_answer(Message::LeaseAnswer(home, id, grant, pool, answer));
             }
             Message::LeaseAnswer(home, id, grant, pool, answer) => {
@@ -50,10 +51,10 @@ impl World {
                 let known = if home.known.contains(&id) { AtHome::Busy } else { AtHome::Unknown };
                 let answer = home.pool.at_home(&id).unwrap_or(known);
                 match answer {
-                    AtHome::Unknown => self.seen.insert("orphan given up"),
-                    AtHome::Waiting if slot.is_some() => self.seen.insert("lost slot found"),
-                    _ => false,
-                };
+                    AtHome::Unknown => self.saw("orphan given up"),
+                    AtHome::Waiting if slot.is_some() => self.saw("lost slot found"),
+                    _ => {}
+                }
                 self.send_answer(Message::HomeAnswer(client, id, slot, answer));
             }
             Message::HomeAnswer(client, id, slot, answer) => {
@@ -112,12 +113,12 @@ impl World {
         };
         let outcome = self.at_pool(pool, |object, now| object.pool.report(id, grant, report, now));
         match outcome {
-            ReportOutcome::Retrying => self.seen.insert("retried"),
-            ReportOutcome::ChargedLate => self.seen.insert("late charge"),
-            ReportOutcome::Ended | ReportOutcome::Ignored => false,
-        };
+            ReportOutcome::Retrying => self.saw("retried"),
+            ReportOutcome::ChargedLate => self.saw("charged late"),
+            ReportOutcome::Ended | ReportOutcome::Ignored => {}
+        }
         if let Some(until) = pause.filter(|_| outcome != ReportOutcome::Ignored) {
-            self.seen.insert("paused");
+            self.saw("pool paused");
             let before = self.paused_until.get(pool).copied().unwrap_or(until);
             self.paused_until.insert(pool.clone(), before.max(until));
         }

@@ -3,8 +3,9 @@
 //! and come back from what they stored. After each step the invariants are checked; in the end everything is let run out,
 //! and nothing may be left.
 //!
-//! `world` is what happens, `delivery` how messages arrive, `shell` what the Worker does with changes and effects,
-//! `checks` what must hold.
+//! `world` is what there is, `steps` what is done in it, `delivery` how messages arrive, `shell` what the Worker does with
+//! changes and effects, `checks` what must hold; `history` runs one seed, `campaign` many, and `shrink` makes a history that
+//! fails short enough to be read.
 
 // A broken invariant is a panic here, as in any test.
 #![allow(
@@ -16,7 +17,14 @@
     clippy::as_conversions
 )]
 
+pub mod campaign;
+pub mod caught;
 pub mod checks;
 mod delivery;
+pub mod history;
+pub mod log;
 pub mod shell;
+pub mod shrink;
+mod steps;
+mod words;
 pub mod world;

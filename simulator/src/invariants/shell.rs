@@ -4,54 +4,76 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::account::{Account, AccountConfig, AccountEffect, AtHome, Hold, PeriodTotals, SlotAnswer};
-use rm_core::fair_share::FairShare;
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{Effect, Lease, LeaseAnswer, LeaseOrder, Pool, PoolConfig, PoolState, Report, Stored};
-use rm_core::request::{End, Request, Settlement};
+use rm_core::request::{End, Request, Settlement, Status};
 use rm_core::units::{Instant, NanoUsd, Tokens};
+
+use crate::setup;
 
 /// What is on its way. The first field is the object that it goes to.
 #[derive(Debug, Clone)]
 pub enum Message {
+    /// A pool asks an account for a slot.
     AcquireSlot(ClientId, PoolId, RequestId, u32),
+    /// What the account said; `None` is no answer.
     SlotAnswer(PoolId, RequestId, u32, Option<SlotAnswer>),
+    /// A pool gives a slot back.
     ReleaseSlot(ClientId, RequestId, u32),
+    /// A home asks another pool for tokens.
     AcquireLease(PoolId, PoolId, RequestId, u32, LeaseOrder),
+    /// What the other pool said.
     LeaseAnswer(PoolId, RequestId, u32, PoolId, LeaseAnswer),
+    /// A home tells another pool what was used.
     SettleLease(PoolId, String, Tokens),
+    /// A pool tells an account of an end.
     Settle(PoolId, String),
+    /// The account has it.
     Settled(PoolId, String),
+    /// An account tells a pool that a slot is free.
     Wake(PoolId, ClientId),
+    /// An account asks after a request.
     AskHome(ClientId, RequestId, Option<u32>),
+    /// How the request is.
     HomeAnswer(ClientId, RequestId, Option<u32>, AtHome),
+    /// A pool starts a run.
     Start(PoolId, RequestId, u32),
+    /// A worker reports.
     Report(PoolId, RequestId, u32, Report),
 }
 
+/// What an event left behind, once its changes are stored.
+#[derive(Debug)]
+pub struct Saved {
+    /// What is to be done outside.
+    pub effects: Vec<Effect>,
+    /// Which requests ended, and how.
+    pub ended: Vec<(RequestId, Status)>,
+}
+
 /// A pool and its store.
+#[derive(Debug)]
 pub struct PoolObject {
+    /// The state machine.
     pub pool: Pool,
     config: PoolConfig,
     state: Option<PoolState>,
     requests: BTreeMap<RequestId, Request>,
     leases: BTreeMap<String, Lease>,
+    /// Settlements that the account has not confirmed, by event.
     pub settlements: BTreeMap<String, Settlement>,
+    /// How requests ended.
     pub ended: BTreeMap<RequestId, End>,
+    /// Requests that the store has heard of, ended or not.
     pub known: BTreeSet<RequestId>,
 }
 
 impl PoolObject {
+    /// A pool that was never used.
+    #[must_use]
     pub fn new(config: PoolConfig, now: Instant) -> Self {
-        let stored = Stored {
-            config: config.clone(),
-            state: None,
-            fairness: FairShare::default(),
-            requests: Vec::new(),
-            leases: Vec::new(),
-            unsettled: Vec::new(),
-        };
         Self {
-            pool: Pool::restore(stored, now),
+            pool: setup::new_pool(config.clone(), now),
             config,
             state: None,
             requests: BTreeMap::new(),
@@ -63,7 +85,7 @@ impl PoolObject {
     }
 
     /// Stores what changed, and gives back what is to be done.
-    pub fn save(&mut self) -> Vec<Effect> {
+    pub fn save(&mut self) -> Saved {
         let changes = self.pool.take_changes();
         if changes.config {
             self.config = self.pool.config().clone();
@@ -112,49 +134,57 @@ impl PoolObject {
         for event in &changes.settled {
             self.settlements.remove(event);
         }
-        self.pool.take_effects()
+        let ended = changes.ended.into_iter().map(|ended| (ended.request.id, ended.end.status)).collect();
+        Saved { effects: self.pool.take_effects(), ended }
     }
 
     /// Forgets everything that is not stored.
     pub fn crash(&mut self, now: Instant) {
         self.pool = Pool::restore(
             Stored {
-                config: self.config.clone(),
                 state: self.state.clone(),
-                fairness: FairShare::default(),
                 requests: self.requests.values().cloned().collect(),
                 leases: self.leases.values().cloned().collect(),
                 unsettled: self.settlements.keys().cloned().collect(),
+                ..setup::unused(self.config.clone())
             },
             now,
         );
         self.pool.on_wakeup(now);
     }
 
-    /// The leases held here for requests with another home.
+    /// How much is leased here to requests with another home.
+    #[must_use]
     pub fn leased(&self) -> i64 {
         self.leases.values().map(|lease| lease.amount.micros()).sum()
     }
 
+    /// How many leases are open here.
+    #[must_use]
     pub fn lease_count(&self) -> usize {
         self.leases.len()
     }
 }
 
 /// An account and its store.
+#[derive(Debug)]
 pub struct AccountObject {
+    /// The state machine.
     pub account: Account,
     config: AccountConfig,
     periods: BTreeMap<Instant, PeriodTotals>,
+    /// What is held, by request.
     pub holds: BTreeMap<RequestId, Hold>,
     /// What was charged, by event.
     pub charges: BTreeMap<String, NanoUsd>,
 }
 
 impl AccountObject {
+    /// An account that was never used.
+    #[must_use]
     pub fn new(config: AccountConfig) -> Self {
         Self {
-            account: Account::restore(config.clone(), BTreeMap::new(), Vec::new()),
+            account: setup::new_account(config.clone()),
             config,
             periods: BTreeMap::new(),
             holds: BTreeMap::new(),
@@ -162,6 +192,7 @@ impl AccountObject {
         }
     }
 
+    /// Stores what changed, and gives back what is to be done.
     pub fn save(&mut self) -> Vec<AccountEffect> {
         let changes = self.account.take_changes();
         if changes.config {
@@ -179,15 +210,20 @@ impl AccountObject {
         self.account.take_effects()
     }
 
+    /// Forgets everything that is not stored.
     pub fn crash(&mut self) {
         let holds = self.holds.values().cloned().collect();
         self.account = Account::restore(self.config.clone(), self.periods.clone(), holds);
     }
 
+    /// What was charged, over all periods, in nano-dollars.
+    #[must_use]
     pub fn spent(&self) -> i64 {
         self.periods.values().map(|totals| totals.spent.nanos()).sum()
     }
 
+    /// What is held, over all periods, in nano-dollars.
+    #[must_use]
     pub fn held(&self) -> i64 {
         self.periods.values().map(|totals| totals.held.nanos()).sum()
     }

@@ -1,0 +1,237 @@
+//! What clients, workers and operators do, and what crashes: one thing a step.
+
+use rm_core::account::HoldRefusal;
+use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::period::Period;
+use rm_core::pool::{CancelOutcome, Mode, Submission, Submitted};
+use rm_core::priority::Urgency;
+use rm_core::request::{Demand, Kind, Phase, Usage};
+use rm_core::units::NanoUsd;
+
+use super::shell::{AccountObject, Message, PoolObject};
+use super::words::demands_in_words;
+use super::world::{World, units};
+use crate::setup::{self, Order};
+
+impl World {
+    /// One thing happens.
+    pub(crate) fn act(&mut self) {
+        match self.rng.below(100) {
+            0..30 => self.submit(),
+            30..36 => self.cancel(),
+            36..42 => self.use_a_reservation(),
+            42..46 => self.change_something(),
+            46..49 => self.crash_something(),
+            _ => {
+                let millis = if self.rng.chance(90) { self.rng.below(400) } else { self.rng.below(40_000) };
+                self.log.say(self.now, || format!("{millis} ms pass"));
+                self.pass_time(millis as i64);
+            }
+        }
+    }
+
+    fn submit(&mut self) {
+        let Some((order, cost)) = self.draw_order() else { return };
+        let (now, period) = (self.now, Period::month_of(self.now));
+        let Order { id, client, kind, .. } = order.clone();
+        self.log.name(&id);
+        self.saw(if kind == Kind::Execution { "execution sent" } else { "reservation sent" });
+        self.log.say(now, || {
+            let Order { demands, urgency, deadline, max_attempts, timeout_ms, .. } = &order;
+            let what = if kind == Kind::Execution { "sends" } else { "wants to reserve for" };
+            let within = deadline.map_or(String::new(), |at| format!(", by {} ms from now", at.since(now)));
+            let tries = format!("{max_attempts} attempts of {timeout_ms} ms");
+            format!("{client} {what} {id}: {}, {}{within}, {tries}", demands_in_words(demands), urgency.as_str())
+        });
+        let held = self.at_account(&client, |object| object.account.hold(&id, cost, kind, period, now));
+        let held = match held {
+            Ok(held) => held,
+            Err(HoldRefusal::Budget { .. } | HoldRefusal::Suspended) => {
+                self.saw("refused by budget");
+                self.log.say(now, || "  refused: the budget has not got that".into());
+                return;
+            }
+        };
+        let object = &self.accounts[&client];
+        assert!(
+            object.spent() + object.held() <= object.account.config().budget.nanos(),
+            "{client}: a hold beyond the budget"
+        );
+        self.owners.insert(id.clone(), client);
+        if !self.calm && self.rng.chance(3) {
+            self.saw("caller gone after the hold");
+            self.log.say(now, || "  held, and then the caller is gone".into());
+            return;
+        }
+        let again = self.rng.chance(10);
+        self.submit_held(setup::submission(order, held), again);
+    }
+
+    fn draw_order(&mut self) -> Option<(Order, NanoUsd)> {
+        let client: ClientId = self.rng.pick(&self.client_names())?.clone();
+        let kind = if self.rng.chance(25) { Kind::Reservation } else { Kind::Execution };
+        let mut names = self.pool_names();
+        for index in (1..names.len()).rev() {
+            names.swap(index, self.rng.below(index as u64 + 1) as usize);
+        }
+        names.truncate(1 + self.rng.below(5).min(2) as usize);
+        let demands: Vec<Demand> = names
+            .iter()
+            .map(|pool| Demand::flat(pool.clone(), units(1 + self.rng.below(8)), NanoUsd::from_nanos(1_000).unwrap()))
+            .collect();
+        let cost =
+            demands.iter().fold(NanoUsd::ZERO, |sum, d| sum.saturating_add(d.unit_price.times(d.amount).unwrap()));
+        let mut bytes = [0; 10];
+        bytes[..8].copy_from_slice(&self.rng.next().to_be_bytes());
+        let order = Order {
+            id: RequestId::new(self.now, bytes, &names[0]),
+            tier: self.accounts[&client].account.config().tier,
+            client,
+            kind,
+            urgency: *self.rng.pick(&Urgency::ALL)?,
+            deadline: self.rng.chance(20).then(|| self.now.plus(500 + self.rng.below(60_000) as i64)),
+            demands,
+            max_attempts: 1 + self.rng.below(3) as u32,
+            timeout_ms: 200 + self.rng.below(20_000) as i64,
+        };
+        Some((order, cost))
+    }
+
+    fn submit_held(&mut self, submission: Submission, again: bool) {
+        let Submission { id, client, kind, .. } = submission.clone();
+        let home = id.home().unwrap();
+        let mode = if kind == Kind::Reservation { Mode::NowOrNever } else { Mode::Queue };
+        let before = self.pools[&home].pool.requests().count();
+        let copy = submission.clone();
+        let outcome = self.at_pool(&home, |object, now| {
+            object.known.insert(submission.id.clone());
+            object.pool.submit(submission, mode, now)
+        });
+        match outcome {
+            Submitted::Accepted => {
+                if kind == Kind::Execution || self.pools[&home].pool.request(&id).is_some() {
+                    self.accepted.insert(id.clone());
+                }
+            }
+            Submitted::Existing => panic!("{id} is new, and exists"),
+            Submitted::Refused(refusal) => {
+                self.saw("refused by pool");
+                self.log.say(self.now, || format!("  {home} refuses it: {refusal}"));
+                self.pools.get_mut(&home).unwrap().known.remove(&id);
+                assert!(self.pools[&home].pool.requests().count() <= before, "{home}: a refusal left a request");
+                self.at_account(&client, |object| object.account.abandon(&id));
+            }
+        }
+        if again && outcome == Submitted::Accepted {
+            self.saw("sent again");
+            self.log.say(self.now, || format!("  {id} is sent again"));
+            let known = self.pools[&home].pool.request(&id).is_some();
+            let repeated = self.at_pool(&home, |object, now| {
+                if object.ended.contains_key(&copy.id) {
+                    Submitted::Existing
+                } else {
+                    object.pool.submit(copy, mode, now)
+                }
+            });
+            assert!(!known || repeated == Submitted::Existing, "{id} is there twice");
+        }
+    }
+
+    fn cancel(&mut self) {
+        let ids: Vec<RequestId> = self.accepted.iter().cloned().collect();
+        let Some(id) = self.rng.pick(&ids).cloned() else { return };
+        let home = id.home().unwrap();
+        let only_waiting = self.rng.chance(30);
+        self.log.say(self.now, || format!("{id} is cancelled{}", if only_waiting { ", if it waits" } else { "" }));
+        let ran = self.pools[&home].pool.request(&id).is_some_and(|r| matches!(r.phase, Phase::Running { .. }));
+        let outcome = self.at_pool(&home, |object, now| object.pool.cancel(&id, only_waiting, now));
+        assert!(outcome != CancelOutcome::Running || (ran && only_waiting), "{id} was not running");
+        if ran && outcome == CancelOutcome::Cancelled {
+            self.saw("cancelled while running");
+        }
+    }
+
+    fn use_a_reservation(&mut self) {
+        let Some(id) = self.rng.pick(&self.reservations.clone()).cloned() else { return };
+        let home = id.home().unwrap();
+        let amount = units(self.rng.below(10));
+        let (last, release) = (self.rng.chance(60), self.rng.chance(25));
+        self.saw(if release { "reservation released" } else { "reservation used" });
+        self.log.say(self.now, || {
+            let so_far = if last { "in all" } else { "so far" };
+            if release { format!("{id} is released") } else { format!("{id} used {} {so_far}", amount.units()) }
+        });
+        self.at_pool(&home, |object, now| {
+            let usage = vec![Usage { pool: home.clone(), amount, parts: None }];
+            if release { object.pool.release(&id, now) } else { object.pool.consume(&id, usage, last, None, now) }
+        });
+    }
+
+    fn change_something(&mut self) {
+        self.revision += 1;
+        if self.rng.chance(50) {
+            let Some(name) = self.rng.pick(&self.pool_names()).cloned() else { return };
+            self.change_pool(&name);
+        } else {
+            let Some(name) = self.rng.pick(&self.client_names()).cloned() else { return };
+            self.change_account(&name);
+        }
+    }
+
+    fn change_pool(&mut self, name: &PoolId) {
+        self.saw("pool changed");
+        let mut config = self.pools[name].pool.config().clone();
+        config.revision = self.revision;
+        if self.rng.chance(50) {
+            config.limits.capacity = units(4 + self.rng.below(34));
+            config.limits.refill_per_second = units(1 + self.rng.below(8));
+        } else {
+            config.scheduler_running = !config.scheduler_running;
+        }
+        self.log.say(self.now, || {
+            let limits = config.limits;
+            let (capacity, refill) = (limits.capacity.units(), limits.refill_per_second.units());
+            let scheduler = if config.scheduler_running { "runs" } else { "is stopped" };
+            format!("{name} now holds {capacity}, gains {refill} a second, and {scheduler}")
+        });
+        let most = self.most_limits.get_mut(name).unwrap();
+        most.0 = most.0.max(config.limits.capacity);
+        most.1 = most.1.max(config.limits.refill_per_second);
+        self.at_pool(name, |object, now| object.pool.configure(config, now));
+    }
+
+    fn change_account(&mut self, name: &ClientId) {
+        self.saw("account changed");
+        let mut config = self.accounts[name].account.config().clone();
+        config.revision = self.revision;
+        let budget = self.accounts[name].spent() + self.rng.below(300_000) as i64;
+        config.budget = NanoUsd::from_nanos(budget).unwrap();
+        config.max_concurrent = self.rng.below(5) as u32;
+        self.log.say(self.now, || {
+            format!("{name} may now spend {budget} nano-dollars and run {} at once", config.max_concurrent)
+        });
+        let most = self.most_budget.get_mut(name).unwrap();
+        *most = (*most).max(budget);
+        let slots = self.most_slots.get_mut(name).unwrap();
+        *slots = (*slots).max(config.max_concurrent as usize);
+        self.at_account(name, |object| object.account.configure(config));
+    }
+
+    fn crash_something(&mut self) {
+        if self.rng.chance(60) {
+            let Some(name) = self.rng.pick(&self.pool_names()).cloned() else { return };
+            self.saw("pool crashed");
+            self.log.say(self.now, || format!("{name} crashes, and comes back from its store"));
+            // The calls that were under way die with the object.
+            self.messages.retain(|_, message| {
+                !matches!(message, Message::SlotAnswer(to, ..) | Message::LeaseAnswer(to, ..) | Message::Settled(to, _) if *to == name)
+            });
+            self.at_pool(&name, PoolObject::crash);
+        } else {
+            let Some(name) = self.rng.pick(&self.client_names()).cloned() else { return };
+            self.saw("account crashed");
+            self.log.say(self.now, || format!("{name}'s account crashes, and comes back from its store"));
+            self.at_account(&name, AccountObject::crash);
+        }
+    }
+}
