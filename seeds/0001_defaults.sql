@@ -9,12 +9,12 @@ INSERT INTO tiers (tier, millipoints, monthly_budget_nanousd, max_concurrent) VA
   ('basic',      10000, 10000000000,  5)
 ON CONFLICT DO NOTHING;
 
-INSERT INTO urgencies (urgency, millipoints) VALUES
-  ('immediate', 30000),
-  ('fast',      22000),
-  ('normal',    15000),
-  ('batch',     7000),
-  ('deferred',  0)
+INSERT INTO urgencies (urgency, millipoints, max_wait_ms) VALUES
+  ('immediate', 30000, 30000),
+  ('fast',      22000, NULL),
+  ('normal',    15000, NULL),
+  ('batch',     7000,  NULL),
+  ('deferred',  0,     NULL)
 ON CONFLICT DO NOTHING;
 
 -- A capacity is about a minute's refill.

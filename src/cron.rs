@@ -49,7 +49,7 @@ async fn pools(env: &Env) -> Result<()> {
         Ok(catalog) => catalog,
         Err(_) => catalog::current(env).await?,
     };
-    let ticked = catalog.pools.keys().filter_map(|pool| catalog.pool_config(pool)).map(|config| async {
+    let ticked = catalog.pools.keys().filter_map(|pool| catalog.pool_config(pool, clock::now())).map(|config| async {
         let name = config.pool.as_str().to_owned();
         call(env, &name, &pool::TickCall { config }).await.unwrap_or_else(|error| {
             log::error("pool_not_ticked", &name, &error.to_string());

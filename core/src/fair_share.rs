@@ -1,4 +1,4 @@
-//! How much of a pool each client was granted lately: the fairness part of the score.
+//! How much of a pool each client was granted lately, by what it cost: the fairness part of the score.
 //!
 //! A client's use halves every five minutes. Between two halvings it falls linearly, which keeps the arithmetic in
 //! integers and is within six per cent of the exponential.
@@ -8,16 +8,25 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::id::ClientId;
-use crate::units::{Instant, Tokens};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// After this long, a use counts half.
 pub const HALF_LIFE_MS: i64 = 300_000;
 /// Full fairness, in thousandths of a point.
 pub const MAX_MILLIPOINTS: i64 = 10_000;
+/// Weights are kept in thousandths, so that small ones decay smoothly.
+const SCALE: i64 = 1_000;
 /// Below this a use is forgotten, so that the table stays as small as the set of clients that are really there.
-const NEGLIGIBLE: i64 = 1_000;
+const NEGLIGIBLE: i64 = 10;
 
-/// Recent use by client, in millionths of the pool's unit. All entries are as of the same moment.
+/// What a grant weighs: its cost in billionths of a dollar, and one more for each whole unit, so that what costs nothing
+/// is shared fairly too.
+#[must_use]
+pub fn weight(cost: NanoUsd, amount: Tokens) -> i64 {
+    cost.nanos().max(0).saturating_add(i64::try_from(amount.ceil().units()).unwrap_or(i64::MAX))
+}
+
+/// Recent use by client, by [`weight`]. All entries are as of the same moment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FairShare {
@@ -40,7 +49,8 @@ fn decayed(value: i64, elapsed_ms: i64) -> i64 {
 impl FairShare {
     /// Counts what `client` was granted. Everybody's use decays only here and in steps of a second, for shares do not
     /// change by decay alone.
-    pub fn record(&mut self, client: &ClientId, amount: Tokens, now: Instant) {
+    pub fn record(&mut self, client: &ClientId, weight: i64, now: Instant) {
+        let weight = weight.saturating_mul(SCALE);
         let elapsed = now.since(self.as_of);
         if elapsed >= 1_000 {
             self.as_of = now;
@@ -51,14 +61,14 @@ impl FairShare {
             self.total = self.uses.values().fold(0, |sum, used| sum.saturating_add(*used));
         }
         let used = self.uses.entry(client.clone()).or_insert(0);
-        *used = used.saturating_add(amount.micros());
-        self.total = self.total.saturating_add(amount.micros());
+        *used = used.saturating_add(weight);
+        self.total = self.total.saturating_add(weight);
     }
 
     /// Takes back a count: the grant came to nothing.
-    pub fn forget(&mut self, client: &ClientId, amount: Tokens) {
+    pub fn forget(&mut self, client: &ClientId, weight: i64) {
         if let Some(used) = self.uses.get_mut(client) {
-            let taken = amount.micros().min(*used);
+            let taken = weight.saturating_mul(SCALE).min(*used);
             *used = used.saturating_sub(taken);
             self.total = self.total.saturating_sub(taken);
         }
@@ -76,8 +86,8 @@ impl FairShare {
 
 #[cfg(test)]
 mod tests {
-    use super::{FairShare, HALF_LIFE_MS, decayed};
-    use crate::units::{Instant, Tokens};
+    use super::{FairShare, HALF_LIFE_MS, decayed, weight};
+    use crate::units::{Instant, NanoUsd, Tokens};
 
     #[test]
     fn halves_each_half_life() {
@@ -88,13 +98,20 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_weighs_what_it_costs_and_a_free_one_its_units() {
+        let units = |n| Tokens::from_units(n).unwrap();
+        assert_eq!(weight(NanoUsd::from_nanos(3_000).unwrap(), units(2)), 3_002);
+        assert_eq!(weight(NanoUsd::ZERO, units(2)), 2);
+    }
+
+    #[test]
     fn a_client_that_took_everything_has_no_points_and_gets_them_back() {
         let (a, b) = ("a".parse().unwrap(), "b".parse().unwrap());
         let mut share = FairShare::default();
         assert_eq!(share.millipoints(&a), 10_000);
-        share.record(&a, Tokens::from_units(10).unwrap(), Instant::from_millis(0));
+        share.record(&a, 10, Instant::from_millis(0));
         assert_eq!((share.millipoints(&a), share.millipoints(&b)), (0, 10_000));
-        share.record(&b, Tokens::from_units(5).unwrap(), Instant::from_millis(HALF_LIFE_MS));
+        share.record(&b, 5, Instant::from_millis(HALF_LIFE_MS));
         assert_eq!((share.millipoints(&a), share.millipoints(&b)), (5_000, 5_000));
     }
 }

@@ -8,13 +8,18 @@
 
 pub mod account;
 pub mod alert;
+pub mod breaker;
 pub mod decimal;
 pub mod estimate;
 pub mod fair_share;
 pub mod id;
+pub mod lane;
+pub mod off_peak;
 #[cfg(feature = "openapi")]
 pub mod openapi;
+pub mod partition;
 pub mod period;
+pub mod pipeline;
 pub mod pool;
 pub mod pricing;
 pub mod priority;
@@ -22,6 +27,7 @@ pub mod queue;
 pub mod request;
 pub mod retry;
 pub mod sorted_list;
+pub mod throttle;
 pub mod token_bucket;
 pub mod units;
 pub mod window_cap;

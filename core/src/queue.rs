@@ -1,14 +1,15 @@
 //! The queue of one pool: who is next.
 //!
-//! Within a client, requests are kept in the order of a key that does not change with time ([`Rank`]). Between clients,
-//! tier and fairness, which all requests of a client share, are added when one is picked: a pick looks at each client
-//! that waits once, not at each request. A request older than the starvation bound is promoted: promoted requests go
-//! oldest first, on turns of their own.
+//! Requests that are eligible or not together are a [`Flow`]: those of one client for one worker. Within a flow they are
+//! kept in the order of a key that does not change with time ([`Rank`]). Between flows, tier and fairness, which all
+//! requests of a client share, are added when one is picked: a pick looks at each flow that waits once, not at each
+//! request. A request older than the starvation bound is promoted: promoted requests go oldest first, on turns of their
+//! own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, RequestId};
+use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::priority::{Rank, STARVATION_BOUND_MS, Tier, Urgency, Weights};
 use crate::sorted_list::SortedList;
 use crate::units::{Instant, Tokens};
@@ -28,19 +29,44 @@ pub struct Entry<'a> {
     pub enqueued_at: Instant,
     /// What it needs of the home pool.
     pub amount: Tokens,
+    /// The worker that it is for.
+    pub worker: Option<&'a WorkerBinding>,
+    /// It runs in off-peak windows only.
+    pub off_peak: bool,
+}
+
+/// Requests that are eligible or not together.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Flow {
+    /// Whose they are.
+    pub client: ClientId,
+    /// The worker that they are for.
+    pub worker: Option<WorkerBinding>,
+    /// They run in off-peak windows only.
+    pub off_peak: bool,
+}
+
+impl Entry<'_> {
+    /// Its flow.
+    #[must_use]
+    pub fn flow(&self) -> Flow {
+        Flow { client: self.client.clone(), worker: self.worker.cloned(), off_peak: self.off_peak }
+    }
 }
 
 #[derive(Debug, Clone)]
-struct ClientQueue {
+struct FlowQueue {
     tier: Tier,
     by_rank: SortedList<Rank>,
     by_age: BTreeSet<(Instant, RequestId)>,
+    /// Millionths that its requests need together.
+    wanted: i64,
 }
 
 /// The queue. It holds what waits for tokens; what is parked is kept outside until it is due.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
-    clients: BTreeMap<ClientId, ClientQueue>,
+    flows: BTreeMap<Flow, FlowQueue>,
     len: usize,
     /// Millionths that all entries need together.
     wanted: i64,
@@ -70,35 +96,39 @@ impl Queue {
 
     /// Adds a request, at the place that its age and urgency give it.
     pub fn insert(&mut self, weights: &Weights, entry: &Entry<'_>) {
-        let queue = self.clients.entry(entry.client.clone()).or_insert_with(|| ClientQueue {
+        let queue = self.flows.entry(entry.flow()).or_insert_with(|| FlowQueue {
             tier: entry.tier,
             by_rank: SortedList::default(),
             by_age: BTreeSet::new(),
+            wanted: 0,
         });
         queue.tier = entry.tier;
         if queue.by_rank.insert(weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone())) {
             queue.by_age.insert((entry.enqueued_at, entry.id.clone()));
             self.len = self.len.saturating_add(1);
             self.wanted = self.wanted.saturating_add(entry.amount.micros());
+            queue.wanted = queue.wanted.saturating_add(entry.amount.micros());
         }
     }
 
     /// Takes a request out.
     pub fn remove(&mut self, weights: &Weights, entry: &Entry<'_>) {
-        let Some(queue) = self.clients.get_mut(entry.client) else {
+        let flow = entry.flow();
+        let Some(queue) = self.flows.get_mut(&flow) else {
             return;
         };
         if queue.by_rank.remove(&weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone())) {
             queue.by_age.remove(&(entry.enqueued_at, entry.id.clone()));
             self.len = self.len.saturating_sub(1);
             self.wanted = self.wanted.saturating_sub(entry.amount.micros());
+            queue.wanted = queue.wanted.saturating_sub(entry.amount.micros());
         }
         if queue.by_rank.is_empty() {
-            self.clients.remove(entry.client);
+            self.flows.remove(&flow);
         }
     }
 
-    /// The next request among the clients that `eligible` lets through. On a promoted turn that is the oldest promoted
+    /// The next request among the flows that `eligible` lets through. On a promoted turn that is the oldest promoted
     /// one, if there is any; else it is the one with the highest score.
     pub fn pick(
         &self,
@@ -106,10 +136,10 @@ impl Queue {
         fairness: &FairShare,
         promoted_turn: bool,
         now: Instant,
-        eligible: impl Fn(&ClientId) -> bool,
+        eligible: impl Fn(&Flow, Tier) -> bool,
     ) -> Option<Pick> {
         let is_old = |enqueued_at: Instant| now.since(enqueued_at) >= STARVATION_BOUND_MS;
-        let waiting = || self.clients.iter().filter(|(client, _)| eligible(client));
+        let waiting = || self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
         if promoted_turn {
             let oldest = waiting().filter_map(|(_, queue)| queue.by_age.first()).min();
             if let Some((enqueued_at, id)) = oldest
@@ -119,9 +149,9 @@ impl Queue {
             }
         }
         let (_, enqueued_at, id) = waiting()
-            .filter_map(|(client, queue)| {
+            .filter_map(|(flow, queue)| {
                 let first = queue.by_rank.first()?;
-                let bonus = weights.client_bonus(queue.tier, fairness.millipoints(client));
+                let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
                 Some((first.key.saturating_sub(bonus), first.enqueued_at, &first.id))
             })
             .min()?;
@@ -139,18 +169,44 @@ impl Queue {
         place(one) < place(other)
     }
 
-    /// How many requests are before this one in the order of the score, as it is now.
+    /// How many requests of the flows that `eligible` lets through are before this one in the order of the score, as it is
+    /// now.
     #[must_use]
-    pub fn ahead_of(&self, weights: &Weights, fairness: &FairShare, entry: &Entry<'_>) -> usize {
+    pub fn ahead_of(
+        &self,
+        weights: &Weights,
+        fairness: &FairShare,
+        entry: &Entry<'_>,
+        eligible: impl Fn(&Flow, Tier) -> bool,
+    ) -> usize {
         let rank = weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone());
         let own = rank.key.saturating_sub(weights.client_bonus(entry.tier, fairness.millipoints(entry.client)));
-        self.clients.iter().fold(0_usize, |sum, (client, queue)| {
-            let bonus = weights.client_bonus(queue.tier, fairness.millipoints(client));
+        let counted = self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
+        counted.fold(0_usize, |sum, (flow, queue)| {
+            let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
             let before = queue.by_rank.count_while(|other| {
                 (other.key.saturating_sub(bonus), other.enqueued_at, &other.id) < (own, rank.enqueued_at, &rank.id)
             });
             sum.saturating_add(before)
         })
+    }
+
+    /// Whether a flow waits that `wanted` says yes to.
+    #[must_use]
+    pub fn has(&self, wanted: impl Fn(&Flow) -> bool) -> bool {
+        self.flows.keys().any(wanted)
+    }
+
+    /// What the requests need together, by the group that `group` puts their flow into: a number below `groups`.
+    #[must_use]
+    pub fn wanted_by(&self, groups: usize, group: impl Fn(&Flow, Tier) -> Option<usize>) -> Vec<Tokens> {
+        let mut wanted = vec![Tokens::ZERO; groups];
+        for (flow, queue) in &self.flows {
+            if let Some(sum) = group(flow, queue.tier).and_then(|index| wanted.get_mut(index)) {
+                *sum = sum.saturating_add(Tokens::clamped(queue.wanted));
+            }
+        }
+        wanted
     }
 
     /// What all waiting requests need on average, in millionths.

@@ -11,7 +11,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClientId, PoolId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use crate::pipeline::{PastStep, Step};
 use crate::pricing::{Parts, PricesApart};
 use crate::priority::{Tier, UnknownName, Urgency};
 use crate::units::{Instant, NanoUsd, Tokens};
@@ -116,8 +117,11 @@ pub enum Phase {
         /// If nobody reports until then, the attempt is lost.
         lease_until: Instant,
     },
-    /// Cancelled while it ran. Everything was given back; a report that still comes is charged.
+    /// Cancelled while it ran: it has its end. Its worker may still be at it, so what it takes goes back, and is charged,
+    /// when that reports, or the lease is over.
     Abandoned {
+        /// When the home pool's tokens were taken.
+        since: Instant,
         /// Until when a report is waited for.
         lease_until: Instant,
     },
@@ -158,24 +162,33 @@ pub struct Request {
     pub first_started_at: Option<Instant>,
     /// What a reservation's owner has said it used so far.
     pub used: Vec<Usage>,
-    /// The keys of those reports, the newest last, so that a repetition is told from another use.
+    /// The downstream worker of an execution, or of its current step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerBinding>,
+    /// How long it may wait for its first start; its lane's limit when it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_limit_ms: Option<i64>,
+    /// Its deadline does not let it wait for a window any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forced: bool,
+    /// How much of its home tokens came from its partition's own share.
+    #[serde(default, skip_serializing_if = "Tokens::is_none")]
+    pub own: Tokens,
+    /// When it was expected to start, when it came and had to wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_start: Option<Instant>,
+    /// Steps that are over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub use_keys: Vec<UseKey>,
+    pub past: Vec<PastStep>,
+    /// Steps that are not due yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub later: Vec<Step>,
+    /// When the current step was first started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_started_at: Option<Instant>,
     /// Where it stands.
     pub phase: Phase,
 }
-
-/// A caller's idempotency key for a report of use, and the fingerprint of what it said.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UseKey {
-    /// The key.
-    pub key: String,
-    /// The fingerprint.
-    pub fingerprint: String,
-}
-
-/// How many keys of a reservation are remembered.
-pub const USE_KEYS_MAX: usize = 16;
 
 /// What was used of a pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,15 +204,10 @@ pub struct Usage {
 
 /// A request that nobody granted in this long expires, whatever its deadline: a day.
 pub const MAX_AGE_MS: i64 = 86_400_000;
+/// A deferred request is let out of its window this much before it must start to keep its deadline.
+pub const FORCE_SLACK_MS: i64 = 60_000;
 
 impl Request {
-    /// What a key was used for, if it was: whether for the same.
-    #[must_use]
-    pub fn key_was_used(&self, key: &UseKey) -> Option<bool> {
-        let used = self.use_keys.iter().find(|used| used.key == key.key)?;
-        Some(used.fingerprint == key.fingerprint)
-    }
-
     /// What it needs of its home pool.
     #[must_use]
     pub fn home_amount(&self) -> Tokens {
@@ -222,7 +230,30 @@ impl Request {
     #[must_use]
     pub fn expires_at(&self) -> Instant {
         let oldest = self.enqueued_at.plus(MAX_AGE_MS);
-        self.deadline.map_or(oldest, |deadline| deadline.min(oldest))
+        let limit = self.wait_limit_ms.filter(|_| self.first_started_at.is_none());
+        let by_lane = limit.map_or(oldest, |limit| self.enqueued_at.plus(limit));
+        self.deadline.map_or(oldest, |deadline| deadline.min(oldest)).min(by_lane)
+    }
+
+    /// Whether it waits for an off-peak window.
+    #[must_use]
+    pub fn is_off_peak(&self) -> bool {
+        self.urgency == Urgency::Deferred && !self.forced
+    }
+
+    /// The lane that it ranks in: a deferred request that its deadline forces out goes among the normal ones.
+    #[must_use]
+    pub fn rank_urgency(&self) -> Urgency {
+        if self.urgency == Urgency::Deferred && self.forced { Urgency::Normal } else { self.urgency }
+    }
+
+    /// When its deadline forces it out of its window: in time for one attempt, and for a while in the queue.
+    #[must_use]
+    pub fn force_at(&self) -> Option<Instant> {
+        let deadline = self.deadline.filter(|_| self.is_off_peak())?;
+        let later = self.later.iter().fold(0_i64, |sum, step| sum.saturating_add(step.timeout_ms));
+        let needed = self.timeout_ms.saturating_add(later).saturating_add(FORCE_SLACK_MS);
+        Some(deadline.plus(needed.saturating_neg()))
     }
 
     /// How long the next attempt may take: its own limit, or what is left until the deadline.
@@ -367,7 +398,7 @@ pub struct End {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Settlement {
-    /// Makes a repetition harmless: the request's id; or that and `~late` for use that was reported after the end.
+    /// Makes a repetition harmless: the request's id.
     pub event: String,
     /// Which request.
     pub request: RequestId,

@@ -57,6 +57,36 @@ impl TokenBucket {
         Self { level: limits.capacity.micros(), carry: 0, refilled_at: now, window: WindowCap::default() }
     }
 
+    /// A bucket that holds `amount`, at most its capacity.
+    #[must_use]
+    pub fn holding(limits: &BucketLimits, amount: Tokens, now: Instant) -> Self {
+        Self { level: amount.min(limits.capacity).micros(), ..Self::full(limits, now) }
+    }
+
+    /// What it holds, whatever a window says; nothing while it is in debt.
+    #[must_use]
+    pub fn level(&self) -> Tokens {
+        Tokens::clamped(self.level)
+    }
+
+    /// How far it is below nothing.
+    #[must_use]
+    pub fn debt(&self) -> Tokens {
+        Tokens::clamped(self.level.saturating_neg())
+    }
+
+    /// Takes up to `amount` of what it holds; what that was.
+    pub fn draw(&mut self, amount: Tokens) -> Tokens {
+        let drawn = amount.min(self.level());
+        self.level = self.level.saturating_sub(drawn.micros());
+        drawn
+    }
+
+    /// Holds no more than `most`: somebody who knows says so.
+    pub fn lower_to(&mut self, most: Tokens) {
+        self.level = self.level.min(most.micros());
+    }
+
     /// Brings the level up to `now`. A clock that went backwards refills nothing.
     pub fn refill(&mut self, limits: &BucketLimits, now: Instant) {
         let elapsed = i128::from(now.since(self.refilled_at));

@@ -73,6 +73,12 @@ impl Tokens {
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
+
+    /// As [`Self::is_zero`], for what is left out when it is stored.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 impl Serialize for Tokens {

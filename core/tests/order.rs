@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use rm_core::account::SlotAnswer;
 use rm_core::fair_share::FairShare;
 use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::lane::Lanes;
 use rm_core::pool::{Effect, Mode, Pool, PoolConfig, Stored, Submission};
 use rm_core::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier, Urgency, Weights};
 use rm_core::request::{Demand, Kind};
@@ -40,6 +41,9 @@ fn pool(capacity: u64, refill: u64, scheduler_running: bool) -> Pool {
         low_water_percent: 10,
         queue_cap: 100_000,
         weights: Weights::default(),
+        lanes: Lanes(std::collections::BTreeMap::new()),
+        partitions: Vec::new(),
+        off_peak: None,
         scheduler_running,
         revision: 1,
     };
@@ -69,6 +73,8 @@ fn submission(n: u64, client: usize, urgency: Urgency, held_at: Instant) -> Subm
         max_attempts: 1,
         timeout_ms: 600_000,
         has_slot: false,
+        worker: None,
+        later: Vec::new(),
     }
 }
 
@@ -123,7 +129,7 @@ proptest! {
                     (s.held_at.millis() - 30 * score, s.held_at, s.id.clone())
                 }).unwrap().clone();
                 prop_assert_eq!(&id, &best.id);
-                share.record(&best.client, Tokens::from_units(1).unwrap(), now);
+                share.record(&best.client, 1, now);
                 waiting.retain(|s| s.id != id);
             }
             now = now.plus(1_000);

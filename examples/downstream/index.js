@@ -1,9 +1,11 @@
 // An example of a downstream worker. It answers `POST /execute` with its input, and obeys `input.simulate`, so that a
 // test can make it slow, failing, over- or under-using:
-//   {delayMs?, status?, retryAfterSeconds?, usage?: {poolId: units}, hang?: true, garbage?: true, failFirst?: n}
+//   {delayMs?, status?, retryAfterSeconds?, usage?: {poolId: units}, hang?: true, garbage?: true, failFirst?: n,
+//    limits?: {poolId: {remaining, resetSeconds?}}, result?: anything}
+// A step of a pipeline answers with what it was handed too; with `result` it hands something else on.
 // `GET /stats` and `POST /reset` are for tests: what was called, and how much at once.
 
-const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byClient: {}, traceparents: {} });
+const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byKey: {}, byClient: {}, traceparents: {} });
 let stats = fresh();
 
 const json = (body, init) => Response.json(body, init);
@@ -24,8 +26,9 @@ async function work(order) {
     return json({ error: "failed on purpose" }, { status: simulate.status, headers });
   }
   if (simulate.garbage) return new Response("<html>this is not the answer</html>", { headers: { "content-type": "text/html" } });
-  const answer = { result: { echo: order.input } };
+  const answer = { result: simulate.result ?? { echo: order.input } };
   if (simulate.usage !== undefined) answer.usage = simulate.usage;
+  if (simulate.limits !== undefined) answer.limits = simulate.limits;
   return json(answer);
 }
 
@@ -41,6 +44,8 @@ async function execute(request) {
   const client = (stats.byClient[order.clientId] ??= { running: 0, maxRunning: 0 });
   stats.calls += 1;
   stats.byRequest[key] = (stats.byRequest[key] ?? 0) + 1;
+  const attemptsOf = request.headers.get("idempotency-key");
+  stats.byKey[attemptsOf] = (stats.byKey[attemptsOf] ?? 0) + 1;
   stats.traceparents[key] = request.headers.get("traceparent");
   stats.running += 1;
   client.running += 1;

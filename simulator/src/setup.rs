@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use rm_core::account::{Account, AccountConfig, ClientStatus, Held};
 use rm_core::fair_share::FairShare;
-use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use rm_core::lane::Lanes;
+use rm_core::pipeline::Step;
 use rm_core::pool::{Pool, PoolConfig, Stored, Submission};
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::request::{Demand, Kind};
@@ -22,6 +24,9 @@ pub fn pool_config(pool: PoolId, limits: BucketLimits, queue_cap: u32) -> PoolCo
         low_water_percent: 10,
         queue_cap,
         weights: Weights::default(),
+        lanes: Lanes::default(),
+        partitions: Vec::new(),
+        off_peak: None,
         scheduler_running: true,
         revision: 1,
     }
@@ -87,6 +92,10 @@ pub struct Order {
     pub max_attempts: u32,
     /// One attempt's limit.
     pub timeout_ms: i64,
+    /// The downstream worker, of an execution.
+    pub worker: Option<WorkerBinding>,
+    /// The steps after the first.
+    pub later: Vec<Step>,
 }
 
 /// The order as the home pool takes it in, once its cost is held.
@@ -103,6 +112,8 @@ pub fn submission(order: Order, held: Held) -> Submission {
         demands: order.demands,
         max_attempts: order.max_attempts,
         timeout_ms: order.timeout_ms,
+        worker: order.worker,
+        later: order.later,
         has_slot: held.slot,
     }
 }

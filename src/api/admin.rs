@@ -1,7 +1,9 @@
 //! `/admin`: pools, clients, templates, and the scheduler's switch.
 
 use futures_util::future::join_all;
-use rm_core::id::{ClientId, PoolId, TemplateId};
+use rm_core::estimate::Rate;
+use rm_core::id::{ClientId, PoolId, TemplateId, WorkerBinding};
+use rm_core::pipeline::STEPS_MAX;
 use rm_core::priority::Tier;
 use rm_core::units::{NanoUsd, Tokens};
 use serde::Serialize;
@@ -15,17 +17,19 @@ use crate::api::executions::unavailable;
 use crate::api::query::{Cursor, Query};
 use crate::api::reply::Reply;
 use crate::dispatch::worker_binding;
+use crate::host::clock;
 use crate::host::object::call;
 use crate::host::time_zone::TimeZone;
 use crate::store;
 use crate::store::catalog::{self, Catalog};
-use crate::wire::admin::{ClientBody, Listing, PoolBody, TemplateBody};
+use crate::wire::admin::{ClientBody, Listing, Partition, PartitionKind, PoolBody, TemplateBody};
 use crate::wire::alert::AlertFilter;
 use crate::wire::api::SchedulerView;
 use crate::wire::problem::{Code, Problem};
 use crate::wire::{account, pool};
 
 const ATTEMPTS_MAX: u32 = 20;
+const PARTITIONS_MAX: usize = 16;
 
 fn d1(error: worker::Error) -> Problem {
     Problem::unavailable(error.to_string())
@@ -48,8 +52,9 @@ pub async fn set_scheduler(call: &Call, running: bool) -> Result<Reply, Problem>
     Reply::json(200, &SchedulerView { scheduler: if running { "running" } else { "stopped" } })
 }
 
-async fn configure(call: &Call, catalog: &Catalog, pool: &PoolId) -> Result<(), Problem> {
-    let Some(config) = catalog.pool_config(pool) else { return Ok(()) };
+/// Tells a pool its configuration.
+pub async fn configure(call: &Call, catalog: &Catalog, pool: &PoolId) -> Result<(), Problem> {
+    let Some(config) = catalog.pool_config(pool, clock::now()) else { return Ok(()) };
     self::call(&call.env, pool.as_str(), &pool::ConfigureCall { config }).await.map_err(unavailable)
 }
 
@@ -127,11 +132,37 @@ pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
         check(!alone, pointer, "a part has a price of its own only where unitPriceUsd is given")?;
     }
     check(body.low_water_percent <= 100, "/lowWaterPercent", "must be from 0 to 100")?;
-    check(body.partitions.is_empty(), "/partitions", "this version does not divide pools: leave this out")?;
-    catalog::put_pool(&call.env, pool, &body, catalog::FIRST_REVISION).await.map_err(d1)?;
+    check_partitions(&body.partitions)?;
+    if let Some(off_peak) = &body.off_peak {
+        check(!off_peak.days.is_empty(), "/offPeak/days", "must name at least one day")?;
+        check(off_peak.rule().is_some(), "/offPeak", "from and to must be times such as 22:00")?;
+        let zone = TimeZone::named(&off_peak.time_zone).is_some();
+        check(zone, "/offPeak/timeZone", "must be a name of the IANA time-zone database, such as Europe/Berlin")?;
+    }
+    catalog::put_pool(&call.env, pool, &body).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     configure(&call, &catalog, pool).await?;
     Reply::json(200, catalog.pools.get(pool).ok_or_else(|| Problem::not_found("pool"))?)
+}
+
+fn check_partitions(partitions: &[Partition]) -> Result<(), Problem> {
+    check(partitions.len() <= PARTITIONS_MAX, "/partitions", "must be at most 16")?;
+    let mut percent = 0_u32;
+    for (index, partition) in partitions.iter().enumerate() {
+        let pointer = |field: &str| format!("/partitions/{index}/{field}");
+        check_text(&partition.name, &pointer("name"))?;
+        check(partition.percent >= 1, &pointer("percent"), "must be from 1 to 100")?;
+        let member = partition.tier.is_some() != partition.client_id.is_some();
+        check(member, &pointer("tier"), "a partition is for one tier or for one clientId")?;
+        let dedicated = partition.kind == PartitionKind::Dedicated && partition.lend == Some(true);
+        check(!dedicated, &pointer("lend"), "a dedicated partition never lends")?;
+        let earlier = || partitions.iter().take(index);
+        check(!earlier().any(|other| other.name == partition.name), &pointer("name"), "is used twice")?;
+        let same = |other: &Partition| other.tier == partition.tier && other.client_id == partition.client_id;
+        check(!earlier().any(same), &pointer("tier"), "has a partition of its own already")?;
+        percent = percent.saturating_add(partition.percent.into());
+    }
+    check(percent <= 100, "/partitions", "have more than 100 per cent together")
 }
 
 /// `GET /admin/clients`.
@@ -191,28 +222,63 @@ fn template_reply(catalog: &Catalog, template: &TemplateId) -> Result<Reply, Pro
 /// `PUT /admin/templates/{templateId}`.
 pub async fn put_template(mut call: Call, template: &TemplateId) -> Result<Reply, Problem> {
     let body = read_json::<TemplateBody>(&mut call.request).await?.value;
-    let bound = worker_binding(&call.env, body.worker.as_str()).is_some();
-    check(bound, "/worker", "there is no such service binding")?;
-    check((1..=POOLS_MAX).contains(&body.resources.len()), "/resources", "must name 1 to 8 pools")?;
-    let attempts = body.max_attempts.is_none_or(|n| (1..=ATTEMPTS_MAX).contains(&n));
-    check(attempts, "/maxAttempts", "must be from 1 to 20")?;
-    let timeout = body.timeout_ms.is_none_or(|n| (1..=TIMEOUT_MAX_MS).contains(&n));
-    check(timeout, "/timeoutMs", "must be from 1 to 600000")?;
+    let known = catalog::load(&call.env).await.map_err(d1)?;
+    check_template(&call, &known, &body)?;
+    catalog::put_template(&call.env, template, &body).await.map_err(d1)?;
+    let catalog = catalog::load(&call.env).await.map_err(d1)?;
+    template_reply(&catalog, template)
+}
+
+fn check_template(call: &Call, known: &Catalog, body: &TemplateBody) -> Result<(), Problem> {
+    check_tries(body.max_attempts, body.timeout_ms, "")?;
     let batch = body.batch.as_ref().is_none_or(|rule| (1..=100).contains(&rule.max_size) && rule.window_ms <= 60_000);
     check(batch, "/batch", "maxSize must be from 1 to 100, windowMs at most 60000")?;
     if let Some(model) = &body.model {
         check_text(model, "/model")?;
     }
-    let known = catalog::load(&call.env).await.map_err(d1)?;
-    for (index, rate) in body.resources.iter().enumerate() {
-        let pointer = format!("/resources/{index}/pool");
+    if body.steps.is_empty() {
+        let worker = body.worker.as_ref();
+        check(worker.is_some(), "/worker", "give a worker and its resources, or steps")?;
+        check_worker(call, worker, "")?;
+        return check_rates(known, &body.resources, "");
+    }
+    check(body.worker.is_none(), "/worker", "each step names its own: leave this out")?;
+    check(body.model.is_none(), "/model", "each step names its own: leave this out")?;
+    check(body.resources.is_empty(), "/resources", "each step names its own: leave this out")?;
+    check(body.steps.len() <= STEPS_MAX, "/steps", "must be at most 16")?;
+    for (index, step) in body.steps.iter().enumerate() {
+        let prefix = format!("/steps/{index}");
+        check_worker(call, Some(&step.worker), &prefix)?;
+        check_rates(known, &step.resources, &prefix)?;
+        check_tries(step.max_attempts, step.timeout_ms, &prefix)?;
+        for (text, field) in [(&step.model, "model"), (&step.name, "name")] {
+            text.as_ref().map_or(Ok(()), |text| check_text(text, &format!("{prefix}/{field}")))?;
+        }
+    }
+    Ok(())
+}
+
+fn check_worker(call: &Call, worker: Option<&WorkerBinding>, prefix: &str) -> Result<(), Problem> {
+    let bound = worker.is_some_and(|worker| worker_binding(&call.env, worker.as_str()).is_some());
+    check(bound, &format!("{prefix}/worker"), "there is no such service binding")
+}
+
+fn check_tries(max_attempts: Option<u32>, timeout_ms: Option<i64>, prefix: &str) -> Result<(), Problem> {
+    let attempts = max_attempts.is_none_or(|n| (1..=ATTEMPTS_MAX).contains(&n));
+    check(attempts, &format!("{prefix}/maxAttempts"), "must be from 1 to 20")?;
+    let timeout = timeout_ms.is_none_or(|n| (1..=TIMEOUT_MAX_MS).contains(&n));
+    check(timeout, &format!("{prefix}/timeoutMs"), "must be from 1 to 600000")
+}
+
+fn check_rates(known: &Catalog, rates: &[Rate], prefix: &str) -> Result<(), Problem> {
+    check((1..=POOLS_MAX).contains(&rates.len()), &format!("{prefix}/resources"), "must name 1 to 8 pools")?;
+    for (index, rate) in rates.iter().enumerate() {
+        let pointer = format!("{prefix}/resources/{index}/pool");
         check(known.pools.contains_key(&rate.pool), &pointer, "there is no such pool, so no price for it")?;
-        let twice = body.resources.iter().take(index).any(|other| other.pool == rate.pool);
+        let twice = rates.iter().take(index).any(|other| other.pool == rate.pool);
         check(!twice, &pointer, "is named twice")?;
     }
-    catalog::put_template(&call.env, template, &body).await.map_err(d1)?;
-    let catalog = catalog::load(&call.env).await.map_err(d1)?;
-    template_reply(&catalog, template)
+    Ok(())
 }
 
 fn conflict(detail: String) -> Problem {
@@ -223,8 +289,7 @@ fn conflict(detail: String) -> Problem {
 pub async fn delete_pool(call: &Call, pool: &PoolId) -> Result<Reply, Problem> {
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     let record = catalog.pools.get(pool).ok_or_else(|| Problem::not_found("pool"))?;
-    let needs = |body: &TemplateBody| body.resources.iter().any(|rate| rate.pool == *pool);
-    if let Some((template, _)) = catalog.templates.iter().find(|(_, body)| needs(body)) {
+    if let Some((template, _)) = catalog.templates.iter().find(|(_, body)| body.needs(pool)) {
         return Err(conflict(format!("the template `{template}` needs this pool: change or delete that first")));
     }
     let close = || self::call(&call.env, pool.as_str(), &pool::CloseCall {});
@@ -240,9 +305,7 @@ pub async fn delete_pool(call: &Call, pool: &PoolId) -> Result<Reply, Problem> {
     // A request that came in between is not left without its pool.
     let answer = close().await.map_err(unavailable)?;
     if let Err(problem) = busy(answer) {
-        // Its object knows revisions up to this one.
-        let revision = record.revision.saturating_add(1);
-        catalog::put_pool(&call.env, pool, &record.body, revision).await.map_err(d1)?;
+        catalog::put_pool(&call.env, pool, &record.body).await.map_err(d1)?;
         return Err(problem);
     }
     alerts::tell_deleted(&call.env, "pool", pool.as_str()).await.map_err(d1)?;

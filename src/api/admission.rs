@@ -1,16 +1,17 @@
 //! From a body to a request that can be held for: estimate, price, home pool. It takes nothing yet.
 
-use rm_core::id::{ClientId, RequestId, TemplateId, WorkerBinding};
+use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
 use rm_core::priority::Urgency;
 use rm_core::request::Demand;
 use rm_core::units::{Instant, NanoUsd};
 use serde_json::value::RawValue;
 use worker::Env;
 
-use crate::api::demands::{cost_of, home_first, of_amounts, of_template};
+use crate::api::demands::{cost_of, of_amounts, of_template, scarcest, with_home};
 use crate::dispatch::worker_binding;
 use crate::host::random;
 use crate::store::catalog::Catalog;
+use crate::wire::admin::StepRule;
 use crate::wire::api::{ExecuteBody, Parameters};
 use crate::wire::problem::Problem;
 
@@ -27,18 +28,40 @@ const PARAMETERS_MAX_BYTES: usize = 65_536;
 pub struct Plan {
     pub client: ClientId,
     pub template: Option<TemplateId>,
-    pub worker: WorkerBinding,
-    pub model: Option<String>,
-    pub demands: Vec<Demand>,
+    /// What is run, one after the other: at least one.
+    pub steps: Vec<PlannedStep>,
+    /// Whether the template has steps, be it only one.
+    pub is_pipeline: bool,
     pub cost: NanoUsd,
     /// How sure the demands are, in thousandths.
     pub confidence_permille: u32,
     pub urgency: Urgency,
     pub deadline: Option<Instant>,
-    pub timeout_ms: i64,
-    pub max_attempts: u32,
     pub input: Box<RawValue>,
     pub parameters: Box<RawValue>,
+}
+
+/// One step of a request, or all of one without steps.
+pub struct PlannedStep {
+    pub name: String,
+    pub worker: WorkerBinding,
+    pub model: Option<String>,
+    /// The home pool first, be it that the step needs nothing of it.
+    pub demands: Vec<Demand>,
+    pub timeout_ms: i64,
+    pub max_attempts: u32,
+}
+
+impl Plan {
+    /// What all steps need.
+    pub fn demands(&self) -> impl Iterator<Item = &Demand> {
+        self.steps.iter().flat_map(|step| &step.demands).filter(|demand| !demand.amount.is_zero())
+    }
+
+    /// The pool that keeps the request: the first of every step.
+    pub fn home(&self) -> Option<&PoolId> {
+        self.steps.first()?.demands.first().map(|demand| &demand.pool)
+    }
 }
 
 /// Makes the plan of a request.
@@ -55,50 +78,81 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
     {
         return Err(Problem::field("/deadline", "is in the past"));
     }
+    if body.timeout_ms.is_some_and(|timeout_ms| !(1..=TIMEOUT_MAX_MS).contains(&timeout_ms)) {
+        return Err(Problem::field("/timeoutMs", format!("must be from 1 to {TIMEOUT_MAX_MS}")));
+    }
     let template = match &body.template_id {
         Some(id) => Some((id, catalog.templates.get(id).ok_or_else(|| Problem::not_found("template"))?)),
         None => None,
     };
-    let worker = match (template, body.worker) {
+    let rules = match (template, body.worker) {
         (Some(_), Some(_)) => return Err(Problem::field("/worker", "the template names the worker: leave this out")),
-        (Some((_, template)), None) => template.worker.clone(),
-        (None, Some(worker)) => worker,
+        (Some((_, template)), None) => template.all_steps(),
+        (None, Some(worker)) => vec![without_template(env, worker)?],
         (None, None) => return Err(Problem::field("/templateId", "give a template, or a worker and its resources")),
     };
-    if worker_binding(env, worker.as_str()).is_none() && template.is_none() {
-        return Err(Problem::field("/worker", format!("there is no service binding `{worker}`")));
+    let is_pipeline = template.is_some_and(|(_, template)| !template.steps.is_empty());
+    if is_pipeline && body.resources.is_some() {
+        return Err(Problem::field("/resources", "each step of the template names its own: leave this out"));
     }
-    let rules = template.map(|(_, template)| template);
-    let timeout_ms = body.timeout_ms.or(rules.and_then(|rules| rules.timeout_ms)).unwrap_or(TIMEOUT_DEFAULT_MS);
-    if !(1..=TIMEOUT_MAX_MS).contains(&timeout_ms) {
-        return Err(Problem::field("/timeoutMs", format!("must be from 1 to {TIMEOUT_MAX_MS}")));
+    let general = template.map(|(_, template)| template);
+    let mut confidence_permille = 1_000;
+    let mut steps = Vec::with_capacity(rules.len());
+    for (index, rule) in rules.into_iter().enumerate() {
+        let demands = match (&body.resources, template) {
+            // Who names the amounts is sure of them.
+            (Some(resources), _) => of_amounts(catalog, resources, rule.model.as_deref())?,
+            (None, Some((id, _))) => {
+                // What a later step is handed is not known yet; its input is taken to be as long as the first one's.
+                let bytes = u64::try_from(input.get().len()).unwrap_or(u64::MAX);
+                let estimated = of_template(catalog, (id, &rule), bytes, output_tokens)?;
+                confidence_permille = confidence_permille.min(estimated.confidence_permille);
+                estimated.demands
+            }
+            (None, None) => return Err(Problem::field("/resources", "must be given without a template")),
+        };
+        let number = index.saturating_add(1);
+        steps.push(PlannedStep {
+            name: rule.name.unwrap_or_else(|| number.to_string()),
+            worker: rule.worker,
+            model: rule.model,
+            demands,
+            timeout_ms: body
+                .timeout_ms
+                .or(rule.timeout_ms)
+                .or(general.and_then(|template| template.timeout_ms))
+                .unwrap_or(TIMEOUT_DEFAULT_MS),
+            max_attempts: rule
+                .max_attempts
+                .or(general.and_then(|template| template.max_attempts))
+                .unwrap_or(ATTEMPTS_DEFAULT),
+        });
     }
-    let model = rules.and_then(|rules| rules.model.clone());
-    let (demands, confidence_permille) = match (&body.resources, template) {
-        // Who names the amounts is sure of them.
-        (Some(resources), _) => (of_amounts(catalog, resources, model.as_deref())?, 1_000),
-        (None, Some(template)) => {
-            let bytes = u64::try_from(input.get().len()).unwrap_or(u64::MAX);
-            let estimated = of_template(catalog, template, bytes, output_tokens)?;
-            (estimated.demands, estimated.confidence_permille)
-        }
-        (None, None) => return Err(Problem::field("/resources", "must be given without a template")),
-    };
+    let cost = cost_of(steps.iter().flat_map(|step| &step.demands))?;
+    let home = scarcest(catalog, steps.iter().flat_map(|step| &step.demands));
+    for step in &mut steps {
+        step.demands = with_home(std::mem::take(&mut step.demands), home.as_ref());
+    }
     Ok(Plan {
-        cost: cost_of(&demands)?,
-        demands: home_first(catalog, demands),
-        confidence_permille,
-        worker,
-        model,
-        urgency: body.urgency.or(rules.and_then(|rules| rules.default_urgency)).unwrap_or(Urgency::Normal),
-        max_attempts: rules.and_then(|rules| rules.max_attempts).unwrap_or(ATTEMPTS_DEFAULT),
         client: body.client_id,
-        template: body.template_id,
+        template: body.template_id.clone(),
+        steps,
+        is_pipeline,
+        cost,
+        confidence_permille,
+        urgency: body.urgency.or(general.and_then(|template| template.default_urgency)).unwrap_or(Urgency::Normal),
         deadline: body.deadline,
-        timeout_ms,
         input,
         parameters,
     })
+}
+
+/// The one step of a request that names its worker itself.
+fn without_template(env: &Env, worker: WorkerBinding) -> Result<StepRule, Problem> {
+    if worker_binding(env, worker.as_str()).is_none() {
+        return Err(Problem::field("/worker", format!("there is no service binding `{worker}`")));
+    }
+    Ok(StepRule { name: None, worker, model: None, resources: Vec::new(), max_attempts: None, timeout_ms: None })
 }
 
 /// What the parameters say of the output's length. Other parameters are the worker's business.
@@ -111,10 +165,10 @@ fn output_limit(parameters: &RawValue) -> Result<Option<u64>, Problem> {
 }
 
 /// A new request's id.
-pub fn new_id(demands: &[Demand], now: Instant) -> Result<RequestId, Problem> {
+pub fn new_id(home: Option<&PoolId>, now: Instant) -> Result<RequestId, Problem> {
     let random = random::bytes::<10>().ok_or_else(|| Problem::unavailable("the runtime has no randomness"))?;
-    let home = demands.first().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
-    Ok(RequestId::new(now, random, &home.pool))
+    let home = home.ok_or_else(|| Problem::unavailable("a request without a pool"))?;
+    Ok(RequestId::new(now, random, home))
 }
 
 /// The fingerprint of a body: FNV-1a in 128 bits. It tells one body of a caller from another; nobody gains by a collision.

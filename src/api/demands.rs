@@ -12,7 +12,7 @@ use worker::{Context, Env};
 use crate::alerts;
 use crate::host::log;
 use crate::store::catalog::Catalog;
-use crate::wire::admin::TemplateBody;
+use crate::wire::admin::StepRule;
 use crate::wire::api::ResourceAmount;
 use crate::wire::problem::{Code, FieldError, More, Problem};
 
@@ -32,16 +32,16 @@ pub struct Estimated {
     pub confidence_permille: u32,
 }
 
-/// The demands of a template for an input: its formula, times what was learnt, at most what each pool can ever grant.
+/// The demands of a template, or of one of its steps, for an input: its formula, times what was learnt, at most what each pool can ever grant.
 pub fn of_template(
     catalog: &Catalog,
-    (id, template): (&TemplateId, &TemplateBody),
+    (id, step): (&TemplateId, &StepRule),
     input_bytes: u64,
     output_tokens: Option<u64>,
 ) -> Result<Estimated, Problem> {
     let mut demands = Vec::new();
     let mut confidence_permille = 1_000;
-    for (index, rate) in template.resources.iter().enumerate() {
+    for (index, rate) in step.resources.iter().enumerate() {
         let formula = estimate::formula(rate, input_bytes, output_tokens);
         let learnt = catalog.learnt.get(&(id.clone(), rate.pool.clone()));
         let factor = learnt.map_or(1_000, estimate::Learnt::factor_permille);
@@ -51,7 +51,7 @@ pub fn of_template(
         let unlearnt = if fixed { FIXED_PERMILLE } else { GUESS_PERMILLE };
         let sure = learnt.and_then(estimate::Learnt::confidence_permille).unwrap_or(unlearnt);
         confidence_permille = confidence_permille.min(sure);
-        let mut demand = demand(catalog, index, &rate.pool, amount, template.model.as_deref())?;
+        let mut demand = demand(catalog, index, &rate.pool, amount, step.model.as_deref())?;
         if demand.apart.is_some() {
             demand = demand.with_output(formula.amount, formula.output);
         }
@@ -137,7 +137,7 @@ fn demand(
 }
 
 /// What demands cost in all.
-pub fn cost_of(demands: &[Demand]) -> Result<NanoUsd, Problem> {
+pub fn cost_of<'a>(demands: impl IntoIterator<Item = &'a Demand>) -> Result<NanoUsd, Problem> {
     let mut total = NanoUsd::ZERO;
     for demand in demands {
         let cost = demand.estimated_cost().and_then(|cost| total.checked_add(cost));
@@ -147,21 +147,40 @@ pub fn cost_of(demands: &[Demand]) -> Result<NanoUsd, Problem> {
 }
 
 /// Puts the home first: the scarcest of the pools, whose refill takes longest to make up for this request.
-pub fn home_first(catalog: &Catalog, mut demands: Vec<Demand>) -> Vec<Demand> {
+pub fn home_first(catalog: &Catalog, demands: Vec<Demand>) -> Vec<Demand> {
+    let home = scarcest(catalog, demands.iter());
+    with_home(demands, home.as_ref())
+}
+
+/// The pool whose refill takes longest to make up for all of these demands.
+pub fn scarcest<'a>(catalog: &Catalog, demands: impl Iterator<Item = &'a Demand>) -> Option<PoolId> {
+    let mut needed: Vec<(PoolId, i128)> = Vec::new();
+    for demand in demands {
+        let amount = i128::from(demand.amount.micros());
+        match needed.iter_mut().find(|(pool, _)| *pool == demand.pool) {
+            Some((_, sum)) => *sum = sum.saturating_add(amount),
+            None => needed.push((demand.pool.clone(), amount)),
+        }
+    }
     let refill = |pool: &PoolId| {
         let record = catalog.pools.get(pool);
         i128::from(record.map_or(0, |record| record.body.refill_per_second.micros()))
     };
-    let mut home = 0;
-    for index in 1..demands.len() {
-        let (Some(best), Some(other)) = (demands.get(home), demands.get(index)) else { break };
-        let time_of_other = i128::from(other.amount.micros()).saturating_mul(refill(&best.pool));
-        let time_of_best = i128::from(best.amount.micros()).saturating_mul(refill(&other.pool));
-        if time_of_other > time_of_best {
-            home = index;
-        }
+    let scarcer = |best: (PoolId, i128), other: (PoolId, i128)| {
+        let time_of_other = other.1.saturating_mul(refill(&best.0));
+        let time_of_best = best.1.saturating_mul(refill(&other.0));
+        if time_of_other > time_of_best { other } else { best }
+    };
+    needed.into_iter().reduce(scarcer).map(|(pool, _)| pool)
+}
+
+/// Puts a pool's demand first; one that is not there is nothing of that pool.
+pub fn with_home(mut demands: Vec<Demand>, home: Option<&PoolId>) -> Vec<Demand> {
+    let Some(home) = home else { return demands };
+    match demands.iter().position(|demand| demand.pool == *home) {
+        Some(index) => demands.swap(0, index),
+        None => demands.insert(0, Demand::flat(home.clone(), Tokens::ZERO, NanoUsd::ZERO)),
     }
-    demands.swap(0, home);
     demands
 }
 

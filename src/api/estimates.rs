@@ -1,6 +1,8 @@
 //! `/api/resources/estimate` and `/api/cost/estimate`: what a request would need and cost. They take nothing.
 
+use rm_core::pipeline::merged;
 use rm_core::priority::Points;
+use rm_core::request::Line;
 use rm_core::units::NanoUsd;
 
 use crate::api::Call;
@@ -10,10 +12,11 @@ use crate::api::executions::unavailable;
 use crate::api::reply::Reply;
 use crate::host::clock;
 use crate::host::object::call;
-use crate::store::catalog;
+use crate::store::{catalog, snapshot};
 use crate::views::{estimate_lines, price_version};
 use crate::wire::account::ViewCall;
 use crate::wire::api::{ExecuteBody, ResourceAmount};
+use crate::wire::pool::RateLimit;
 use crate::wire::problem::Problem;
 use crate::wire::usage::{CostEstimate, ResourceEstimate};
 
@@ -25,20 +28,30 @@ async fn planned(call: &mut Call) -> Result<(Plan, NanoUsd), Problem> {
     let plan = plan(&call.env, &catalog, body, clock::now())?;
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
+    note_rate_limit(call, &plan).await;
     Ok((plan, account.remaining))
+}
+
+/// An answer about one pool says how that is: near enough, by its snapshot.
+async fn note_rate_limit(call: &Call, plan: &Plan) {
+    let mut pools: Vec<_> = plan.demands().map(|demand| &demand.pool).collect();
+    pools.dedup();
+    let [pool] = pools.as_slice() else { return };
+    if let Ok(Some(view)) = snapshot::read(&call.env, pool, clock::now()).await {
+        call.notes.rate_limit.replace(Some(RateLimit::of(&view)));
+    }
 }
 
 /// `POST /api/resources/estimate`.
 pub async fn resources(mut call: Call) -> Result<Reply, Problem> {
     let (plan, _) = planned(&mut call).await?;
-    let resource = |demand: &rm_core::request::Demand| ResourceAmount {
-        pool: demand.pool.clone(),
-        amount: demand.amount.ceil().units(),
-    };
+    // What several steps need of one pool is needed of it in all.
+    let lines = merged(plan.demands().map(|demand| Line::of(demand, None, true)));
+    let resource = |line: Line| ResourceAmount { pool: line.pool, amount: line.estimated.ceil().units() };
     Reply::json(
         200,
         &ResourceEstimate {
-            resources: plan.demands.iter().map(resource).collect(),
+            resources: lines.into_iter().map(resource).collect(),
             estimated_cost_usd: plan.cost,
             confidence: Points(plan.confidence_permille.into()),
         },
@@ -54,10 +67,10 @@ pub async fn cost(mut call: Call) -> Result<Reply, Problem> {
             baseline_usd: plan.cost,
             estimated_usd: plan.cost,
             saved_usd: NanoUsd::ZERO,
-            lines: estimate_lines(&plan.demands, plan.model.as_deref()),
+            lines: plan.steps.iter().flat_map(|step| estimate_lines(&step.demands, step.model.as_deref())).collect(),
             optimizations: Vec::new(),
             fits_budget: plan.cost <= remaining,
-            price_version: price_version(plan.demands.iter().map(|demand| demand.price_version.as_str())),
+            price_version: price_version(plan.demands().map(|demand| demand.price_version.as_str())),
         },
     )
 }

@@ -4,12 +4,14 @@ use std::rc::Rc;
 
 use futures_channel::oneshot;
 use rm_core::id::{ClientId, RequestId};
+use rm_core::pipeline::Step;
 use rm_core::pool::PositionView;
-use rm_core::request::{self, Demand};
+use rm_core::request;
 use rm_core::units::Instant;
 
-use crate::api::admission::{Plan, fingerprint, new_id, plan};
+use crate::api::admission::{Plan, PlannedStep, fingerprint, new_id, plan};
 use crate::api::body::read_json;
+use crate::api::demands::with_home;
 use crate::api::reply::Reply;
 use crate::api::{Call, traceparent};
 use crate::dispatch;
@@ -20,7 +22,7 @@ use crate::store::{catalog, payloads, record};
 use crate::views::recorded_execution;
 use crate::wire::account::{AbandonCall, FindKeyCall, HoldAnswer, HoldCall, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
-use crate::wire::execution::{ExecutionStatus, ExecutionView, Spec};
+use crate::wire::execution::{ExecutionStatus, ExecutionView, Spec, StepSpec};
 use crate::wire::payload::Payload;
 use crate::wire::pool::{CancelAnswer, CancelCall, ExecutionCall, Order, SubmitAnswer, SubmitCall, SubmitRefusal};
 use crate::wire::problem::{Code, Problem};
@@ -141,7 +143,7 @@ struct Held {
 }
 
 async fn hold(call: &Call, plan: &Plan, idempotency: Option<Idempotency>, now: Instant) -> Result<Held, Problem> {
-    let id = new_id(&plan.demands, now)?;
+    let id = new_id(plan.home(), now)?;
     let hold = HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, idempotency };
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
     match answer {
@@ -172,11 +174,18 @@ pub fn hold_refused(answer: HoldAnswer, now: Instant) -> Problem {
 
 /// The submission, and the input as the run needs it. A large input is stored first; if that fails the hold goes back.
 async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(SubmitCall, Payload), Problem> {
+    let first = plan.steps.first().ok_or_else(|| Problem::unavailable("a request without a step"))?;
+    let step_spec = |step: &PlannedStep| StepSpec {
+        name: step.name.clone(),
+        worker: step.worker.clone(),
+        model: step.model.clone(),
+    };
     let spec = Spec {
         client_id: plan.client,
         template_id: plan.template,
-        worker: Some(plan.worker),
-        model: plan.model,
+        worker: Some(first.worker.clone()),
+        model: first.model.clone().filter(|_| !plan.is_pipeline),
+        steps: if plan.is_pipeline { plan.steps.iter().map(step_spec).collect() } else { Vec::new() },
         parameters: plan.parameters,
         traceparent: traceparent(&call.request),
         estimated: plan.cost,
@@ -197,6 +206,15 @@ async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(
             return Err(Problem::unavailable(format!("the input could not be stored: {error}")));
         }
     };
+    // A repeated request keeps the home that its id names, whatever is scarcest by now.
+    let home = held.id.home();
+    let mut steps = plan.steps.into_iter().map(|step| Step {
+        worker: Some(step.worker),
+        demands: with_home(step.demands, home.as_ref()),
+        max_attempts: step.max_attempts,
+        timeout_ms: step.timeout_ms,
+    });
+    let first = steps.next().ok_or_else(|| Problem::unavailable("a request without a step"))?;
     let submit = SubmitCall {
         id: held.id.clone(),
         tier: held.tier,
@@ -204,27 +222,18 @@ async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(
         urgency: plan.urgency,
         held_at: held.at,
         deadline: plan.deadline,
-        demands: with_home(plan.demands, &held.id),
-        max_attempts: plan.max_attempts,
-        timeout_ms: plan.timeout_ms,
+        demands: first.demands,
+        max_attempts: first.max_attempts,
+        timeout_ms: first.timeout_ms,
+        later: steps.collect(),
         has_slot: held.slot,
         only_known: !held.open,
         spec,
         input,
-        run_here: wait > 0 && plan.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS),
+        run_here: wait > 0 && first.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS),
         wait_ms: wait,
     };
     Ok((submit, Payload::Inline(plan.input)))
-}
-
-/// A repeated request keeps the home that its id names, whatever is scarcest by now.
-fn with_home(mut demands: Vec<Demand>, id: &RequestId) -> Vec<Demand> {
-    if let Some(home) = id.home()
-        && let Some(index) = demands.iter().position(|demand| demand.pool == home)
-    {
-        demands.swap(0, index);
-    }
-    demands
 }
 
 /// Runs it in this Worker. The run goes on if the caller goes away, or the wait is over.

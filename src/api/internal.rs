@@ -2,7 +2,7 @@
 
 use rm_core::id::RequestId;
 use rm_core::priority::{Tier, Urgency};
-use rm_core::request::{Demand, Kind, Usage, UseKey};
+use rm_core::request::{Demand, Kind, Usage};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use serde_json::value::RawValue;
 
@@ -57,7 +57,7 @@ async fn admit(
             return Ok(Admitted { id, at: now, tier: Tier::Basic, replayed: true, known: true, demands, cost });
         }
     };
-    let id = new_id(&demands, now)?;
+    let id = new_id(demands.first().map(|demand| &demand.pool), now)?;
     let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, idempotency: key };
     match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
         HoldAnswer::Held { at, tier, .. } => {
@@ -96,6 +96,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         demands,
         max_attempts: 1,
         timeout_ms: ttl.saturating_mul(1_000),
+        later: Vec::new(),
         has_slot: false,
         only_known: known,
         spec: Spec {
@@ -103,6 +104,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
             template_id: None,
             worker: None,
             model: None,
+            steps: Vec::new(),
             parameters: empty()?,
             traceparent: None,
             estimated: cost,
@@ -136,8 +138,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
 /// `POST /internal/consume`.
 pub async fn consume(mut call: Call) -> Result<Reply, Problem> {
     let body = read_json::<ConsumeBody>(&mut call.request).await?;
-    let key =
-        idempotency(&call, "consume", &body.text)?.map(|key| UseKey { key: key.key, fingerprint: key.fingerprint });
+    let key = idempotency(&call, "consume", &body.text)?;
     let body = body.value;
     let amounts: Vec<_> = body.usage.iter().map(|used| (&used.pool, used.amount)).collect();
     check_amounts(&amounts, "/usage", 0)?;
@@ -149,8 +150,13 @@ pub async fn consume(mut call: Call) -> Result<Reply, Problem> {
         usage.push(use_of_pool);
     }
     let last = body.r#final.unwrap_or(true);
-    match settle(&call, body.reservation_id, usage, last, false, key).await? {
-        ConsumeAnswer::Consumed { lines, cost, closed, replayed } => {
+    let answer = settle(&call, body.reservation_id, usage, last, false, key).await?;
+    let (answer, replayed) = match answer {
+        ConsumeAnswer::Replayed { answer } => (*answer, true),
+        other => (other, false),
+    };
+    match answer {
+        ConsumeAnswer::Consumed { lines, cost, closed } => {
             let reply = Reply::json(200, &consumed(&lines, cost, closed))?;
             Ok(if replayed { reply.with("idempotency-replayed", "true") } else { reply })
         }
@@ -179,7 +185,7 @@ async fn settle(
     usage: Vec<Usage>,
     last: bool,
     release: bool,
-    key: Option<UseKey>,
+    key: Option<Idempotency>,
 ) -> Result<ConsumeAnswer, Problem> {
     let home = call.home_of(&id).await.ok_or_else(|| Problem::not_found("reservation"))?;
     let consume = ConsumeCall { id, usage, last, release, key, client: call.only_client.clone() };
@@ -206,6 +212,8 @@ fn closed(answer: &ConsumeAnswer) -> Problem {
         }
         ConsumeAnswer::Forbidden => Problem::new(Code::Forbidden, "the reservation is another client's"),
         ConsumeAnswer::Unknown => Problem::not_found("reservation"),
-        ConsumeAnswer::Consumed { .. } | ConsumeAnswer::NotReserved { .. } => conflict("the reservation is closed"),
+        ConsumeAnswer::Consumed { .. } | ConsumeAnswer::Replayed { .. } | ConsumeAnswer::NotReserved { .. } => {
+            conflict("the reservation is closed")
+        }
     }
 }

@@ -10,6 +10,7 @@ mod estimates;
 mod executions;
 mod health;
 mod internal;
+mod lanes;
 mod metrics;
 #[cfg(test)]
 mod openapi;
@@ -176,6 +177,13 @@ async fn answer(
         None => None,
     };
     notes.client.borrow_mut().clone_from(&only_client);
+    let changes_all = endpoint.access == routes::Access::Admin
+        && endpoint.method != worker::Method::Get
+        && !route.is_about_a_client();
+    if only_client.is_some() && changes_all {
+        let detail = "limited to a client, a request may not change what clients share: leave X-Client-Id out";
+        return Err(Problem::new(Code::Forbidden, detail));
+    }
     let call = Call { request, env: env.clone(), context: Rc::clone(&context), only_client, notes };
     let answer = serve(call, route).await;
     if let Err(problem) = &answer
@@ -218,6 +226,8 @@ async fn serve(call: Call, route: Route) -> std::result::Result<Reply, Problem> 
         Route::SchedulerStart => admin::set_scheduler(&call, true).await,
         Route::SchedulerStop => admin::set_scheduler(&call, false).await,
         Route::Alerts => admin::list_alerts(&call).await,
+        Route::Lanes => lanes::list(&call).await,
+        Route::PutLane(lane) => lanes::put(call, lane).await,
         Route::Pools => admin::pools(&call).await,
         Route::Pool(pool) => admin::pool(&call, &pool).await,
         Route::PutPool(pool) => admin::put_pool(call, &pool).await,

@@ -49,6 +49,12 @@ fn sharpen(schemas: &mut Value) {
         {"allOf": [named("templateId"), {"not": named("worker")}]},
         {"allOf": [named("worker"), list, {"not": named("templateId")}]},
     ]);
+    // A worker and what it needs, or steps that have theirs.
+    let some = |field: &str| json!({"required": [field], "properties": {field: {"type": "array", "minItems": 1}}});
+    schemas["TemplateBody"]["anyOf"] = json!([
+        {"allOf": [named("worker"), some("resources"), {"not": some("steps")}]},
+        {"allOf": [some("steps"), {"not": named("worker")}, {"not": named("model")}, {"not": some("resources")}]},
+    ]);
     // A part has a price of its own only where a unit has one.
     let priced = |field: &str| json!({"required": [field], "properties": {field: {"type": "number"}}});
     schemas["PoolBody"]["anyOf"] = json!([
@@ -62,6 +68,7 @@ fn sharpen(schemas: &mut Value) {
         ("ReserveBody", "resources"),
         ("ConsumeBody", "usage"),
         ("TemplateBody", "resources"),
+        ("StepRule", "resources"),
     ] {
         schemas[body]["properties"][list]["uniqueItems"] = json!(true);
     }
@@ -71,16 +78,22 @@ fn sharpen(schemas: &mut Value) {
     {
         let mut schema = schemas[body].clone();
         schema["properties"][name] = json!({"$ref": format!("#/components/schemas/{of}")});
-        schema["required"].as_array_mut().unwrap().insert(0, json!(name));
+        let mut required = vec![json!(name)];
+        required.extend(schema["required"].as_array().cloned().unwrap_or_default());
+        schema["required"] = Value::Array(required);
         schema["description"] = json!("As stored.");
         for field in ["additionalProperties", "anyOf"] {
             schema.as_object_mut().unwrap().remove(field);
         }
         schemas[record] = schema;
     }
-    for (list, item) in
-        [("Pools", "Pool"), ("Clients", "ClientRecord"), ("Templates", "Template"), ("Alerts", "AlertView")]
-    {
+    for (list, item) in [
+        ("Pools", "Pool"),
+        ("Clients", "ClientRecord"),
+        ("Templates", "Template"),
+        ("Alerts", "AlertView"),
+        ("Lanes", "LaneRecord"),
+    ] {
         schemas[list] = json!({
             "type": "object",
             "required": ["items"],
@@ -142,6 +155,7 @@ fn path_parameters(path: &str) -> Vec<Value> {
             "requestId" => "RequestId",
             "clientId" => "ClientId",
             "pool" => "PoolId",
+            "lane" => "Urgency",
             _ => "TemplateId",
         };
         json!({"name": name, "in": "path", "required": true, "schema": reference(schema)})
@@ -242,6 +256,7 @@ fn components() -> Components {
         priority::Urgency,
         pool::Blocked,
         pool::LaneView,
+        pool::PartitionView,
         request::Failure,
         estimate::Rate,
         AlertKind,
@@ -265,6 +280,7 @@ fn components() -> Components {
         api::PoolQueue,
         api::Availability,
         api::PoolAvailability,
+        api::WorkerView,
         api::CheckBody,
         api::CheckView,
         api::CheckLine,
@@ -280,6 +296,8 @@ fn components() -> Components {
         api::ReleasedView,
         execution::ExecutionStatus,
         execution::ResourceView,
+        execution::StepStatus,
+        execution::StepView,
         execution::CostView,
         execution::OptimizationView,
         execution::ExecutionView,
@@ -299,9 +317,14 @@ fn components() -> Components {
         usage::StrategyStats,
         usage::Recommendations,
         usage::Recommendation,
+        admin::LaneBody,
+        admin::LaneRecord,
         admin::PoolBody,
         admin::Partition,
         admin::PartitionKind,
+        admin::OffPeak,
+        admin::Weekday,
+        admin::StepRule,
         admin::ClientBody,
         admin::ClientRecord,
         admin::TemplateBody,

@@ -9,6 +9,8 @@ use crate::api::Call;
 use crate::api::routes::decode;
 use crate::wire::problem::Problem;
 
+/// The first moment whose year has five digits.
+const YEAR_10000: Instant = Instant::from_millis(253_402_300_800_000);
 /// The most rows of a page.
 const LIMIT_MAX: u32 = 1_000;
 /// The rows of a page when nobody says how many.
@@ -63,7 +65,8 @@ impl Query {
         // `+` of an offset that was not encoded has become a space.
         let moment = parse_rfc3339(text).or_else(|| parse_rfc3339(&text.replace(' ', "+"))).or_else(day);
         let expected = "expected a time as RFC 3339, such as 2026-11-24T06:00:00.000Z, or a day, such as 2026-11-24";
-        moment.map(Some).ok_or_else(|| wrong(name, expected))
+        // RFC 3339 has years of four digits.
+        moment.filter(|at| *at < YEAR_10000).map(Some).ok_or_else(|| wrong(name, expected))
     }
 }
 

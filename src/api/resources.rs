@@ -1,7 +1,7 @@
 //! `/api/resources/…`.
 
 use futures_util::future::join_all;
-use rm_core::pool::PoolView;
+use rm_core::pool::{BreakerView, PoolView};
 use rm_core::priority::Points;
 use rm_core::units::Tokens;
 
@@ -13,7 +13,7 @@ use crate::api::reply::Reply;
 use crate::host::object::call;
 use crate::host::{clock, log};
 use crate::store::{catalog, snapshot};
-use crate::wire::api::{Availability, CheckBody, CheckLine, CheckView, PoolAvailability, ResourceAmount};
+use crate::wire::api::{Availability, CheckBody, CheckLine, CheckView, PoolAvailability, ResourceAmount, WorkerView};
 use crate::wire::pool::ViewCall;
 use crate::wire::problem::{Code, FieldError, Problem};
 
@@ -59,11 +59,20 @@ pub fn pool_availability(view: PoolView) -> PoolAvailability {
         available: view.available.units(),
         reserved: view.reserved,
         utilization: Points(utilization),
+        effective_refill_per_second: view.effective_refill_per_second.unwrap_or(view.refill_per_second),
         refill_per_second: view.refill_per_second,
+        paused_until: view.paused_until,
+        lent: view.lent,
+        partitions: view.partitions,
+        workers: view.breakers.into_iter().map(worker_view).collect(),
         queued: view.queued,
         status,
         as_of: view.as_of,
     }
+}
+
+fn worker_view(breaker: BreakerView) -> WorkerView {
+    WorkerView { worker: breaker.worker, circuit: breaker.state, until: breaker.until }
 }
 
 /// `POST /api/resources/check`: asks the pools themselves, and takes nothing.

@@ -1,6 +1,7 @@
 //! The whole route table. The API's description is made from the same table, so neither has a route that the other lacks.
 
 use rm_core::id::{ClientId, IdError, PoolId, RequestId, TemplateId};
+use rm_core::priority::Urgency;
 use worker::Method;
 
 use crate::dispatch::RUN_PATH;
@@ -39,6 +40,8 @@ pub enum Route {
     SchedulerStart,
     SchedulerStop,
     Alerts,
+    Lanes,
+    PutLane(Urgency),
     Pools,
     Pool(PoolId),
     PutPool(PoolId),
@@ -51,6 +54,13 @@ pub enum Route {
     Template(TemplateId),
     PutTemplate(TemplateId),
     DeleteTemplate(TemplateId),
+}
+
+impl Route {
+    /// Whether it is about one client and nothing else.
+    pub const fn is_about_a_client(&self) -> bool {
+        matches!(self, Self::Client(_) | Self::PutClient(_) | Self::DeleteClient(_))
+    }
 }
 
 /// Which tokens open a route.
@@ -126,6 +136,8 @@ pub static ROUTES: &[Endpoint] = &[
     endpoint(Method::Post, "/admin/scheduler/start", Access::Admin, |_| Ok(Route::SchedulerStart)),
     endpoint(Method::Post, "/admin/scheduler/stop", Access::Admin, |_| Ok(Route::SchedulerStop)),
     endpoint(Method::Get, "/admin/alerts", Access::Admin, |_| Ok(Route::Alerts)),
+    endpoint(Method::Get, "/admin/lanes", Access::Admin, |_| Ok(Route::Lanes)),
+    endpoint(Method::Put, "/admin/lanes/{lane}", Access::Admin, |p| Ok(Route::PutLane(p.lane()?))),
     endpoint(Method::Get, "/admin/pools", Access::Admin, |_| Ok(Route::Pools)),
     endpoint(Method::Get, "/admin/pools/{pool}", Access::Admin, |p| Ok(Route::Pool(p.pool()?))),
     endpoint(Method::Put, "/admin/pools/{pool}", Access::Admin, |p| Ok(Route::PutPool(p.name("pool")?))),
@@ -167,6 +179,14 @@ impl Parameters<'_> {
 
     fn pool(&self) -> Result<PoolId, Problem> {
         self.found("pool", "pool")
+    }
+
+    fn lane(&self) -> Result<Urgency, Problem> {
+        self.0
+            .iter()
+            .find(|(name, _)| *name == "lane")
+            .and_then(|(_, text)| text.parse().ok())
+            .ok_or_else(|| Problem::not_found("lane"))
     }
 
     fn template(&self) -> Result<TemplateId, Problem> {

@@ -1,5 +1,6 @@
 //! The call to a downstream worker.
 
+use rm_core::pool::Retry;
 use serde_json::value::RawValue;
 use worker::{Env, Headers, Method, Request, RequestInit, Response, ResponseBody, Result};
 
@@ -8,7 +9,7 @@ use crate::dispatch::worker_binding;
 use crate::host::stream::read_limited;
 use crate::host::time_limit::within;
 use crate::host::{clock, random};
-use crate::wire::downstream::WorkOrder;
+use crate::wire::downstream::{WorkOrder, WorkStep};
 use crate::wire::pool::{Order, RunOutcome};
 
 /// The longest answer that is read: as long as a request's body may be, and something for what is around the result.
@@ -16,13 +17,14 @@ pub const ANSWER_MAX_BYTES: usize = 11 * 1_048_576;
 
 /// Runs one attempt. Whatever the worker does, this has an outcome.
 pub async fn run(env: &Env, order: &Order, input: &RawValue) -> RunOutcome {
-    let name = order.spec.worker.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
+    let (worker, _) = order.spec.worker_of(order.run.step);
+    let name = worker.map(|name| name.as_str().to_owned()).unwrap_or_default();
     let Some(worker) = worker_binding(env, &name) else {
-        return failed("not_configured", format!("the service binding `{name}` is not set"), false, None);
+        return failed("not_configured", format!("the service binding `{name}` is not set"), Retry::No);
     };
     let request = match request(order, input, &name) {
         Ok(request) => request,
-        Err(error) => return failed("invalid_request", error.to_string(), false, None),
+        Err(error) => return failed("invalid_request", error.to_string(), Retry::No),
     };
     let exchange = async {
         let response = worker.fetch_request(request).await?;
@@ -33,7 +35,9 @@ pub async fn run(env: &Env, order: &Order, input: &RawValue) -> RunOutcome {
     };
     match within(order.run.limit_ms, exchange).await {
         Err(_) => RunOutcome::TimedOut,
-        Ok(Err(error)) => failed("worker_unreachable", format!("`{name}` could not be called: {error}"), true, None),
+        Ok(Err(error)) => {
+            failed("worker_unreachable", format!("`{name}` could not be called: {error}"), Retry::Failing)
+        }
         Ok(Ok((status, retry_after, body))) => {
             outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now())
         }
@@ -47,7 +51,12 @@ fn request(order: &Order, input: &RawValue, name: &str) -> Result<Request> {
         attempt: run.attempt,
         client_id: &order.spec.client_id,
         template_id: order.spec.template_id.as_ref(),
-        model: order.spec.model.as_deref(),
+        model: order.spec.worker_of(run.step).1,
+        step: order.spec.steps.get(run.step).map(|step| WorkStep {
+            index: run.step,
+            name: &step.name,
+            of: order.spec.steps.len(),
+        }),
         input,
         parameters: &order.spec.parameters,
         deadline: run.deadline,
@@ -55,7 +64,12 @@ fn request(order: &Order, input: &RawValue, name: &str) -> Result<Request> {
     let headers = Headers::new();
     headers.set("content-type", "application/json")?;
     headers.set("x-request-id", run.id.as_str())?;
-    headers.set("idempotency-key", run.id.as_str())?;
+    // The same for every attempt; each step is work of its own.
+    let key = match order.spec.steps.is_empty() {
+        true => run.id.to_string(),
+        false => format!("{}/{}", run.id, run.step),
+    };
+    headers.set("idempotency-key", &key)?;
     if let Some(traceparent) = traceparent(order.spec.traceparent.as_deref()) {
         headers.set("traceparent", &traceparent)?;
     }

@@ -6,6 +6,7 @@ mod outcome;
 pub use outcome::usage_of;
 
 use rm_core::id::RequestId;
+use rm_core::pool::Retry;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use worker::{Env, Error, Fetcher, Headers, Method, Request, RequestInit, Result};
@@ -78,8 +79,10 @@ pub async fn run_and_report(
     let input = std::mem::replace(&mut order.input, Payload::Inline(Box::default()));
     let run = match payloads::load(env, input).await {
         Ok(Some(input)) => downstream::run(env, &order, &input).await,
-        Ok(None) => outcome::failed("input_lost", "the input is not there any more", false, None),
-        Err(error) => outcome::failed("input_unreachable", format!("the input cannot be read: {error}"), true, None),
+        Ok(None) => outcome::failed("input_lost", "the input is not there any more", Retry::No),
+        Err(error) => {
+            outcome::failed("input_unreachable", format!("the input cannot be read: {error}"), Retry::Backoff)
+        }
     };
     let (run, result) = put_away(env, &order.run, run).await;
     let mut execution = report(env, &order, run, wait_ms).await?;
@@ -95,16 +98,18 @@ pub async fn run_and_report(
 
 /// Stores a result that is too large to be reported; gives it back too.
 async fn put_away(env: &Env, run: &Run, outcome: RunOutcome) -> (RunOutcome, Option<(StoredPayload, Box<RawValue>)>) {
-    let RunOutcome::Succeeded { result: Payload::Inline(result), usage } = outcome else { return (outcome, None) };
+    let RunOutcome::Succeeded { result: Payload::Inline(result), usage, remaining } = outcome else {
+        return (outcome, None);
+    };
     match payloads::store(env, payloads::result_key(&run.id, run.grant), &result).await {
-        Ok(None) => (RunOutcome::Succeeded { result: Payload::Inline(result), usage }, None),
+        Ok(None) => (RunOutcome::Succeeded { result: Payload::Inline(result), usage, remaining }, None),
         Ok(Some(stored)) => {
-            let outcome = RunOutcome::Succeeded { result: Payload::Stored(stored.clone()), usage };
+            let outcome = RunOutcome::Succeeded { result: Payload::Stored(stored.clone()), usage, remaining };
             (outcome, Some((stored, result)))
         }
         Err(error) => {
             log::error("result_not_stored", run.id.as_str(), &error.to_string());
-            (outcome::failed("result_not_stored", "the result could not be stored", true, None), None)
+            (outcome::failed("result_not_stored", "the result could not be stored", Retry::Backoff), None)
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use chrono::DateTime;
 use rm_core::id::PoolId;
+use rm_core::pool::{Remaining, Retry};
 use rm_core::pricing::Parts;
 use rm_core::request::{Failure, Usage};
 use rm_core::units::{Instant, Tokens};
@@ -12,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::dispatch::downstream::ANSWER_MAX_BYTES;
 use crate::host::log;
 use crate::wire::api::UsedParts;
-use crate::wire::downstream::WorkResult;
+use crate::wire::downstream::{LimitLeft, WorkResult};
 use crate::wire::payload::Payload;
 use crate::wire::pool::RunOutcome;
 use crate::wire::strict::Object;
@@ -21,24 +22,25 @@ use crate::wire::strict::Object;
 const MESSAGE_MAX_CHARS: usize = 500;
 
 /// A failed attempt.
-pub fn failed(code: &str, message: impl Into<String>, retry: bool, pause_ms: Option<i64>) -> RunOutcome {
-    RunOutcome::Failed { failure: Failure { code: code.into(), message: message.into() }, retry, pause_ms }
+pub fn failed(code: &str, message: impl Into<String>, retry: Retry) -> RunOutcome {
+    RunOutcome::Failed { failure: Failure { code: code.into(), message: message.into() }, retry }
 }
 
 /// The outcome of an answer; `body` is `None` if it was too long.
 pub fn outcome_of(name: &str, status: u16, retry_after: Option<&str>, body: Option<&[u8]>, now: Instant) -> RunOutcome {
     let Some(body) = body else {
         let message = format!("`{name}` answered with more than {ANSWER_MAX_BYTES} bytes");
-        return failed("result_too_large", message, false, None);
+        return failed("result_too_large", message, Retry::No);
     };
     match status {
         200..=299 => good_answer(name, body),
-        429 | 503 => {
+        // A 503 that does not say when to come back is a failure like any other.
+        429 | 503 if status == 429 || retry_after.is_some() => {
             let pause_ms = retry_after.and_then(|value| pause(value, now));
-            failed("worker_busy", format!("`{name}` answered {status}"), true, pause_ms)
+            failed("worker_busy", format!("`{name}` answered {status}"), Retry::Busy { pause_ms })
         }
-        500..=599 => failed("worker_failed", format!("`{name}` answered {status}{}", said(body)), true, None),
-        _ => failed("worker_refused", format!("`{name}` answered {status}{}", said(body)), false, None),
+        500..=599 => failed("worker_failed", format!("`{name}` answered {status}{}", said(body)), Retry::Failing),
+        _ => failed("worker_refused", format!("`{name}` answered {status}{}", said(body)), Retry::No),
     }
 }
 
@@ -59,12 +61,14 @@ fn pause(value: &str, now: Instant) -> Option<i64> {
 
 fn good_answer(name: &str, body: &[u8]) -> RunOutcome {
     match serde_json::from_slice::<Object<WorkResult>>(body) {
-        Ok(Object(WorkResult { result, usage })) => {
-            RunOutcome::Succeeded { result: Payload::Inline(result), usage: usage_by_pool(name, usage) }
-        }
+        Ok(Object(WorkResult { result, usage, limits })) => RunOutcome::Succeeded {
+            result: Payload::Inline(result),
+            usage: usage_by_pool(name, usage),
+            remaining: limits_by_pool(name, limits),
+        },
         Err(error) => {
             let message = format!("`{name}` answered something that is not {{\"result\": …}}: {error}");
-            failed("invalid_worker_response", message, false, None)
+            failed("invalid_worker_response", message, Retry::No)
         }
     }
 }
@@ -92,6 +96,24 @@ fn usage_by_pool(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
     by_pool.unwrap_or_default().into_iter().filter_map(read).collect()
 }
 
+/// What the worker says is left of limits, by pool. What cannot be read is left out.
+fn limits_by_pool(name: &str, limits: Option<Box<RawValue>>) -> Vec<Remaining> {
+    let Some(limits) = limits else { return Vec::new() };
+    let Ok(by_pool) = serde_json::from_str::<Option<BTreeMap<String, Box<RawValue>>>>(limits.get()) else {
+        log::warn("limits_not_readable", name, "they are not an object");
+        return Vec::new();
+    };
+    let read = |(pool, said): (String, Box<RawValue>)| {
+        let Object(left) = serde_json::from_str::<Object<LimitLeft>>(said.get()).ok()?;
+        Some(Remaining {
+            pool: pool.parse().ok()?,
+            left: Tokens::from_units(left.remaining)?,
+            resets_in_ms: left.reset_seconds.map(|seconds| i64::from(seconds).saturating_mul(1_000)),
+        })
+    };
+    by_pool.unwrap_or_default().into_iter().filter_map(read).collect()
+}
+
 /// A use that is told apart; `None` if an amount is out of range, or the parts are more than the whole.
 pub fn usage_of(pool: PoolId, said: UsedParts) -> Option<Usage> {
     let amount = Tokens::from_units(said.amount)?;
@@ -109,6 +131,8 @@ pub fn usage_of(pool: PoolId, said: UsedParts) -> Option<Usage> {
 #[cfg(test)]
 mod tests {
     use rm_core::units::Instant;
+
+    use rm_core::pool::Retry;
 
     use super::{outcome_of, pause};
     use crate::wire::payload::Payload;
@@ -130,18 +154,30 @@ mod tests {
 
     #[test]
     fn only_what_may_get_better_is_tried_again() {
-        for (status, again) in [(400, false), (404, false), (302, false), (429, true), (500, true), (503, true)] {
-            let RunOutcome::Failed { retry, .. } = outcome(status, None, "") else { panic!("{status}") };
-            assert_eq!(retry, again, "{status}");
+        let busy = |pause_ms| Retry::Busy { pause_ms };
+        for (status, after, retry) in [
+            (400, None, Retry::No),
+            (404, None, Retry::No),
+            (302, None, Retry::No),
+            (429, None, busy(None)),
+            (429, Some("2"), busy(Some(2_000))),
+            (500, None, Retry::Failing),
+            (503, None, Retry::Failing),
+            (503, Some("1"), busy(Some(1_000))),
+        ] {
+            let RunOutcome::Failed { retry: said, .. } = outcome(status, after, "") else { panic!("{status}") };
+            assert_eq!(said, retry, "{status}");
         }
     }
 
     #[test]
     fn garbage_is_a_failure_and_bad_usage_is_left_out() {
-        assert!(matches!(outcome(200, None, "<html>"), RunOutcome::Failed { retry: false, .. }));
+        assert!(matches!(outcome(200, None, "<html>"), RunOutcome::Failed { retry: Retry::No, .. }));
         assert!(matches!(outcome(200, None, "[1]"), RunOutcome::Failed { .. }));
         let answer = outcome(200, None, r#"{"result":{"n":1.0},"usage":{"a":-1,"b":"x","c":3,"Ä":1,"d":1e300}}"#);
-        let RunOutcome::Succeeded { result: Payload::Inline(result), usage } = answer else { panic!("must succeed") };
+        let RunOutcome::Succeeded { result: Payload::Inline(result), usage, .. } = answer else {
+            panic!("must succeed")
+        };
         assert_eq!(result.get(), r#"{"n":1.0}"#);
         assert_eq!(usage.len(), 1);
         let told = outcome(
@@ -152,6 +188,10 @@ mod tests {
         let RunOutcome::Succeeded { usage, .. } = told else { panic!("must succeed") };
         assert_eq!(usage.len(), 1, "parts that are more than the whole cannot be read");
         assert_eq!(usage[0].parts.map(|parts| parts.output.units()), Some(1_744));
+        let limits = r#"{"result":1,"limits":{"a":{"remaining":7,"resetSeconds":2},"b":{"remaining":-1},"c":3,"Ä":{"remaining":1}}}"#;
+        let RunOutcome::Succeeded { remaining, .. } = outcome(200, None, limits) else { panic!("must succeed") };
+        assert_eq!(remaining.len(), 1);
+        assert_eq!((remaining[0].left.units(), remaining[0].resets_in_ms), (7, Some(2_000)));
         let answer = outcome(200, None, r#"{"result":null,"usage":"much"}"#);
         assert!(matches!(answer, RunOutcome::Succeeded { usage, .. } if usage.is_empty()));
     }

@@ -8,17 +8,17 @@ use futures_util::future::join_all;
 use rm_core::id::{PoolId, RequestId};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Report, Retry};
 use rm_core::priority::Urgency;
-use rm_core::request::Failure;
-use rm_core::units::Tokens;
+use rm_core::request::{Failure, Request};
 use wasm_bindgen_futures::spawn_local;
 use worker::Result;
 
 use crate::dispatch;
 use crate::host::object::call;
 use crate::host::{log, random};
-use crate::objects::resource_pool::{Extra, PoolObject};
+use crate::objects::resource_pool::PoolObject;
 use crate::objects::starts::Start;
 use crate::objects::waiters::Wake;
+use crate::store::pool_store::Extra;
 use crate::wire::account::{AcquireSlotCall, ReleaseSlotCall, SettleCall};
 use crate::wire::pool::{LeaseCall, LeaseReply, SettleLeaseCall};
 
@@ -52,7 +52,9 @@ impl PoolObject {
                 Effect::AcquireLease { id, grant, pool, order } => {
                     spawn_local(object.acquire_lease(id, grant, pool, order));
                 }
-                Effect::SettleLease { pool, key, used } => spawn_local(object.settle_lease(pool, key, used)),
+                Effect::SettleLease { pool, key, used, signal } => {
+                    spawn_local(object.settle_lease(pool, SettleLeaseCall { key, used, signal }));
+                }
             }
         }
         let object = Rc::clone(self);
@@ -127,8 +129,7 @@ impl PoolObject {
         self.happen(|home, now| home.lease_answered(&id, grant, &pool, answer, now)).await;
     }
 
-    async fn settle_lease(self: Rc<Self>, pool: PoolId, key: String, used: Tokens) {
-        let settle = SettleLeaseCall { key, used };
+    async fn settle_lease(self: Rc<Self>, pool: PoolId, settle: SettleLeaseCall) {
         for _ in 0..RELEASE_TRIES {
             match call(&self.env, pool.as_str(), &settle).await {
                 Ok(()) => return,
@@ -164,7 +165,7 @@ impl PoolObject {
             baseline: settlement.cost,
             created_at: spec.map_or(settlement.at, |spec| spec.created_at),
             urgency: request.map_or(Urgency::Normal, |request| request.urgency),
-            attempts: request.map_or(0, |request| request.attempts),
+            attempts: request.map_or(0, Request::attempts_in_all),
             started_at: request.and_then(|request| request.first_started_at),
             estimated: spec.map_or(settlement.cost, |spec| spec.estimated),
             failure: end.and_then(|end| end.failure.clone()),

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rm_core::account::AtHome;
 use rm_core::id::RequestId;
 use rm_core::pool::{
-    CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, Report, ReportOutcome, Retry, Submission, Submitted,
+    CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, Report, ReportOutcome, Submission, Submitted,
 };
 use rm_core::request::{Demand, Kind, Line, Phase, Request, Status, Usage};
 use rm_core::units::{Instant, NanoUsd, Tokens};
@@ -14,9 +14,9 @@ use worker::{Response, Result};
 
 use crate::host::clock;
 use crate::host::object::{Operation, answer, read};
-use crate::objects::resource_pool::{Extra, PoolObject};
+use crate::objects::resource_pool::PoolObject;
 use crate::objects::waiters::Wake;
-use crate::store::pool_store::{NewExecution, StoredExecution};
+use crate::store::pool_store::{Extra, NewExecution, StoredExecution};
 use crate::views::{bill_view, execution_view};
 use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
@@ -58,7 +58,7 @@ impl PoolObject {
             SettleLeaseCall::PATH => {
                 let settle: SettleLeaseCall = read(body)?;
                 answer::<SettleLeaseCall>(
-                    &self.event(|pool, now| pool.settle_lease(&settle.key, settle.used, now)).await?,
+                    &self.event(|pool, now| pool.settle_lease(&settle.key, settle.used, &settle.signal, now)).await?,
                 )
             }
             ConsumeCall::PATH => answer::<ConsumeCall>(&self.consume(read(body)?).await?),
@@ -107,7 +107,7 @@ impl PoolObject {
                     spec: &call.spec,
                     input: &call.input,
                 }),
-                result: None,
+                ..Extra::default()
             },
         )?;
         let mut effects = applied.effects;
@@ -123,7 +123,7 @@ impl PoolObject {
             if let Effect::Start { id, grant, attempt, limit_ms } = started {
                 spawn_local(Rc::clone(self).go_on_owned(effects));
                 return Ok(SubmitAnswer::RunHere {
-                    run: Run { id, grant, attempt, limit_ms, deadline: call.deadline },
+                    run: Run { id, grant, attempt, step: 0, limit_ms, deadline: call.deadline },
                 });
             }
         }
@@ -178,33 +178,35 @@ impl PoolObject {
                 id: call.id.clone(),
                 grant: call.grant,
                 attempt: request.attempts,
+                step: request.step(),
                 limit_ms: request.attempt_limit_ms(now).min(lease_until.since(now)),
                 deadline: request.deadline,
             })
         })?;
         let store = self.store()?;
-        let (Some(run), Some(stored), Some(input)) = (run, store.execution(&call.id)?, store.input(&call.id)?) else {
-            return Ok(None);
+        let Some(run) = run else { return Ok(None) };
+        // What a step is handed is what the one before it gave.
+        let input = match run.step.checked_sub(1) {
+            None => store.input(&call.id)?,
+            Some(before) => store.step_output(&call.id, before)?,
         };
+        let (Some(stored), Some(input)) = (store.execution(&call.id)?, input) else { return Ok(None) };
         Ok(Some(Order { run, spec: stored.spec, input }))
     }
 
     async fn report(self: &Rc<Self>, call: ReportCall) -> Result<Option<ExecutionView>> {
         let id = call.id.clone();
         let (report, result) = match call.run {
-            RunOutcome::Succeeded { result, usage } => (Report::Succeeded { usage }, Some(result)),
-            RunOutcome::Failed { failure, retry, pause_ms } => {
-                let retry = match (retry, pause_ms) {
-                    (false, _) => Retry::No,
-                    (true, None) => Retry::Backoff,
-                    (true, Some(pause_ms)) => Retry::After { pause_ms },
-                };
-                (Report::Failed { failure, retry }, None)
+            RunOutcome::Succeeded { result, usage, remaining } => {
+                (Report::Succeeded { usage, remaining }, Some(result))
             }
+            RunOutcome::Failed { failure, retry } => (Report::Failed { failure, retry }, None),
             RunOutcome::TimedOut => (Report::TimedOut, None),
         };
         if report == Report::TimedOut
-            && let Some(worker) = self.stored(&id)?.and_then(|stored| stored.spec.worker)
+            && let Some(stored) = self.stored(&id)?
+            && let Some(worker) =
+                stored.spec.worker_of(self.look(|pool, _| pool.request(&id).map(Request::step))?.unwrap_or(0)).0
         {
             let mut timeouts = self.timeouts.borrow_mut();
             let count = timeouts.entry(worker.as_str().to_owned()).or_default();
@@ -216,10 +218,14 @@ impl PoolObject {
             |outcome| Extra {
                 new: None,
                 result: result.as_ref().filter(|_| *outcome == ReportOutcome::Ended).map(|result| (&id, result)),
+                step_output: match (*outcome, &result) {
+                    (ReportOutcome::StepEnded { step }, Some(output)) => Some((&id, step, output)),
+                    _ => None,
+                },
             },
         )?;
         self.go_on(applied.effects).await;
-        if applied.outcome == ReportOutcome::Retrying
+        if matches!(applied.outcome, ReportOutcome::Retrying | ReportOutcome::StepEnded { .. })
             && let Some(waiter) = waiter
         {
             let _woken = waiter.wait(call.wait_ms).await;
@@ -292,42 +298,52 @@ impl PoolObject {
             None => self.look(|pool, _| pool.request(id).cloned())?,
         };
         let demands = request.as_ref().map(|request| request.demands.clone()).unwrap_or_default();
-        let replayed = match (&request, &call.key) {
-            (Some(request), Some(key)) => request.key_was_used(key),
-            _ => None,
-        };
-        if replayed == Some(false) {
-            return Ok(ConsumeAnswer::Mismatch);
+        let key = call.key.as_ref().map(|key| (format!("{} {}", stored.spec.client_id, key.key), &key.fingerprint));
+        let store = self.store()?;
+        if let Some((key, fingerprint)) = &key
+            && let Some(used) = store.use_key(key, clock::now())?
+        {
+            return Ok(if used.fingerprint == **fingerprint {
+                ConsumeAnswer::Replayed { answer: Box::new(used.answer) }
+            } else {
+                ConsumeAnswer::Mismatch
+            });
         }
         if let Some(usage) = call.usage.iter().find(|usage| !demands.iter().any(|demand| demand.pool == usage.pool)) {
             return Ok(ConsumeAnswer::NotReserved { pool: usage.pool.clone() });
         }
-        let (usage, key) = (call.usage.clone(), call.key.clone());
+        let usage = call.usage.clone();
         let applied = self.apply(
-            |pool, now| match (replayed, call.release) {
-                (Some(_), _) => ReportOutcome::Ignored,
-                (None, true) => pool.release(id, now),
-                (None, false) => pool.consume(id, usage, call.last, key, now),
-            },
+            |pool, now| if call.release { pool.release(id, now) } else { pool.consume(id, usage, call.last, now) },
             |_| Extra::default(),
         )?;
+        let answer = self.consumed(&call, applied.outcome)?;
+        // Nothing is waited for since the event was stored: both are stored, or neither is.
+        if let (Some((key, fingerprint)), ConsumeAnswer::Consumed { .. }) = (&key, &answer) {
+            store.put_use_key(key, fingerprint, &answer, applied.now)?;
+        }
         self.go_on(applied.effects).await;
+        Ok(answer)
+    }
+
+    /// What became of a report of use.
+    fn consumed(&self, call: &ConsumeCall, outcome: ReportOutcome) -> Result<ConsumeAnswer> {
+        let id = &call.id;
         if let Some(ended) = self.stored(id)?.and_then(|stored| stored.ended) {
-            let closed_by_this = applied.outcome == ReportOutcome::Ended;
+            let closed_by_this = outcome == ReportOutcome::Ended;
             return Ok(match ended.end.status {
                 Status::Cancelled => ConsumeAnswer::Released,
                 Status::Expired => ConsumeAnswer::Expired,
                 _ if call.release && !closed_by_this => ConsumeAnswer::Closed,
-                _ if closed_by_this || replayed.is_some() || same_use(&call.usage, &ended.end.lines) => {
-                    let replayed = replayed.is_some();
-                    ConsumeAnswer::Consumed { lines: ended.end.lines, cost: ended.end.cost, closed: true, replayed }
+                _ if closed_by_this || same_use(&call.usage, &ended.end.lines) => {
+                    ConsumeAnswer::Consumed { lines: ended.end.lines, cost: ended.end.cost, closed: true }
                 }
                 _ => ConsumeAnswer::Closed,
             });
         }
         let lines = self.look(|pool, _| pool.request(id).map(lines_so_far))?.unwrap_or_default();
         let cost = lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost));
-        Ok(ConsumeAnswer::Consumed { lines, cost, closed: false, replayed: replayed.is_some() })
+        Ok(ConsumeAnswer::Consumed { lines, cost, closed: false })
     }
 
     fn view(&self, call: &ViewCall) -> Result<ViewAnswer> {
@@ -336,6 +352,7 @@ impl PoolObject {
             queue: pool.queue_view(now),
             wait_ms: pool.wait_for(call.amount.unwrap_or(Tokens::ZERO), now).ok(),
             scheduler_running: pool.config().scheduler_running,
+            foretold: pool.starts_foretold(),
         })
     }
 }
@@ -373,6 +390,8 @@ fn submission(call: &SubmitCall) -> Submission {
         demands: call.demands.clone(),
         max_attempts: call.max_attempts,
         timeout_ms: call.timeout_ms,
+        worker: call.spec.worker.clone(),
+        later: call.later.clone(),
         has_slot: call.has_slot,
     }
 }

@@ -7,9 +7,9 @@ use wasm_bindgen_futures::spawn_local;
 use worker::{Env, Result};
 
 use crate::host::log;
-use crate::objects::resource_pool::{Extra, PoolObject};
+use crate::objects::resource_pool::PoolObject;
 use crate::store::payloads;
-use crate::store::pool_store::first_id_at;
+use crate::store::pool_store::{Extra, first_id_at};
 use crate::wire::payload::StoredPayload;
 use crate::wire::pool::{CloseAnswer, TickAnswer, TickCall};
 
@@ -48,6 +48,7 @@ impl PoolObject {
                 break;
             }
         }
+        store.sweep_use_keys(applied.now)?;
         store.save_fairness(&fairness)?;
         self.go_on(applied.effects).await;
         let timeouts = self.timeouts.take().into_iter().collect();

@@ -15,9 +15,8 @@ use crate::host::object::{NAME_HEADER, NOTE_HEADER};
 use crate::host::{clock, log};
 use crate::objects::starts::Starts;
 use crate::objects::waiters::Waiters;
-use crate::store::pool_store::{NewExecution, PoolStore};
+use crate::store::pool_store::{Extra, PoolStore};
 use crate::store::{catalog, snapshot};
-use crate::wire::payload::Payload;
 use crate::wire::pool::RateLimit;
 
 /// The most often that a pool's snapshot is written to KV, which takes one write a second and key.
@@ -78,13 +77,6 @@ pub(super) struct PoolObject {
     snapshot_due: Cell<bool>,
 }
 
-/// What is stored together with the changes of an event.
-#[derive(Default)]
-pub(super) struct Extra<'a> {
-    pub new: Option<NewExecution<'a>>,
-    pub result: Option<(&'a RequestId, &'a Payload)>,
-}
-
 /// An event that has happened and is stored.
 pub(super) struct Applied<T> {
     pub outcome: T,
@@ -128,7 +120,8 @@ impl PoolObject {
             (Some(config), _) => config,
             (None, Some(name)) => {
                 let Ok(id) = name.parse::<PoolId>() else { return Ok(false) };
-                let Some(config) = catalog::load(&self.env).await?.pool_config(&id) else { return Ok(false) };
+                let catalog = catalog::load(&self.env).await?;
+                let Some(config) = catalog.pool_config(&id, clock::now()) else { return Ok(false) };
                 store.set_config(&config)?;
                 // There is no snapshot yet, or it is that of a pool of this name that was deleted.
                 self.snapshot_due.set(true);
@@ -161,7 +154,7 @@ impl PoolObject {
         let changes = pool.take_changes();
         let effects = pool.take_effects();
         let extra = extra(&outcome);
-        if let Err(error) = store.save(pool, &changes, extra.new.as_ref(), extra.result) {
+        if let Err(error) = store.save(pool, &changes, &extra) {
             *memory = None;
             return Err(error);
         }
@@ -180,14 +173,7 @@ impl PoolObject {
 
     /// The bucket as it is, for every answer about the pool.
     fn rate_limit(&self) -> Option<RateLimit> {
-        let view = self.look(Pool::view).ok()?;
-        Some(RateLimit {
-            pool: view.pool,
-            capacity: view.capacity,
-            available: view.available,
-            refill_per_second: view.refill_per_second,
-            window_cap: view.window_cap,
-        })
+        self.look(Pool::view).ok().as_ref().map(RateLimit::of)
     }
 
     /// Drops the memory of a pool that was let go of.

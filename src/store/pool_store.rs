@@ -14,6 +14,7 @@ use worker::{Result, Storage};
 use crate::host::sqlite::{Database, integer, optional_text, text};
 use crate::wire::execution::Spec;
 use crate::wire::payload::{Payload, StoredPayload};
+use crate::wire::pool::ConsumeAnswer;
 
 /// The version of these tables and of the JSON in them.
 const VERSION: &str = "1";
@@ -22,6 +23,13 @@ const SCHEMA: &[&str] = &[
     "CREATE TABLE IF NOT EXISTS live (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS execution (id TEXT PRIMARY KEY, spec TEXT NOT NULL, input TEXT NOT NULL,
        ended TEXT, result TEXT) WITHOUT ROWID",
+    // What the steps of pipelines gave, for the steps after them.
+    "CREATE TABLE IF NOT EXISTS step_output (id TEXT NOT NULL, step INTEGER NOT NULL, body TEXT NOT NULL,
+       PRIMARY KEY (id, step)) WITHOUT ROWID",
+    // The keys of reports of use, with their answers.
+    "CREATE TABLE IF NOT EXISTS use_key (key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, answer TEXT NOT NULL,
+       at INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS use_key_by_age ON use_key (at)",
     "CREATE TABLE IF NOT EXISTS lease (key TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS settlement (event TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID",
 ];
@@ -36,6 +44,24 @@ pub struct StoredExecution {
     pub spec: Spec,
     pub ended: Option<Ended>,
     pub result: Option<Payload>,
+}
+
+/// How long a key of a report of use counts: 24 hours.
+const KEY_LIFE_MS: i64 = 86_400_000;
+
+/// A key of a report of use.
+pub struct UsedKey {
+    pub fingerprint: String,
+    pub answer: ConsumeAnswer,
+}
+
+/// What is stored together with the changes of an event.
+#[derive(Default)]
+pub struct Extra<'a> {
+    pub new: Option<NewExecution<'a>>,
+    pub result: Option<(&'a RequestId, &'a Payload)>,
+    /// What a step of a pipeline gave.
+    pub step_output: Option<(&'a RequestId, usize, &'a Payload)>,
 }
 
 /// A new request's row, to be stored together with the changes that it makes.
@@ -95,13 +121,8 @@ impl PoolStore {
     }
 
     /// Stores what an event changed, all or nothing.
-    pub fn save(
-        &self,
-        pool: &Pool,
-        changes: &Changes,
-        new: Option<&NewExecution<'_>>,
-        result: Option<(&RequestId, &Payload)>,
-    ) -> Result<()> {
+    pub fn save(&self, pool: &Pool, changes: &Changes, extra: &Extra<'_>) -> Result<()> {
+        let Extra { new, result, step_output } = extra;
         self.db.transaction(|| {
             if changes.config {
                 self.db.set_meta("config", serde_json::to_string(pool.config())?)?;
@@ -111,6 +132,13 @@ impl PoolStore {
             }
             if let Some(new) = new {
                 self.insert_execution(new)?;
+            }
+            if let Some((id, step, output)) = step_output {
+                self.db.run(
+                    "INSERT INTO step_output (id, step, body) VALUES (?, ?, ?)
+                     ON CONFLICT (id, step) DO UPDATE SET body = excluded.body",
+                    vec![text(id.as_str()), integer(i64::try_from(*step).unwrap_or(0))?, text(output.to_column()?)],
+                )?;
             }
             for id in &changes.requests {
                 match pool.request(id) {
@@ -185,8 +213,10 @@ impl PoolStore {
         let Some(mut stored) = self.execution(&late.request.id)?.and_then(|execution| execution.ended) else {
             return Ok(());
         };
+        stored.request.clone_from(&late.request);
         stored.end.lines.clone_from(&late.end.lines);
         stored.end.cost = late.end.cost;
+        stored.end.uncertain = late.end.uncertain;
         self.db.run(
             "UPDATE execution SET ended = ? WHERE id = ?",
             vec![text(serde_json::to_string(&stored)?), text(late.request.id.as_str())],
@@ -216,6 +246,44 @@ impl PoolStore {
         self.db.row::<Body>(query, vec![text(id.as_str())])?.map(|row| payload(row.body)).transpose()
     }
 
+    /// What a step of a pipeline gave.
+    pub fn step_output(&self, id: &RequestId, step: usize) -> Result<Option<Payload>> {
+        let query = "SELECT body FROM step_output WHERE id = ? AND step = ? LIMIT 1";
+        let key = vec![text(id.as_str()), integer(i64::try_from(step).unwrap_or(0))?];
+        self.db.row::<Body>(query, key)?.map(|row| payload(row.body)).transpose()
+    }
+
+    /// What a key of a report of use was used for in the last 24 hours.
+    pub fn use_key(&self, key: &str, now: Instant) -> Result<Option<UsedKey>> {
+        #[derive(Deserialize)]
+        struct Row {
+            fingerprint: String,
+            answer: String,
+        }
+        let query = "SELECT fingerprint, answer FROM use_key WHERE key = ? AND at > ? LIMIT 1";
+        let since = now.plus(KEY_LIFE_MS.saturating_neg());
+        let Some(row) = self.db.row::<Row>(query, vec![text(key), integer(since.millis())?])? else { return Ok(None) };
+        Ok(Some(UsedKey { fingerprint: row.fingerprint, answer: parse(&row.answer)? }))
+    }
+
+    /// Keeps a key of a report of use, with its answer.
+    pub fn put_use_key(&self, key: &str, fingerprint: &str, answer: &ConsumeAnswer, now: Instant) -> Result<()> {
+        self.db.run(
+            "INSERT INTO use_key (key, fingerprint, answer, at) VALUES (?, ?, ?, ?)
+             ON CONFLICT (key) DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer, at = excluded.at",
+            vec![text(key), text(fingerprint), text(serde_json::to_string(answer)?), integer(now.millis())?],
+        )
+    }
+
+    /// Forgets keys that are too old to count.
+    pub fn sweep_use_keys(&self, now: Instant) -> Result<()> {
+        let before = now.plus(KEY_LIFE_MS.saturating_neg());
+        self.db.run(
+            "DELETE FROM use_key WHERE key IN (SELECT key FROM use_key WHERE at <= ? ORDER BY at LIMIT 1000)",
+            vec![integer(before.millis())?],
+        )
+    }
+
     /// A settlement that is not confirmed.
     pub fn settlement(&self, event: &str) -> Result<Option<Settlement>> {
         let query = "SELECT body FROM settlement WHERE event = ? LIMIT 1";
@@ -233,6 +301,7 @@ impl PoolStore {
     pub fn sweep(&self, since: Instant, first_id: &RequestId, limit: i64) -> Result<(usize, Vec<StoredPayload>)> {
         #[derive(Deserialize)]
         struct Row {
+            id: String,
             input: Option<String>,
             result: Option<String>,
         }
@@ -243,15 +312,21 @@ impl PoolStore {
                  AND NOT EXISTS (SELECT 1 FROM live l WHERE l.id = e.id)
                  AND NOT EXISTS (SELECT 1 FROM settlement s WHERE s.event = e.id)
                ORDER BY e.id LIMIT ?)
-             RETURNING CASE WHEN input LIKE '@r2:%' THEN input END AS input,
+             RETURNING id, CASE WHEN input LIKE '@r2:%' THEN input END AS input,
                CASE WHEN result LIKE '@r2:%' THEN result END AS result",
             vec![text(first_id.as_str()), integer(since.millis())?, integer(limit)?],
         )?;
         let count = rows.len();
         let mut stored = Vec::new();
-        for column in rows.into_iter().flat_map(|row| [row.input, row.result]).flatten() {
-            if let Payload::Stored(found) = payload(column)? {
-                stored.push(found);
+        for row in rows {
+            let outputs = "DELETE FROM step_output WHERE id = ?
+              RETURNING CASE WHEN body LIKE '@r2:%' THEN body ELSE 'null' END AS body";
+            let outputs: Vec<Body> = self.db.rows(outputs, vec![text(row.id)])?;
+            let columns = [row.input, row.result].into_iter().flatten();
+            for column in columns.chain(outputs.into_iter().map(|output| output.body)) {
+                if let Payload::Stored(found) = payload(column)? {
+                    stored.push(found);
+                }
             }
         }
         Ok((count, stored))

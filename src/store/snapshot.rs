@@ -26,7 +26,8 @@ pub async fn read(env: &Env, pool: &PoolId, now: Instant) -> Result<Option<PoolV
     let Some(json) = env.kv("KV")?.get(&key(pool)).text().await? else { return Ok(None) };
     let Ok(mut view) = serde_json::from_str::<PoolView>(&json) else { return Ok(None) };
     let elapsed = i128::from(now.since(view.as_of));
-    let gained = i128::from(view.refill_per_second.micros()).saturating_mul(elapsed).checked_div(1_000).unwrap_or(0);
+    let rate = view.effective_refill_per_second.unwrap_or(view.refill_per_second);
+    let gained = i128::from(rate.micros()).saturating_mul(elapsed).checked_div(1_000).unwrap_or(0);
     let gained = Tokens::clamped(i64::try_from(gained).unwrap_or(MAX_EXACT));
     let ceiling = view.capacity.saturating_sub(if view.window_cap { view.reserved } else { Tokens::ZERO });
     view.available = view.available.saturating_add(gained).min(ceiling.max(view.available));

@@ -9,6 +9,10 @@ use crate::store::catalog::number;
 /// The most clients, and the most templates, that have series of their own: those that cost most.
 pub const SERIES_MAX: u32 = 50;
 
+/// D1 hands integers over exactly up to 2^53; what is beyond says that much.
+const SPENT: &str = "CAST(min(spent_nanousd, 9007199254740991) AS INTEGER) AS spent_nanousd";
+const COST: &str = "CAST(min(cost_nanousd, 9007199254740991) AS INTEGER) AS cost_nanousd";
+
 /// What ended in a lane with a status.
 #[derive(Debug, Deserialize)]
 pub struct LaneOutcome {
@@ -72,15 +76,16 @@ pub async fn read(env: &Env, month: Instant) -> Result<Totals> {
                 "SELECT urgency, up_to_ms, requests, wait_ms FROM lane_waits ORDER BY urgency, up_to_ms LIMIT 100",
             ),
             db.prepare(format!(
-                "SELECT client_id, spent_nanousd FROM budget_periods WHERE period_start = ?
-                 ORDER BY spent_nanousd DESC LIMIT {SERIES_MAX}"
+                "SELECT client_id, {SPENT} FROM budget_periods WHERE period_start = ?
+                 ORDER BY budget_periods.spent_nanousd DESC LIMIT {SERIES_MAX}"
             ))
             .bind(&[number(month.millis())])?,
             db.prepare(format!(
-                "SELECT template_id, model, requests, succeeded, cost_nanousd FROM template_totals
-                 ORDER BY cost_nanousd DESC LIMIT {SERIES_MAX}"
+                "SELECT template_id, model, requests, succeeded, {COST} FROM template_totals
+                 ORDER BY template_totals.cost_nanousd DESC LIMIT {SERIES_MAX}"
             )),
-            db.prepare("SELECT coalesce(sum(baseline_nanousd - cost_nanousd), 0) AS saved_nanousd FROM template_totals LIMIT 1"),
+            db.prepare("SELECT CAST(max(min(total(baseline_nanousd - cost_nanousd), 9007199254740991), 0) AS INTEGER) AS saved_nanousd
+                 FROM template_totals LIMIT 1"),
         ])
         .await?;
     let [outcomes, waits, clients, templates, saved] = answers.as_slice() else {

@@ -14,6 +14,10 @@ pub struct Days {
     pub last: String,
 }
 
+/// Sums of money: exact as far as D1 hands integers over, and that much beyond it. `total` never overflows.
+const COST: &str = "CAST(min(total(cost_nanousd), 9007199254740991) AS INTEGER) AS cost_nanousd";
+const BASELINE: &str = "CAST(min(total(baseline_nanousd), 9007199254740991) AS INTEGER) AS baseline_nanousd";
+
 /// A sum over some requests.
 #[derive(Debug, Clone, Default)]
 pub struct Sum {
@@ -49,10 +53,10 @@ impl SumRow {
 pub async fn totals(env: &Env, client: &ClientId, days: &Days) -> Result<Sum> {
     let statement = env
         .d1("DB")?
-        .prepare(
-            "SELECT sum(requests) AS requests, sum(cost_nanousd) AS cost_nanousd, sum(baseline_nanousd) AS baseline_nanousd
-             FROM usage_daily WHERE client_id = ? AND day BETWEEN ? AND ? LIMIT 1",
-        )
+        .prepare(format!(
+            "SELECT sum(requests) AS requests, {COST}, {BASELINE}
+                 FROM usage_daily WHERE client_id = ? AND day BETWEEN ? AND ? LIMIT 1"
+        ))
         .bind(&[client.as_str().into(), days.first.as_str().into(), days.last.as_str().into()])?;
     let row = statement.first::<SumRow>(None).await?;
     Ok(row.map(SumRow::sum).transpose()?.map(|(_, sum)| sum).unwrap_or_default())
@@ -77,8 +81,7 @@ pub async fn by_group(
     let statement = env
         .d1("DB")?
         .prepare(format!(
-            "SELECT {column} AS name, sum(requests) AS requests, sum(cost_nanousd) AS cost_nanousd,
-               sum(baseline_nanousd) AS baseline_nanousd
+            "SELECT {column} AS name, sum(requests) AS requests, {COST}, {BASELINE}
              FROM {table} WHERE client_id = ? AND day BETWEEN ? AND ? AND (? = 0 OR {column} > ?)
              GROUP BY {column} ORDER BY {column} LIMIT {limit}"
         ))

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use rm_core::pipeline::merged;
 use rm_core::request::{Demand, Line, Request};
 use rm_core::units::{NanoUsd, Tokens};
 
@@ -36,7 +37,8 @@ pub fn bill_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, model: Option<&
 
 /// The lines for what is reserved.
 pub fn estimate_lines(demands: &[Demand], model: Option<&str>) -> Vec<BillLine> {
-    let lines: Vec<Line> = demands.iter().map(|demand| Line::of(demand, None, true)).collect();
+    let needed = demands.iter().filter(|demand| !demand.amount.is_zero());
+    let lines: Vec<Line> = needed.map(|demand| Line::of(demand, None, true)).collect();
     bill_lines(&lines, model)
 }
 
@@ -51,18 +53,27 @@ pub fn bill_view(stored: &StoredExecution, live: Option<&Request>, settled: bool
     let spec = &stored.spec;
     let ended = stored.ended.as_ref();
     let request = ended.map(|ended| &ended.request).or(live)?;
-    let lines = match ended {
+    let used = ended.filter(|_| live.is_none());
+    let later = request.later.iter().flat_map(|step| &step.demands);
+    let lines = match used {
         Some(ended) => bill_lines(&ended.end.lines, spec.model.as_deref()),
-        None => estimate_lines(&request.demands, spec.model.as_deref()),
+        None => {
+            let past = request.past.iter().flat_map(|step| step.lines.iter().cloned());
+            let demands = request.demands.iter().chain(later.clone()).filter(|demand| !demand.amount.is_zero());
+            let expected = demands.map(|demand| Line::of(demand, None, true));
+            bill_lines(&merged(past.chain(expected)), spec.model.as_deref())
+        }
     };
+    let past_versions = request.past.iter().flat_map(|step| &step.lines).map(|line| line.price_version.as_str());
+    let versions = request.demands.iter().chain(later).map(|demand| demand.price_version.as_str()).chain(past_versions);
     Some(BillView {
         request_id: request.id.clone(),
         estimated_usd: spec.estimated,
-        actual_usd: ended.map(|ended| ended.end.cost),
-        baseline_usd: ended.map_or(spec.baseline, |ended| ended.end.cost),
+        actual_usd: used.map(|ended| ended.end.cost),
+        baseline_usd: used.map_or(spec.baseline, |ended| ended.end.cost),
         saved_usd: NanoUsd::ZERO,
         lines,
-        price_version: price_version(request.demands.iter().map(|demand| demand.price_version.as_str())),
-        settled: ended.is_some() && settled,
+        price_version: price_version(versions),
+        settled: used.is_some() && settled,
     })
 }

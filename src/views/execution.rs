@@ -1,12 +1,14 @@
 //! Executions, as their pool keeps them.
 
 use rm_core::pool::Ended;
-use rm_core::request::{Phase, Request, Status};
+use rm_core::request::{Demand, Line, Phase, Request, Status};
 use rm_core::units::{Instant, NanoUsd};
 use worker::{Error, Result};
 
 use crate::store::pool_store::StoredExecution;
-use crate::wire::execution::{CostView, ExecutionStatus, ExecutionView, ResourceView};
+use crate::wire::execution::{
+    CostView, ExecutionStatus, ExecutionView, ResourceView, Spec, StepSpec, StepStatus, StepView,
+};
 use crate::wire::payload::Payload;
 
 pub fn status_of(status: Status) -> ExecutionStatus {
@@ -40,18 +42,21 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         Some(Payload::Stored(stored)) => (None, Some(stored)),
         None => (None, None),
     };
-    let resources = request.demands.iter().map(|demand| ResourceView {
-        pool: demand.pool.clone(),
-        estimated: demand.amount,
-        actual: end.and_then(|end| end.lines.iter().find(|line| line.pool == demand.pool)).map(|line| line.actual),
+    // A cancelled run may still be at work: what it uses is known, and charged, when that is over.
+    let settled = end.filter(|_| live.is_none());
+    let resources = request.lines_in_all().into_iter().map(|line| ResourceView {
+        actual: settled.and_then(|end| end.lines.iter().find(|used| used.pool == line.pool)).map(|used| used.actual),
+        pool: line.pool,
+        estimated: line.estimated,
     });
+    let steps = steps_of(&spec, request, end.is_some());
     Ok(ExecutionView {
         request_id: request.id.clone(),
         client_id: spec.client_id,
         template_id: spec.template_id,
         status,
         urgency: request.urgency,
-        attempts: request.attempts,
+        attempts: request.attempts_in_all(),
         created_at: spec.created_at,
         started_at,
         finished_at,
@@ -63,13 +68,80 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         result_expired: false,
         error: end.and_then(|end| end.failure.clone()),
         resources: resources.collect(),
+        steps,
         cost: CostView {
             estimated_usd: spec.estimated,
-            actual_usd: end.map(|end| end.cost),
+            actual_usd: settled.map(|end| end.cost),
             // Nothing makes a request cheaper yet: what it would have cost is what it cost.
-            baseline_usd: end.map_or(spec.baseline, |end| end.cost),
+            baseline_usd: settled.map_or(spec.baseline, |end| end.cost),
             saved_usd: NanoUsd::ZERO,
         },
         optimizations: Vec::new(),
     })
+}
+
+/// The steps of a pipeline: those that are over, the one it is at, and those to come.
+fn steps_of(spec: &Spec, request: &Request, has_ended: bool) -> Vec<StepView> {
+    let current = request.step();
+    let view = |(step, spec): (usize, &StepSpec)| {
+        let empty = StepView {
+            step,
+            name: spec.name.clone(),
+            worker: spec.worker.clone(),
+            status: if has_ended { StepStatus::Skipped } else { StepStatus::Pending },
+            attempts: 0,
+            started_at: None,
+            finished_at: None,
+            resources: Vec::new(),
+        };
+        let expected = |demands: &[Demand]| {
+            let needed = demands.iter().filter(|demand| !demand.amount.is_zero());
+            let resource =
+                |demand: &Demand| ResourceView { pool: demand.pool.clone(), estimated: demand.amount, actual: None };
+            needed.map(resource).collect()
+        };
+        if let Some(past) = request.past.get(step) {
+            let resource = |line: &Line| ResourceView {
+                pool: line.pool.clone(),
+                estimated: line.estimated,
+                actual: Some(line.actual),
+            };
+            return StepView {
+                status: step_status(past.status),
+                attempts: past.attempts,
+                started_at: past.started_at,
+                finished_at: Some(past.finished_at),
+                resources: past.lines.iter().map(resource).collect(),
+                ..empty
+            };
+        }
+        if step == current {
+            let status = match request.phase {
+                Phase::Abandoned { .. } => StepStatus::Cancelled,
+                Phase::Running { .. } => StepStatus::Running,
+                _ => StepStatus::Queued,
+            };
+            return StepView {
+                status,
+                attempts: request.attempts,
+                started_at: request.step_started_at,
+                resources: expected(&request.demands),
+                ..empty
+            };
+        }
+        let ahead = step.checked_sub(current).and_then(|ahead| ahead.checked_sub(1));
+        let resources = ahead.and_then(|index| request.later.get(index)).map(|step| expected(&step.demands));
+        StepView { resources: resources.unwrap_or_default(), ..empty }
+    };
+    spec.steps.iter().enumerate().map(view).collect()
+}
+
+const fn step_status(status: Status) -> StepStatus {
+    match status {
+        Status::Succeeded => StepStatus::Succeeded,
+        Status::Failed => StepStatus::Failed,
+        Status::TimedOut => StepStatus::TimedOut,
+        Status::Cancelled => StepStatus::Cancelled,
+        Status::Expired => StepStatus::Expired,
+    }
 }

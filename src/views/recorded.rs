@@ -38,6 +38,8 @@ pub fn recorded_execution(recorded: &Recorded) -> Option<ExecutionView> {
         result_expired: true,
         error: end.failure.clone(),
         resources: resources.collect(),
+        // How it came about is not recorded, only what it cost.
+        steps: Vec::new(),
         cost: CostView {
             estimated_usd: end.estimated,
             actual_usd: Some(cost(recorded)),

@@ -3,7 +3,9 @@
 use rm_core::account::ClientStatus;
 use rm_core::estimate::Rate;
 use rm_core::id::{ClientId, PoolId, TemplateId, WorkerBinding};
-use rm_core::priority::{Tier, Urgency};
+use rm_core::off_peak::OffPeakRule;
+use rm_core::partition::Member;
+use rm_core::priority::{Points, Tier, Urgency};
 use rm_core::units::{NanoUsd, Tokens};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -37,9 +39,13 @@ pub struct PoolBody {
     pub queue_cap: u32,
     #[serde(default)]
     pub window_cap: bool,
+    /// Parts that are set aside; what no partition claims is shared.
     #[serde(default, deserialize_with = "super::strict::list")]
-    #[schema(max_items = 0)]
+    #[schema(max_items = 16)]
     pub partitions: Vec<Partition>,
+    /// When deferred work may run. Left out: at any time.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional")]
+    pub off_peak: Option<OffPeak>,
 }
 
 impl PoolBody {
@@ -56,16 +62,97 @@ impl PoolBody {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Partition {
+    #[schema(min_length = 1, max_length = 200)]
     pub name: String,
     pub kind: PartitionKind,
-    #[serde(default)]
+    /// Whom it is for: a tier, or a client. One of the two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tier: Option<Tier>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_id: Option<ClientId>,
+    /// Of the capacity and of the refill. All partitions of a pool have 100 at most.
+    #[schema(minimum = 1, maximum = 100)]
     #[serde(deserialize_with = "super::strict::whole")]
     pub percent: u8,
-    #[serde(default)]
+    /// Whether a reserved partition's idle share is lent; it is, if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lend: Option<bool>,
+}
+
+/// A rule for off-peak windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OffPeak {
+    /// On which days a window begins.
+    #[schema(min_items = 1, max_items = 7)]
+    pub days: Vec<Weekday>,
+    /// When it begins, as the clocks there show.
+    #[schema(example = "22:00", pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    pub from: String,
+    /// When it ends; on the next day, if that is not later than it begins.
+    #[schema(example = "06:00", pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+    pub to: String,
+    /// A name of the IANA time-zone database.
+    #[serde(default = "ClientBody::utc")]
+    #[schema(example = "Europe/Berlin")]
+    pub time_zone: String,
+}
+
+/// A day of the week.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+impl Weekday {
+    /// From 0, which is Monday.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Mon => 0,
+            Self::Tue => 1,
+            Self::Wed => 2,
+            Self::Thu => 3,
+            Self::Fri => 4,
+            Self::Sat => 5,
+            Self::Sun => 6,
+        }
+    }
+}
+
+impl OffPeak {
+    /// The rule; `None` if a time is none.
+    pub fn rule(&self) -> Option<OffPeakRule> {
+        let minute = |text: &str| {
+            let (hours, minutes) = text.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2)?;
+            let (hours, minutes) = (hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?);
+            (hours < 24 && minutes < 60).then(|| hours.saturating_mul(60).saturating_add(minutes))
+        };
+        Some(OffPeakRule {
+            days: self.days.iter().map(|day| day.number()).collect(),
+            from_minute: minute(&self.from)?,
+            to_minute: minute(&self.to)?,
+        })
+    }
+}
+
+impl Partition {
+    /// As the scheduler has it; `None` unless it is for just one tier or client.
+    pub fn for_scheduler(&self) -> Option<rm_core::partition::Partition> {
+        let member = match (self.tier, &self.client_id) {
+            (Some(tier), None) => Member::Tier(tier),
+            (None, Some(client)) => Member::Client(client.clone()),
+            _ => return None,
+        };
+        let lends = self.kind == PartitionKind::Reserved && self.lend.unwrap_or(true);
+        Some(rm_core::partition::Partition { name: self.name.clone(), member, percent: self.percent, lends })
+    }
 }
 
 /// Whether an idle share is lent.
@@ -84,6 +171,36 @@ pub struct PoolRecord {
     pub body: PoolBody,
     #[serde(skip)]
     pub revision: i64,
+}
+
+/// `PUT /admin/lanes/{lane}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LaneBody {
+    /// What the lane adds to a request's score.
+    #[schema(value_type = f64, minimum = 0, maximum = 30)]
+    pub points: Points,
+    /// A request that has not started by then expires; one that is not expected to start by then is refused at once. Left
+    /// out: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
+    #[schema(minimum = 1, maximum = 86_400_000)]
+    pub max_wait_ms: Option<i64>,
+    /// The most requests of the lane that may wait in one pool. Left out: as many as the pool's queue takes.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
+    #[schema(maximum = 4_294_967_295_u64)]
+    pub queue_cap: Option<u32>,
+}
+
+/// A lane as stored.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LaneRecord {
+    pub urgency: Urgency,
+    pub points: Points,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_wait_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_cap: Option<u32>,
 }
 
 /// `PUT /admin/clients/{clientId}`.
@@ -136,13 +253,19 @@ pub struct ClientRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TemplateBody {
-    pub worker: WorkerBinding,
+    /// Left out, with `model` and `resources`, by a template with steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerBinding>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_length = 1, max_length = 200)]
     pub model: Option<String>,
-    #[serde(deserialize_with = "super::strict::list")]
-    #[schema(min_items = 1, max_items = 8)]
+    #[serde(default, deserialize_with = "super::strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
     pub resources: Vec<Rate>,
+    /// A pipeline: what is run one after the other, each step with what the one before it gave.
+    #[serde(default, deserialize_with = "super::strict::list", skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 16)]
+    pub steps: Vec<StepRule>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
     #[schema(minimum = 1, maximum = 20)]
     pub max_attempts: Option<u32>,
@@ -158,6 +281,53 @@ pub struct TemplateBody {
     pub batch: Option<BatchRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_urgency: Option<Urgency>,
+}
+
+/// A step of a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StepRule {
+    /// Left out: its number, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200)]
+    pub name: Option<String>,
+    pub worker: WorkerBinding,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200)]
+    pub model: Option<String>,
+    #[serde(deserialize_with = "super::strict::list")]
+    #[schema(min_items = 1, max_items = 8)]
+    pub resources: Vec<Rate>,
+    /// Left out: the template's.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
+    #[schema(minimum = 1, maximum = 20)]
+    pub max_attempts: Option<u32>,
+    /// Left out: the template's.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
+    #[schema(minimum = 1, maximum = 600_000)]
+    pub timeout_ms: Option<i64>,
+}
+
+impl TemplateBody {
+    /// What is run: its steps, or what it is itself.
+    pub fn all_steps(&self) -> Vec<StepRule> {
+        match &self.worker {
+            Some(worker) if self.steps.is_empty() => vec![StepRule {
+                name: None,
+                worker: worker.clone(),
+                model: self.model.clone(),
+                resources: self.resources.clone(),
+                max_attempts: self.max_attempts,
+                timeout_ms: self.timeout_ms,
+            }],
+            _ => self.steps.clone(),
+        }
+    }
+
+    /// Whether it needs a pool.
+    pub fn needs(&self, pool: &PoolId) -> bool {
+        self.all_steps().iter().any(|step| step.resources.iter().any(|rate| rate.pool == *pool))
+    }
 }
 
 /// How requests of a template may be combined.

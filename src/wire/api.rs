@@ -2,7 +2,7 @@
 
 use rm_core::account::AccountView;
 use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
-use rm_core::pool::{Blocked, LaneView, PositionView};
+use rm_core::pool::{Blocked, LaneView, PartitionView, PositionView};
 use rm_core::priority::{Points, Score, Tier, Urgency};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use serde::{Deserialize, Serialize};
@@ -197,11 +197,36 @@ pub struct PoolAvailability {
     /// The share of the capacity that is not available, from 0 to 1, in thousandths.
     pub utilization: Points,
     pub refill_per_second: Tokens,
+    /// What it gains in a second at the rate that its downstream bears: the full one, unless that was busy lately.
+    pub effective_refill_per_second: Tokens,
+    /// Nothing is granted before this: the downstream asked for a pause.
+    #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub paused_until: Option<Instant>,
+    /// How much of the reserved partitions' shares is lent.
+    pub lent: Tokens,
+    /// The parts that are set aside.
+    pub partitions: Vec<PartitionView>,
+    /// Downstream workers that fail, or failed a moment ago.
+    pub workers: Vec<WorkerView>,
     pub queued: u64,
     pub status: &'static str,
     #[serde(with = "super::time")]
     #[schema(value_type = String, format = DateTime)]
     pub as_of: Instant,
+}
+
+/// How it is with a downstream worker, as a pool sees it.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkerView {
+    pub worker: WorkerBinding,
+    /// `closed`: requests go through; `open`: none does; `halfOpen`: one at a time does.
+    pub circuit: String,
+    /// When it is tried again, if that is a matter of time.
+    #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub until: Option<Instant>,
 }
 
 /// `POST /api/resources/check`.

@@ -15,10 +15,33 @@ pub struct WorkOrder<'a> {
     pub template_id: Option<&'a TemplateId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<&'a str>,
+    /// Which step of a pipeline this is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub step: Option<WorkStep<'a>>,
+    /// The request's input; of a later step, what the step before it gave.
     pub input: &'a RawValue,
     pub parameters: &'a RawValue,
     #[serde(with = "super::time::optional")]
     pub deadline: Option<Instant>,
+}
+
+/// A step of a pipeline.
+#[derive(Debug, Serialize)]
+pub struct WorkStep<'a> {
+    /// From 0.
+    pub index: usize,
+    pub name: &'a str,
+    /// How many there are.
+    pub of: usize,
+}
+
+/// What a worker says is left of a pool's limit.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LimitLeft {
+    pub remaining: u64,
+    #[serde(default)]
+    pub reset_seconds: Option<u32>,
 }
 
 /// A good answer.
@@ -28,4 +51,7 @@ pub struct WorkResult {
     /// Units by pool, as the worker wrote it.
     #[serde(default)]
     pub usage: Option<Box<RawValue>>,
+    /// What is left of the limits, by pool.
+    #[serde(default)]
+    pub limits: Option<Box<RawValue>>,
 }

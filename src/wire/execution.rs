@@ -22,6 +22,9 @@ pub struct Spec {
     pub worker: Option<WorkerBinding>,
     /// The model, if the template names one.
     pub model: Option<String>,
+    /// The steps of a pipeline, all of them; none for a request without steps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepSpec>,
     /// The caller's parameters.
     pub parameters: Box<RawValue>,
     /// The caller's `traceparent`.
@@ -32,6 +35,63 @@ pub struct Spec {
     pub baseline: NanoUsd,
     /// When it was admitted.
     pub created_at: Instant,
+}
+
+/// A step of a pipeline.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StepSpec {
+    /// Its name.
+    pub name: String,
+    /// The downstream worker.
+    pub worker: WorkerBinding,
+    /// The model, if the step names one.
+    pub model: Option<String>,
+}
+
+impl Spec {
+    /// The worker and the model of a step.
+    pub fn worker_of(&self, step: usize) -> (Option<&WorkerBinding>, Option<&str>) {
+        match self.steps.get(step) {
+            Some(step) => (Some(&step.worker), step.model.as_deref()),
+            None => (self.worker.as_ref(), self.model.as_deref()),
+        }
+    }
+}
+
+/// Where a step of an execution stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StepStatus {
+    /// It is not due yet.
+    Pending,
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    TimedOut,
+    Cancelled,
+    Expired,
+    /// The execution ended before it was due.
+    Skipped,
+}
+
+/// A step of an execution.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StepView {
+    pub step: usize,
+    pub name: String,
+    pub worker: WorkerBinding,
+    pub status: StepStatus,
+    pub attempts: u32,
+    #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Instant>,
+    #[serde(with = "super::time::optional", skip_serializing_if = "Option::is_none", default)]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Instant>,
+    pub resources: Vec<ResourceView>,
 }
 
 /// Where an execution stands, for its caller.
@@ -119,6 +179,9 @@ pub struct ExecutionView {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     pub resources: Vec<ResourceView>,
+    /// The steps of a pipeline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepView>,
     pub cost: CostView,
     pub optimizations: Vec<OptimizationView>,
 }

@@ -2,13 +2,17 @@
 
 use rm_core::account::AtHome;
 use rm_core::id::{ClientId, PoolId, RequestId};
-use rm_core::pool::{LeaseOrder, PoolConfig, PoolView, PositionView, QueueView};
+use rm_core::pipeline::Step;
+use rm_core::pool::{
+    LeaseOrder, PoolConfig, PoolView, PositionView, QueueView, Remaining, Retry, Signal, StartsForetold,
+};
 use rm_core::priority::{Tier, Urgency};
-use rm_core::request::{Demand, Failure, Kind, Usage, UseKey};
+use rm_core::request::{Demand, Failure, Kind, Usage};
 use rm_core::units::{Instant, Tokens};
 use serde::{Deserialize, Serialize};
 
 use crate::host::object::operation;
+use crate::wire::account::Idempotency;
 use crate::wire::execution::{BillView, ExecutionView, Spec};
 use crate::wire::payload::Payload;
 
@@ -27,6 +31,8 @@ pub struct SubmitCall {
     pub demands: Vec<Demand>,
     pub max_attempts: u32,
     pub timeout_ms: i64,
+    /// The steps after the first.
+    pub later: Vec<Step>,
     /// The account gave a slot together with the hold.
     pub has_slot: bool,
     /// It has ended before: it is not to be taken in as new.
@@ -96,6 +102,8 @@ pub struct Run {
     pub id: RequestId,
     pub grant: u32,
     pub attempt: u32,
+    /// Which step, from 0.
+    pub step: usize,
     pub limit_ms: i64,
     pub deadline: Option<Instant>,
 }
@@ -121,16 +129,8 @@ operation!(ClaimCall, "/claim", Option<Order>);
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RunOutcome {
-    Succeeded {
-        result: Payload,
-        usage: Vec<Usage>,
-    },
-    /// `pause_ms` is the worker's `Retry-After`.
-    Failed {
-        failure: Failure,
-        retry: bool,
-        pause_ms: Option<i64>,
-    },
+    Succeeded { result: Payload, usage: Vec<Usage>, remaining: Vec<Remaining> },
+    Failed { failure: Failure, retry: Retry },
     TimedOut,
 }
 
@@ -234,6 +234,8 @@ operation!(LeaseCall, "/lease", LeaseReply);
 pub struct SettleLeaseCall {
     pub key: String,
     pub used: Tokens,
+    /// What the downstream worker said of the limit.
+    pub signal: Signal,
 }
 operation!(SettleLeaseCall, "/settle-lease", ());
 
@@ -246,7 +248,7 @@ pub struct ConsumeCall {
     /// Nothing was used: the reservation is released.
     pub release: bool,
     /// The caller's key.
-    pub key: Option<UseKey>,
+    pub key: Option<Idempotency>,
     /// Only if it is this client's.
     pub client: Option<ClientId>,
 }
@@ -262,8 +264,10 @@ pub enum ConsumeAnswer {
         cost: rm_core::units::NanoUsd,
         /// It takes no more.
         closed: bool,
-        /// The key was used before, for the same.
-        replayed: bool,
+    },
+    /// The key was used before, for the same, and this was the answer.
+    Replayed {
+        answer: Box<ConsumeAnswer>,
     },
     /// The key was used before, for something else.
     Mismatch,
@@ -304,6 +308,8 @@ pub struct ViewAnswer {
     /// Milliseconds; `None` is never.
     pub wait_ms: Option<i64>,
     pub scheduler_running: bool,
+    /// How well starts were foretold.
+    pub foretold: StartsForetold,
 }
 operation!(ViewCall, "/view", Option<ViewAnswer>);
 
@@ -364,4 +370,17 @@ pub struct RateLimit {
     pub available: Tokens,
     pub refill_per_second: Tokens,
     pub window_cap: bool,
+}
+
+impl RateLimit {
+    /// As a pool is seen.
+    pub fn of(view: &PoolView) -> Self {
+        Self {
+            pool: view.pool.clone(),
+            capacity: view.capacity,
+            available: view.available,
+            refill_per_second: view.effective_refill_per_second.unwrap_or(view.refill_per_second),
+            window_cap: view.window_cap,
+        }
+    }
 }

@@ -3,13 +3,15 @@
 //! to its place in the queue.
 
 use crate::account::SlotAnswer;
+use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId};
+use crate::pool::grant::weight_of;
 use crate::pool::lease::lease_key;
 use crate::pool::outcome::Finish;
 use crate::pool::timer::Timer;
-use crate::pool::{Effect, LeaseOrder, Pool};
+use crate::pool::{Effect, LeaseOrder, Pool, Signal};
 use crate::request::{Cause, Failure, Kind, Phase, Request, Status};
-use crate::units::{Instant, Tokens};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// When to ask an account again whether a slot is free, in case the news got lost.
 const SLOT_RECHECK_MS: i64 = 5_000;
@@ -58,6 +60,7 @@ impl Pool {
                 urgency: request.urgency,
                 enqueued_at: request.enqueued_at,
                 amount: demand.amount,
+                cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),
                 ttl_ms: request
                     .timeout_ms
                     .saturating_add(RUN_GRACE_MS.saturating_mul(2))
@@ -77,7 +80,11 @@ impl Pool {
         }
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;
-        request.first_started_at = request.first_started_at.or(Some(now));
+        request.step_started_at = request.step_started_at.or(Some(now));
+        if request.first_started_at.is_none() {
+            request.first_started_at = Some(now);
+            self.compare_start(&request, now);
+        }
         match request.kind {
             Kind::Execution => {
                 let lease_until = now.plus(limit_ms).plus(RUN_GRACE_MS);
@@ -91,6 +98,17 @@ impl Pool {
             }
         }
         self.put(request);
+    }
+
+    /// Compares a first start with what was foretold, if the request had to wait.
+    fn compare_start(&mut self, request: &Request, now: Instant) {
+        let Some(expected) = request.expected_start else { return };
+        let foretold = &mut self.state.foretold;
+        let error = now.since(expected).max(expected.since(now));
+        foretold.count = foretold.count.saturating_add(1);
+        foretold.error_ms = foretold.error_ms.saturating_add(error);
+        foretold.late = foretold.late.saturating_add(u64::from(now > expected));
+        self.changes.state = true;
     }
 
     /// The account answered an [`Effect::AcquireSlot`]; `None` is no answer.
@@ -187,6 +205,7 @@ impl Pool {
                     pool: pool.clone(),
                     key: lease_key(id, grant),
                     used: Tokens::ZERO,
+                    signal: Signal::default(),
                 });
             }
             return;
@@ -226,13 +245,15 @@ impl Pool {
         let Phase::Acquiring { since, leased, slot, .. } = request.phase else {
             return;
         };
-        self.settle_tokens(request.home_amount(), Tokens::ZERO, since, false, now);
-        self.fairness.forget(&request.client, request.home_amount());
+        self.settle_tokens(self.taken_by(request, request.home_amount(), since), Tokens::ZERO, false, now);
+        self.fairness.forget(&request.client, weight_of(request));
+        self.judge(request, Sign::Neither, now);
         let slot_is_asked = request.kind == Kind::Execution && !slot;
         let in_flight = usize::from(!refused && !slot_is_asked);
         for demand in request.others().iter().take(leased.saturating_add(in_flight)) {
             let key = lease_key(&request.id, request.grants);
-            self.effects.push(Effect::SettleLease { pool: demand.pool.clone(), key, used: Tokens::ZERO });
+            let signal = Signal::default();
+            self.effects.push(Effect::SettleLease { pool: demand.pool.clone(), key, used: Tokens::ZERO, signal });
         }
         if request.kind == Kind::Execution && (slot || !refused) {
             let (id, client) = (request.id.clone(), request.client.clone());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, PoolId, RequestId};
-use crate::pool::LeaseOrder;
+use crate::pool::{LeaseOrder, Signal};
 use crate::request::{End, Request, Settlement};
 use crate::units::{Instant, Tokens};
 
@@ -106,6 +106,8 @@ pub enum Effect {
         key: String,
         /// What was used.
         used: Tokens,
+        /// What the downstream worker said of its limit.
+        signal: Signal,
     },
     /// Deliver a stored settlement to the client's account; confirm by `Pool::settlement_confirmed`.
     Settle {

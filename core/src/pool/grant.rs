@@ -1,11 +1,15 @@
 //! Granting: who gets the tokens that are there.
 
+use crate::fair_share::weight;
 use crate::id::RequestId;
+use crate::off_peak;
+use crate::partition;
 use crate::pool::{Pool, outcome::Finish};
-use crate::priority::PROMOTED_ONE_IN;
-use crate::request::{Failure, Phase, Status};
+use crate::priority::{PROMOTED_ONE_IN, Tier};
+use crate::queue::{Flow, Pick};
+use crate::request::{Failure, Phase, Request, Status};
 use crate::token_bucket::Availability;
-use crate::units::Instant;
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// The most grants of one event. Cloudflare allows 32 calls through service bindings to an event; each grant may need
 /// one for its run and one for its slot.
@@ -14,9 +18,20 @@ pub const MAX_GRANTS_PER_EVENT: usize = 16;
 /// a question or two, not one for each request that it has queued.
 const MAX_ACQUIRING_PER_CLIENT: u32 = 4;
 
+/// What comes next.
+enum Turn {
+    /// This one has its tokens, `own` of them of its partition's share; it was picked for that partition, or for all.
+    Granted { pick: Pick, own: Tokens, picked_for: Option<usize> },
+    /// It can never have them.
+    Refused(RequestId),
+    /// Nobody's tokens are there before this moment, if it is known.
+    Wait(Option<Instant>),
+}
+
 impl Pool {
     /// Grants in the order of rank until the tokens, or this event's share of grants, are used up. The one whose turn it
-    /// is waits for its tokens, and the others wait with it: nobody of lower rank is let past.
+    /// is waits for its tokens, and the others wait with it, but for those that have a share of their own: nobody else of
+    /// lower rank is let past.
     pub(super) fn grant(&mut self, now: Instant) {
         self.grant_with_slot(now, None);
     }
@@ -28,65 +43,183 @@ impl Pool {
         if !self.config.scheduler_running {
             return;
         }
+        let mut granted = 0_usize;
+        // What needs nothing of this pool waits for none of its tokens.
+        while granted < MAX_GRANTS_PER_EVENT
+            && let Some(pick) = self.pick_free(now)
+        {
+            granted = granted.saturating_add(1);
+            self.begin_acquiring(&pick.id, Tokens::ZERO, slot_of, now);
+        }
         if let Some(until) = self.state.paused_until {
             self.head_ready_at = (!self.queue.is_empty()).then_some(until);
+            self.backlog = granted >= MAX_GRANTS_PER_EVENT;
             return;
         }
-        let mut granted = 0_usize;
-        while let Some((id, promoted)) = self.next_in_turn(now) {
+        let ready_at = loop {
             if granted >= MAX_GRANTS_PER_EVENT {
                 self.backlog = true;
-                return;
+                break None;
             }
-            granted = granted.saturating_add(1);
-            let Some(amount) = self.requests.get(&id).map(crate::request::Request::home_amount) else {
-                return;
-            };
-            match self.state.bucket.take(&self.config.limits, amount, now) {
-                Ok(()) => {}
-                Err(Availability::At(at)) => {
-                    self.head_ready_at = Some(at);
-                    return;
+            match self.next_turn(now) {
+                Turn::Granted { pick, own, picked_for } => {
+                    granted = granted.saturating_add(1);
+                    self.count_turn(picked_for, pick.promoted);
+                    self.begin_acquiring(&pick.id, own, slot_of, now);
                 }
-                Err(Availability::Never) => {
-                    self.refuse_for_good(&id, now);
-                    continue;
+                Turn::Refused(id) => {
+                    granted = granted.saturating_add(1);
+                    self.finish_refused(&id, now);
                 }
-                Err(_) => return,
+                Turn::Wait(ready_at) => break ready_at,
             }
-            let since_promoted = if promoted { 0 } else { self.state.since_promoted.saturating_add(1) };
-            self.state.since_promoted = since_promoted;
-            self.state.ledger.reserved = self.state.ledger.reserved.saturating_add(amount.micros());
-            self.changes.state = true;
-            let Some(mut request) = self.take(&id) else {
-                return;
-            };
-            self.fairness.record(&request.client, amount, now);
-            request.grants = request.grants.saturating_add(1);
-            let slot = slot_of == Some(&id);
-            request.phase = Phase::Acquiring { since: now, slot, leased: 0, woken: false };
-            self.acquire_next(request, now);
+        };
+        self.head_ready_at = [ready_at, self.eligible_at(now)].into_iter().flatten().min();
+        if ready_at.is_some()
+            && let Some(eases_at) = self.state.throttle.eases_at()
+        {
+            self.head_ready_at = self.head_ready_at.map(|at| at.min(eases_at));
         }
     }
 
-    pub(super) fn next_in_turn(&self, now: Instant) -> Option<(RequestId, bool)> {
-        let promoted_turn = self.state.since_promoted.saturating_add(1) >= PROMOTED_ONE_IN;
-        let eligible = |client: &crate::id::ClientId| {
-            !self.blocked.contains_key(client)
-                && self.acquiring.get(client).is_none_or(|count| *count < MAX_ACQUIRING_PER_CLIENT)
+    fn next_turn(&mut self, now: Instant) -> Turn {
+        let wanted = self.wanted(now);
+        let Some(head) = self.next_in_turn(None, now) else { return Turn::Wait(None) };
+        let Some((own, amount)) = self.requests.get(&head.id).map(|request| self.place_of(request)) else {
+            return Turn::Wait(None);
         };
-        let pick = self.queue.pick(&self.config.weights, &self.fairness, promoted_turn, now, eligible)?;
-        Some((pick.id, pick.promoted))
+        let insist = head.promoted && self.is_promoted_turn(None);
+        let mut ready_at = match self.take_tokens(amount, own, &wanted, insist, now) {
+            Ok(drawn) => return Turn::Granted { pick: head, own: drawn, picked_for: None },
+            Err(Availability::Never) => return Turn::Refused(head.id),
+            Err(Availability::At(at)) => Some(at),
+            Err(Availability::Now | Availability::NoRefill) => None,
+        };
+        for index in 0..self.config.partitions.len() {
+            let stands_back = insist && self.config.partitions.get(index).is_none_or(|partition| partition.lends);
+            if own == Some(index) || stands_back {
+                continue;
+            }
+            let Some(pick) = self.next_in_turn(Some(index), now) else { continue };
+            let Some((_, amount)) = self.requests.get(&pick.id).map(|request| self.place_of(request)) else { continue };
+            let share = self.config.partitions.get(index);
+            let limits = self.limits();
+            let by_share = share.map(|share| self.state.shares.reaches(share, &limits, amount, now));
+            let at = match by_share {
+                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, false, now) {
+                    Ok(drawn) => return Turn::Granted { pick, own: drawn, picked_for: Some(index) },
+                    Err(Availability::At(at)) => Some(at),
+                    Err(_) => None,
+                },
+                Some(Availability::At(at)) => Some(at),
+                _ => None,
+            };
+            ready_at = [ready_at, at].into_iter().flatten().min();
+        }
+        Turn::Wait(ready_at)
+    }
+
+    fn place_of(&self, request: &Request) -> (Option<usize>, Tokens) {
+        (self.partition_of(&request.client, request.tier), request.home_amount())
+    }
+
+    fn count_turn(&mut self, picked_for: Option<usize>, promoted: bool) {
+        let count = |before: u32| if promoted { 0 } else { before.saturating_add(1) };
+        match picked_for.and_then(|index| self.config.partitions.get(index)) {
+            None => self.state.since_promoted = count(self.state.since_promoted),
+            Some(partition) => {
+                let turns = self.state.turns.entry(partition.name.clone()).or_default();
+                *turns = count(*turns);
+            }
+        }
+    }
+
+    fn is_promoted_turn(&self, partition: Option<usize>) -> bool {
+        let since = match partition.and_then(|index| self.config.partitions.get(index)) {
+            None => self.state.since_promoted,
+            Some(partition) => self.state.turns.get(&partition.name).copied().unwrap_or(0),
+        };
+        since.saturating_add(1) >= PROMOTED_ONE_IN
+    }
+
+    fn begin_acquiring(&mut self, id: &RequestId, own: Tokens, slot_of: Option<&RequestId>, now: Instant) {
+        let Some(mut request) = self.take(id) else { return };
+        self.fairness.record(&request.client, weight_of(&request), now);
+        request.grants = request.grants.saturating_add(1);
+        request.own = own;
+        if let Some(worker) = &request.worker
+            && let Some(breaker) = self.state.breakers.get_mut(worker)
+            && breaker.granted(id, request.grants)
+        {
+            self.changes.state = true;
+        }
+        request.phase = Phase::Acquiring { since: now, slot: slot_of == Some(id), leased: 0, woken: false };
+        self.acquire_next(request, now);
+    }
+
+    /// Whether a flow's requests could be granted now, were their tokens there.
+    pub(super) fn is_eligible(&self, flow: &Flow, now: Instant) -> bool {
+        // Who has no worker called needs no slot.
+        let needs_slot = flow.worker.is_some();
+        let acquires_enough =
+            || self.acquiring.get(&flow.client).is_some_and(|count| *count >= MAX_ACQUIRING_PER_CLIENT);
+        !(needs_slot && (self.blocked.contains_key(&flow.client) || acquires_enough()))
+            && flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
+            && (!flow.off_peak || self.is_off_peak(now).is_ok())
+    }
+
+    pub(super) fn lets_through(&self, worker: &crate::id::WorkerBinding, now: Instant) -> bool {
+        self.state.breakers.get(worker).is_none_or(|breaker| breaker.lets_through(now))
+    }
+
+    /// Whether deferred work may run now; if not, when it may.
+    pub(super) fn is_off_peak(&self, now: Instant) -> Result<(), Option<Instant>> {
+        self.config.off_peak.as_ref().map_or(Ok(()), |windows| off_peak::is_open(windows, now))
+    }
+
+    /// When something that waits becomes eligible by itself: a window opens, a worker may be tried again.
+    fn eligible_at(&self, now: Instant) -> Option<Instant> {
+        let has = |wanted: &dyn Fn(&Flow) -> bool| self.queue.has(wanted) || self.free.has(wanted);
+        let window = match self.is_off_peak(now) {
+            Err(opens_at) if has(&|flow| flow.off_peak) => opens_at,
+            _ => None,
+        };
+        let breakers = self.state.breakers.iter().filter_map(|(worker, breaker)| {
+            let until = breaker.opens_until().filter(|until| *until > now)?;
+            has(&|flow| flow.worker.as_ref() == Some(worker)).then_some(until)
+        });
+        breakers.chain(window).min()
+    }
+
+    /// Who is next among all, or among the members of a partition.
+    pub(super) fn next_in_turn(&self, partition: Option<usize>, now: Instant) -> Option<Pick> {
+        let promoted_turn = self.is_promoted_turn(partition);
+        let eligible = |flow: &Flow, tier: Tier| {
+            (partition.is_none() || partition::index_of(&self.config.partitions, &flow.client, tier) == partition)
+                && self.is_eligible(flow, now)
+        };
+        self.queue.pick(&self.config.weights, &self.fairness, promoted_turn, now, eligible)
+    }
+
+    fn pick_free(&self, now: Instant) -> Option<Pick> {
+        let eligible = |flow: &Flow, _| self.is_eligible(flow, now);
+        self.free.pick(&self.config.weights, &self.fairness, true, now, eligible)
     }
 
     /// The pool was made smaller than what this request needs.
-    fn refuse_for_good(&mut self, id: &RequestId, now: Instant) {
+    fn finish_refused(&mut self, id: &RequestId, now: Instant) {
         if let Some(request) = self.take(id) {
             let failure = Failure {
                 code: "unsatisfiable".into(),
-                message: format!("it needs more than the pool `{}` can hold now", self.config.pool),
+                message: format!("it needs more than the pool `{}` can give it now", self.config.pool),
             };
             self.finish(request, Finish::unused(Status::Failed, Some(failure)), now);
         }
     }
+}
+
+/// What a request's grant weighs in its client's share of the pool.
+pub(super) fn weight_of(request: &Request) -> i64 {
+    let cost = request.demands.first().and_then(crate::request::Demand::estimated_cost).unwrap_or(NanoUsd::ZERO);
+    weight(cost, request.home_amount())
 }

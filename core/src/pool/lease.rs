@@ -2,14 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::fair_share::weight;
 use crate::id::{ClientId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
+use crate::pool::supply::Taken;
 use crate::pool::timer::Timer;
-use crate::pool::{Pool, entry};
+use crate::pool::{Pool, Signal, entry};
 use crate::priority::{Tier, Urgency};
 use crate::queue::Entry;
 use crate::token_bucket::Availability;
-use crate::units::{Instant, Tokens};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// What a home pool asks of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +29,9 @@ pub struct LeaseOrder {
     pub enqueued_at: Instant,
     /// How much.
     pub amount: Tokens,
+    /// What that costs.
+    #[serde(default)]
+    pub cost: NanoUsd,
     /// After this long without a settlement the tokens go back.
     pub ttl_ms: i64,
 }
@@ -43,6 +48,18 @@ pub struct Lease {
     pub taken_at: Instant,
     /// When it ends by itself.
     pub expires_at: Instant,
+    /// Whose request it is for.
+    #[serde(default)]
+    pub client: Option<ClientId>,
+    /// The client's tier.
+    #[serde(default)]
+    pub tier: Option<Tier>,
+    /// How much of it came from the client's partition's own share.
+    #[serde(default)]
+    pub own: Tokens,
+    /// What it weighs in the client's share of the pool.
+    #[serde(default)]
+    pub weight: i64,
 }
 
 /// The name of the lease that belongs to one grant of a request.
@@ -60,7 +77,8 @@ impl Pool {
         if self.leases.contains_key(&order.key) {
             return LeaseAnswer::Granted;
         }
-        if order.amount > self.config.limits.capacity {
+        let own = self.partition_of(&order.client, order.tier);
+        if order.amount > self.reach(own) {
             return LeaseAnswer::Never;
         }
         if !self.config.scheduler_running {
@@ -69,18 +87,27 @@ impl Pool {
         if self.state.paused_until.is_some() {
             return LeaseAnswer::NotNow { retry_at: self.state.paused_until };
         }
-        if self.somebody_is_before(&order, now) {
+        if self.somebody_is_before(&order, None, now) && !self.has_share_for(&order, own, now) {
             return LeaseAnswer::NotNow { retry_at: self.head_ready_at };
         }
-        match self.state.bucket.take(&self.config.limits, order.amount, now) {
-            Ok(()) => {}
+        let own = match self.take_tokens(order.amount, own, &self.wanted(now), false, now) {
+            Ok(own) => own,
             Err(Availability::At(at)) => return LeaseAnswer::NotNow { retry_at: Some(at) },
             Err(_) => return LeaseAnswer::NotNow { retry_at: None },
-        }
-        self.state.ledger.reserved = self.state.ledger.reserved.saturating_add(order.amount.micros());
-        self.fairness.record(&order.client, order.amount, now);
+        };
+        let weight = weight(order.cost, order.amount);
+        self.fairness.record(&order.client, weight, now);
         let expires_at = now.plus(order.ttl_ms.max(1));
-        let lease = Lease { key: order.key, amount: order.amount, taken_at: now, expires_at };
+        let lease = Lease {
+            key: order.key,
+            amount: order.amount,
+            taken_at: now,
+            expires_at,
+            client: Some(order.client),
+            tier: Some(order.tier),
+            own,
+            weight,
+        };
         self.timers.insert((expires_at, Timer::Lease(lease.key.clone())));
         self.changes.leases.insert(lease.key.clone());
         self.changes.state = true;
@@ -89,11 +116,11 @@ impl Pool {
     }
 
     /// Whether an eligible request that waits here ranks before the one that the order is for.
-    fn somebody_is_before(&self, order: &LeaseOrder, now: Instant) -> bool {
-        let Some((first, _)) = self.next_in_turn(now) else {
+    fn somebody_is_before(&self, order: &LeaseOrder, partition: Option<usize>, now: Instant) -> bool {
+        let Some(first) = self.next_in_turn(partition, now) else {
             return false;
         };
-        let Some(first) = self.requests.get(&first) else {
+        let Some(first) = self.requests.get(&first.id) else {
             return false;
         };
         let Ok(id) = order.key.split('#').next().unwrap_or_default().parse::<RequestId>() else {
@@ -106,32 +133,61 @@ impl Pool {
             urgency: order.urgency,
             enqueued_at: order.enqueued_at,
             amount: order.amount,
+            worker: None,
+            off_peak: false,
         };
         self.queue.is_before(&self.config.weights, &self.fairness, &entry(first), &asked)
     }
 
-    /// The home pool says what was used of a lease. The first word counts; a lease that ran out by itself, or was never
+    /// Whether the client's partition has enough of its own for the order, and no member of higher rank waits for it.
+    fn has_share_for(&self, order: &LeaseOrder, own: Option<usize>, now: Instant) -> bool {
+        let Some(share) = own.and_then(|index| self.config.partitions.get(index)) else { return false };
+        self.state.shares.left(share) >= order.amount && !self.somebody_is_before(order, own, now)
+    }
+
+    /// The home pool says what was used of a lease, and what the downstream worker said of the limit. The first word counts; a lease that ran out by itself, or was never
     /// granted, is only charged what was used.
-    pub fn settle_lease(&mut self, key: &str, used: Tokens, now: Instant) {
-        self.event(now, |pool| pool.end_lease(key, used, now));
+    pub fn settle_lease(&mut self, key: &str, used: Tokens, signal: &Signal, now: Instant) {
+        self.event(now, |pool| {
+            pool.end_lease(key, used, now);
+            pool.heed(signal, now);
+        });
     }
 
     fn end_lease(&mut self, key: &str, used: Tokens, now: Instant) {
         match self.leases.remove(key) {
             Some(lease) => {
-                self.timers.remove(&(lease.expires_at, Timer::Lease(lease.key)));
+                self.timers.remove(&(lease.expires_at, Timer::Lease(lease.key.clone())));
                 self.changes.leases.insert(key.to_owned());
-                self.settle_tokens(lease.amount, used, lease.taken_at, false, now);
+                if used.is_zero()
+                    && let Some(client) = &lease.client
+                {
+                    self.fairness.forget(client, lease.weight);
+                }
+                self.settle_tokens(self.taken_by_lease(&lease), used, false, now);
             }
-            None if !used.is_zero() => self.settle_tokens(Tokens::ZERO, used, now, false, now),
+            None if !used.is_zero() => {
+                let nothing = Taken { amount: Tokens::ZERO, own: Tokens::ZERO, partition: None, since: now };
+                self.settle_tokens(nothing, used, false, now);
+            }
             None => {}
+        }
+    }
+
+    fn taken_by_lease(&self, lease: &Lease) -> Taken {
+        let client = lease.client.as_ref().zip(lease.tier);
+        Taken {
+            amount: lease.amount,
+            own: lease.own,
+            partition: client.and_then(|(client, tier)| self.partition_of(client, tier)),
+            since: lease.taken_at,
         }
     }
 
     pub(super) fn lease_ran_out(&mut self, key: &str, now: Instant) {
         if let Some(lease) = self.leases.remove(key) {
             self.changes.leases.insert(key.to_owned());
-            self.settle_tokens(lease.amount, Tokens::ZERO, lease.taken_at, true, now);
+            self.settle_tokens(self.taken_by_lease(&lease), Tokens::ZERO, true, now);
         }
     }
 }

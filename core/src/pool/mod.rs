@@ -12,6 +12,7 @@ mod grant;
 mod lease;
 mod outcome;
 mod submit;
+mod supply;
 mod timer;
 mod view;
 
@@ -23,17 +24,23 @@ pub use acquire::LeaseAnswer;
 pub use effect::{Changes, Effect, Ended};
 pub use grant::MAX_GRANTS_PER_EVENT;
 pub use lease::{Lease, LeaseOrder};
-pub use outcome::{CancelOutcome, Report, ReportOutcome, Retry};
+pub use outcome::{CancelOutcome, Remaining, Report, ReportOutcome, Retry};
 pub use submit::{Mode, Refusal, Submission, Submitted};
-pub use view::{Blocked, LaneView, PoolView, PositionView, QueueView};
+pub use supply::Signal;
+pub use view::{Blocked, BreakerView, LaneView, PartitionView, PoolView, PositionView, QueueView};
 
+use crate::breaker::Breaker;
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, PoolId, RequestId};
-use crate::priority::Weights;
+use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use crate::lane::Lanes;
+use crate::off_peak::Window;
+use crate::partition::{Partition, Shares};
+use crate::priority::{Urgency, Weights};
 use crate::queue::{Entry, Queue};
 use crate::request::{Phase, Request};
+use crate::throttle::Throttle;
 use crate::token_bucket::{BucketLimits, TokenBucket};
-use crate::units::{Instant, Tokens};
+use crate::units::Instant;
 use timer::Timer;
 
 /// A pool as the operator set it.
@@ -52,6 +59,15 @@ pub struct PoolConfig {
     pub queue_cap: u32,
     /// The points of tiers and lanes.
     pub weights: Weights,
+    /// The limits of the lanes.
+    #[serde(default)]
+    pub lanes: Lanes,
+    /// The parts that are set aside.
+    #[serde(default)]
+    pub partitions: Vec<Partition>,
+    /// The coming windows for deferred work; `None` if it may run at any time.
+    #[serde(default)]
+    pub off_peak: Option<Vec<Window>>,
     /// Whether the scheduler grants at all.
     pub scheduler_running: bool,
     /// Rises with each change in D1.
@@ -84,6 +100,33 @@ pub struct PoolState {
     paused_until: Option<Instant>,
     /// Grants since the last one to a promoted request.
     since_promoted: u32,
+    /// The same for the grants that partitions made of their own shares.
+    #[serde(default)]
+    turns: BTreeMap<String, u32>,
+    /// What the partitions have left of their claims.
+    #[serde(default)]
+    shares: Shares,
+    /// The rate that the downstream bears.
+    #[serde(default)]
+    throttle: Throttle,
+    /// Downstream workers that fail.
+    #[serde(default)]
+    breakers: BTreeMap<WorkerBinding, Breaker>,
+    /// How well starts were foretold.
+    #[serde(default)]
+    foretold: StartsForetold,
+}
+
+/// How well the starts of requests that had to wait were foretold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartsForetold {
+    /// How many started.
+    pub count: u64,
+    /// The sum of the differences between the start and the first estimate of it, whatever their sign.
+    pub error_ms: i64,
+    /// How many started later than estimated.
+    pub late: u64,
 }
 
 /// A pool. See the module's text for its contract.
@@ -95,11 +138,15 @@ pub struct Pool {
     requests: BTreeMap<RequestId, Request>,
     leases: BTreeMap<String, Lease>,
     queue: Queue,
+    /// Those that wait, and need nothing of this pool: steps of pipelines.
+    free: Queue,
     timers: BTreeSet<(Instant, Timer)>,
     /// Clients without a free slot, and when to ask again in case the news that one is free got lost.
     blocked: BTreeMap<ClientId, Instant>,
     /// How many requests wait: in the queue, parked or acquiring.
     waiting: usize,
+    /// The same by lane.
+    lane_waiting: BTreeMap<Urgency, u32>,
     /// How many requests of a client are in the phase `Acquiring`.
     acquiring: BTreeMap<ClientId, u32>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
@@ -139,6 +186,11 @@ impl Pool {
             ledger: Ledger::default(),
             paused_until: None,
             since_promoted: 0,
+            turns: BTreeMap::new(),
+            shares: Shares::default(),
+            throttle: Throttle::default(),
+            breakers: BTreeMap::new(),
+            foretold: StartsForetold::default(),
         };
         let state = state.unwrap_or_else(fresh);
         let mut pool = Self {
@@ -148,9 +200,11 @@ impl Pool {
             requests: BTreeMap::new(),
             leases: BTreeMap::new(),
             queue: Queue::default(),
+            free: Queue::default(),
             timers: BTreeSet::new(),
             blocked: BTreeMap::new(),
             waiting: 0,
+            lane_waiting: BTreeMap::new(),
             acquiring: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             head_ready_at: None,
@@ -158,6 +212,10 @@ impl Pool {
             changes: Changes::default(),
             effects: Vec::new(),
         };
+        if !pool.state.shares.fits(&pool.config.partitions) {
+            pool.refill(now);
+            pool.fit_shares(now);
+        }
         for lease in leases {
             pool.timers.insert((lease.expires_at, Timer::Lease(lease.key.clone())));
             pool.leases.insert(lease.key.clone(), lease);
@@ -190,18 +248,32 @@ impl Pool {
     }
 
     fn reconfigure(&mut self, config: PoolConfig, now: Instant) {
-        self.state.bucket.resize(&self.config.limits, &config.limits, now);
+        let before = self.limits();
+        self.state.bucket.resize(&before, &self.state.throttle.apply(&config.limits), now);
         let reorder = config.weights != self.config.weights;
+        let refit = config.partitions != self.config.partitions || config.limits != self.config.limits;
         self.config = config;
+        if refit {
+            self.fit_shares(now);
+        }
         if reorder {
-            self.queue = Queue::default();
+            (self.queue, self.free) = (Queue::default(), Queue::default());
             for request in self.requests.values() {
                 if request.phase == Phase::Waiting {
-                    self.queue.insert(&self.config.weights, &entry(request));
+                    let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
+                    queue.insert(&self.config.weights, &entry(request));
                 }
             }
         }
         self.changes.config = true;
+        self.changes.state = true;
+    }
+
+    fn fit_shares(&mut self, now: Instant) {
+        let level = self.state.bucket.level();
+        self.state.shares.fit(&self.config.partitions, &self.config.limits, level, now);
+        let names: BTreeSet<&String> = self.config.partitions.iter().map(|partition| &partition.name).collect();
+        self.state.turns.retain(|name, _| names.contains(name));
         self.changes.state = true;
     }
 
@@ -271,6 +343,12 @@ impl Pool {
         self.leases.get(key)
     }
 
+    /// How well starts were foretold.
+    #[must_use]
+    pub const fn starts_foretold(&self) -> StartsForetold {
+        self.state.foretold
+    }
+
     /// Where all tokens have gone.
     #[must_use]
     pub const fn ledger(&self) -> Ledger {
@@ -285,9 +363,15 @@ impl Pool {
         }
         if request.is_waiting() {
             self.waiting = self.waiting.saturating_sub(1);
+            if let Some(count) = self.lane_waiting.get_mut(&request.urgency) {
+                *count = count.saturating_sub(1);
+            }
         }
         match request.phase {
-            Phase::Waiting => self.queue.remove(&self.config.weights, &entry(&request)),
+            Phase::Waiting => {
+                let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
+                queue.remove(&self.config.weights, &entry(&request));
+            }
             Phase::Acquiring { .. } => {
                 if let Some(count) = self.acquiring.get_mut(&request.client) {
                     *count = count.saturating_sub(1);
@@ -307,9 +391,14 @@ impl Pool {
         }
         if request.is_waiting() {
             self.waiting = self.waiting.saturating_add(1);
+            let count = self.lane_waiting.entry(request.urgency).or_default();
+            *count = count.saturating_add(1);
         }
         match request.phase {
-            Phase::Waiting => self.queue.insert(&self.config.weights, &entry(request)),
+            Phase::Waiting => {
+                let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
+                queue.insert(&self.config.weights, &entry(request));
+            }
             Phase::Acquiring { .. } => {
                 let count = self.acquiring.entry(request.client.clone()).or_insert(0);
                 *count = count.saturating_add(1);
@@ -323,25 +412,6 @@ impl Pool {
         self.changes.requests.insert(request.id.clone());
         self.requests.insert(request.id.clone(), request);
     }
-
-    /// Settles what was reserved at `since`: `used` of it is consumed, the rest goes back, and use beyond it is taken.
-    fn settle_tokens(&mut self, reserved: Tokens, used: Tokens, since: Instant, expired: bool, now: Instant) {
-        let unused = reserved.saturating_sub(used);
-        let beyond = used.saturating_sub(reserved);
-        if !unused.is_zero() {
-            self.state.bucket.give_back(&self.config.limits, unused, since);
-        }
-        if !beyond.is_zero() {
-            self.state.bucket.take_used(&self.config.limits, beyond, now);
-        }
-        let ledger = &mut self.state.ledger;
-        let consumed = used.min(reserved);
-        ledger.consumed = ledger.consumed.saturating_add(consumed.micros());
-        ledger.overused = ledger.overused.saturating_add(beyond.micros());
-        let back = if expired { &mut ledger.expired } else { &mut ledger.released };
-        *back = back.saturating_add(unused.micros());
-        self.changes.state = true;
-    }
 }
 
 /// What the queue needs to know of a request.
@@ -350,8 +420,10 @@ fn entry(request: &Request) -> Entry<'_> {
         id: &request.id,
         client: &request.client,
         tier: request.tier,
-        urgency: request.urgency,
+        urgency: request.rank_urgency(),
         enqueued_at: request.enqueued_at,
         amount: request.home_amount(),
+        worker: request.worker.as_ref(),
+        off_peak: request.is_off_peak(),
     }
 }

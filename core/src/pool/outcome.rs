@@ -1,26 +1,43 @@
 //! What a run reports, and how a request ends.
 
+use serde::{Deserialize, Serialize};
+
+use crate::breaker::Sign;
 use crate::id::{PoolId, RequestId};
+use crate::pipeline::{merged, says_something, total};
 use crate::pool::lease::lease_key;
-use crate::pool::{Effect, Ended, Pool};
-use crate::request::{
-    Cause, Demand, End, Failure, Kind, Line, Phase, Request, Settlement, Status, USE_KEYS_MAX, Usage, UseKey,
-};
+use crate::pool::{Effect, Ended, Pool, Signal};
+use crate::request::{Cause, Demand, End, Failure, Kind, Line, Phase, Request, Settlement, Status, Usage};
 use crate::retry::{MAX_PAUSE_MS, backoff_ms};
 use crate::units::{Instant, NanoUsd, Tokens};
 
 /// Whether another attempt may help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum Retry {
     /// No: the worker refused the request itself.
     No,
-    /// After a backoff.
+    /// After a backoff: something between failed.
     Backoff,
-    /// Not before this long, for anybody: the worker said so.
-    After {
+    /// After a backoff: the worker failed.
+    Failing,
+    /// The worker has too much to do; not before this long, for anybody, if it said so.
+    Busy {
         /// Milliseconds.
-        pause_ms: i64,
+        pause_ms: Option<i64>,
     },
+}
+
+/// What a worker says is left of a pool's limit, in its provider's books.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Remaining {
+    /// Of which pool.
+    pub pool: PoolId,
+    /// How much.
+    pub left: Tokens,
+    /// Until there is more.
+    pub resets_in_ms: Option<i64>,
 }
 
 /// What the one who ran an attempt says of it.
@@ -30,6 +47,8 @@ pub enum Report {
     Succeeded {
         /// What it says it used.
         usage: Vec<Usage>,
+        /// What it says is left.
+        remaining: Vec<Remaining>,
     },
     /// The worker refused or failed.
     Failed {
@@ -49,6 +68,11 @@ pub enum ReportOutcome {
     Ended,
     /// It will be tried again.
     Retrying,
+    /// This step ended by it, and the next is to come.
+    StepEnded {
+        /// Which step, from 0.
+        step: usize,
+    },
     /// The request had been cancelled; what was used is charged, its end stands.
     ChargedLate,
     /// The grant is not the one that runs, or the request had ended: nothing changed.
@@ -75,12 +99,36 @@ pub(super) struct Finish {
     pub as_reserved: bool,
     pub uncertain: bool,
     pub expired: bool,
+    pub remaining: Vec<Remaining>,
+}
+
+/// What a run has used of its pools.
+struct Used<'a> {
+    usage: &'a [Usage],
+    /// A pool that `usage` does not name was used as reserved; else it was not used.
+    as_reserved: bool,
+    /// It was not settled in time.
+    expired: bool,
+    /// What the worker says is left.
+    remaining: &'a [Remaining],
+}
+
+impl Used<'_> {
+    const NOTHING: Self = Self { usage: &[], as_reserved: false, expired: false, remaining: &[] };
 }
 
 impl Finish {
     /// An end without any use.
     pub(super) const fn unused(status: Status, failure: Option<Failure>) -> Self {
-        Self { status, failure, used: Vec::new(), as_reserved: false, uncertain: false, expired: false }
+        Self {
+            status,
+            failure,
+            used: Vec::new(),
+            as_reserved: false,
+            uncertain: false,
+            expired: false,
+            remaining: Vec::new(),
+        }
     }
 
     fn used(usage: Vec<Usage>) -> Self {
@@ -91,6 +139,7 @@ impl Finish {
             as_reserved: true,
             uncertain: false,
             expired: false,
+            remaining: Vec::new(),
         }
     }
 }
@@ -98,9 +147,9 @@ impl Finish {
 /// The bill of a request: a line for each pool, and their sum.
 fn bill(request: &Request, used: &[Usage], as_reserved: bool) -> (Vec<Line>, NanoUsd) {
     let line = |demand: &Demand| Line::of(demand, used.iter().find(|usage| usage.pool == demand.pool), as_reserved);
-    let lines: Vec<Line> = request.demands.iter().map(line).collect();
-    let total = lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost));
-    (lines, total)
+    let lines: Vec<Line> = request.demands.iter().map(line).filter(says_something).collect();
+    let cost = total(&lines);
+    (lines, cost)
 }
 
 impl Pool {
@@ -114,21 +163,23 @@ impl Pool {
         let Some(phase) = known.map(|request| request.phase.clone()) else {
             return ReportOutcome::Ignored;
         };
+        self.judge_report(id, &phase, &report, now);
         match (phase, report) {
-            (Phase::Abandoned { .. }, report) => self.charge_late(id, report, now),
+            (Phase::Abandoned { .. }, report) => match self.take(id) {
+                Some(request) => self.close_abandoned(request, Some(report), now),
+                None => ReportOutcome::Ignored,
+            },
             // A lost attempt that succeeded after all spares the next one.
             (
                 Phase::Running { .. } | Phase::Waiting | Phase::Parked { .. } | Phase::Acquiring { .. },
-                Report::Succeeded { usage },
+                Report::Succeeded { usage, remaining },
             ) => {
-                if let Some(mut request) = self.take(id) {
-                    if matches!(request.phase, Phase::Acquiring { .. }) {
-                        self.give_back_acquired(&request, false, now);
-                        request.phase = Phase::Waiting;
-                    }
-                    self.finish(request, Finish::used(usage), now);
+                let Some(mut request) = self.take(id) else { return ReportOutcome::Ignored };
+                if matches!(request.phase, Phase::Acquiring { .. }) {
+                    self.give_back_acquired(&request, false, now);
+                    request.phase = Phase::Waiting;
                 }
-                ReportOutcome::Ended
+                self.succeed(request, usage, &remaining, now)
             }
             (Phase::Running { .. }, Report::Failed { failure, retry: Retry::No }) => {
                 if let Some(request) = self.take(id) {
@@ -137,18 +188,56 @@ impl Pool {
                 ReportOutcome::Ended
             }
             (Phase::Running { .. }, Report::Failed { failure, retry }) => {
-                let pause_ms = match retry {
-                    Retry::After { pause_ms } => Some(pause_ms.clamp(0, MAX_PAUSE_MS)),
-                    Retry::No | Retry::Backoff => None,
+                let signal = match retry {
+                    Retry::Busy { pause_ms } => Signal { busy: true, pause_ms, ..Signal::default() },
+                    Retry::No | Retry::Backoff | Retry::Failing => Signal::default(),
                 };
-                self.failed_once(id, Status::Failed, failure, pause_ms, now)
+                self.failed_once(id, Status::Failed, failure, &signal, now)
             }
             (Phase::Running { .. }, Report::TimedOut) => {
                 let failure = Failure { code: "timed_out".into(), message: "the worker did not answer in time".into() };
-                self.failed_once(id, Status::TimedOut, failure, None, now)
+                self.failed_once(id, Status::TimedOut, failure, &Signal::default(), now)
             }
             _ => ReportOutcome::Ignored,
         }
+    }
+
+    /// What a report says of its worker. One of an attempt that counts as lost was judged then, unless it went well.
+    fn judge_report(&mut self, id: &RequestId, phase: &Phase, report: &Report, now: Instant) {
+        let sign = match report {
+            Report::Succeeded { .. } | Report::Failed { retry: Retry::No, .. } => Sign::Alive,
+            Report::Failed { retry: Retry::Failing, .. } | Report::TimedOut => Sign::Failed,
+            Report::Failed { retry: Retry::Backoff | Retry::Busy { .. }, .. } => Sign::Neither,
+        };
+        if (sign == Sign::Alive || matches!(phase, Phase::Running { .. }))
+            && let Some(request) = self.requests.get(id).cloned()
+        {
+            self.judge(&request, sign, now);
+        }
+    }
+
+    /// The worker has done its work: the end, or the next step.
+    fn succeed(
+        &mut self,
+        mut request: Request,
+        usage: Vec<Usage>,
+        remaining: &[Remaining],
+        now: Instant,
+    ) -> ReportOutcome {
+        if request.later.is_empty() {
+            self.finish(request, Finish { remaining: remaining.to_vec(), ..Finish::used(usage) }, now);
+            return ReportOutcome::Ended;
+        }
+        let step = request.step();
+        self.release_run(&request, &Used { usage: &usage, as_reserved: true, expired: false, remaining }, now);
+        let (id, client) = (request.id.clone(), request.client.clone());
+        self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client });
+        let (lines, _) = bill(&request, &usage, true);
+        request.close_step(Status::Succeeded, lines, now);
+        request.next_step();
+        request.phase = Phase::Waiting;
+        self.put(request);
+        ReportOutcome::StepEnded { step }
     }
 
     fn failed_once(
@@ -156,11 +245,11 @@ impl Pool {
         id: &RequestId,
         status: Status,
         failure: Failure,
-        pause_ms: Option<i64>,
+        signal: &Signal,
         now: Instant,
     ) -> ReportOutcome {
         if let Some(request) = self.take(id) {
-            self.retry_or_finish(request, status, failure, pause_ms, now);
+            self.retry_or_finish(request, status, failure, signal, now);
         }
         if self.requests.contains_key(id) { ReportOutcome::Retrying } else { ReportOutcome::Ended }
     }
@@ -171,23 +260,19 @@ impl Pool {
         mut request: Request,
         status: Status,
         failure: Failure,
-        pause_ms: Option<i64>,
+        signal: &Signal,
         now: Instant,
     ) {
-        if let Some(pause_ms) = pause_ms {
-            let until = now.plus(pause_ms);
-            self.state.paused_until = Some(self.state.paused_until.map_or(until, |before| before.max(until)));
-            self.changes.state = true;
-        }
-        let backoff = backoff_ms(&request.id, request.attempts).max(pause_ms.unwrap_or(0));
-        let next = now.plus(backoff);
+        self.heed_for(&request, signal, now);
+        let pause_ms = signal.pause_ms.map_or(0, |pause_ms| pause_ms.clamp(0, MAX_PAUSE_MS));
+        let next = now.plus(backoff_ms(&request.id, request.attempts).max(pause_ms));
         if request.expires_at() <= now {
             self.finish(request, Finish { uncertain: true, ..Finish::unused(Status::Expired, Some(failure)) }, now);
         } else if request.attempts >= request.max_attempts {
             let uncertain = status == Status::TimedOut;
             self.finish(request, Finish { uncertain, ..Finish::unused(status, Some(failure)) }, now);
         } else {
-            self.release_run(&request, &[], false, false, now);
+            self.release_run(&request, &Used::NOTHING, now);
             let (id, client) = (request.id.clone(), request.client.clone());
             self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client });
             request.phase = Phase::Parked { until: next, cause: Cause::RetryBackoff };
@@ -195,35 +280,74 @@ impl Pool {
         }
     }
 
+    /// Heeds what a worker says of its limit: the home stands for it, or, for a step that needs nothing of its home, the
+    /// other pools do.
+    fn heed_for(&mut self, request: &Request, signal: &Signal, now: Instant) {
+        if *signal == Signal::default() {
+            return;
+        }
+        if !request.home_amount().is_zero() {
+            self.heed(signal, now);
+            return;
+        }
+        for demand in request.others() {
+            // A lease of no name: nothing is settled by it.
+            let (pool, key) = (demand.pool.clone(), String::new());
+            self.effects.push(Effect::SettleLease { pool, key, used: Tokens::ZERO, signal: *signal });
+        }
+    }
+
     /// Settles the tokens of a run, here and in the other pools.
-    fn release_run(&mut self, request: &Request, used: &[Usage], as_reserved: bool, expired: bool, now: Instant) {
+    fn release_run(&mut self, request: &Request, used: &Used<'_>, now: Instant) {
         let used_of = |pool: &PoolId, reserved: Tokens| {
-            let otherwise = if as_reserved { reserved } else { Tokens::ZERO };
-            used.iter().find(|usage| usage.pool == *pool).map_or(otherwise, |usage| usage.amount)
+            let otherwise = if used.as_reserved { reserved } else { Tokens::ZERO };
+            used.usage.iter().find(|usage| usage.pool == *pool).map_or(otherwise, |usage| usage.amount)
+        };
+        let signal_of = |pool: &PoolId| {
+            let said = used.remaining.iter().find(|remaining| remaining.pool == *pool);
+            said.map_or(Signal::default(), |said| Signal {
+                remaining: Some(said.left),
+                resets_in_ms: said.resets_in_ms,
+                ..Signal::default()
+            })
         };
         let (reserved, since) = match request.phase {
-            Phase::Running { since, .. } => (request.home_amount(), since),
+            Phase::Running { since, .. } | Phase::Abandoned { since, .. } => (request.home_amount(), since),
             _ => (Tokens::ZERO, now),
         };
-        let home_used = used_of(&self.config.pool.clone(), request.home_amount());
+        let home = self.config.pool.clone();
+        let home_used = used_of(&home, request.home_amount());
         if !reserved.is_zero() || !home_used.is_zero() {
-            self.settle_tokens(reserved, home_used, since, expired, now);
+            self.settle_tokens(self.taken_by(request, reserved, since), home_used, used.expired, now);
         }
+        self.heed(&signal_of(&home), now);
         let was_started = request.started_grant > 0;
         for demand in request.others() {
             let amount = used_of(&demand.pool, demand.amount);
-            let holds = matches!(request.phase, Phase::Running { .. });
+            let holds = matches!(request.phase, Phase::Running { .. } | Phase::Abandoned { .. });
             if was_started && (holds || !amount.is_zero()) {
-                let key = lease_key(&request.id, request.started_grant);
-                self.effects.push(Effect::SettleLease { pool: demand.pool.clone(), key, used: amount });
+                let (pool, key) = (demand.pool.clone(), lease_key(&request.id, request.started_grant));
+                let signal = signal_of(&pool);
+                self.effects.push(Effect::SettleLease { pool, key, used: amount, signal });
             }
         }
     }
 
     /// Ends a request that is out of every index: the tokens go back, the end is recorded, the account is told.
-    pub(super) fn finish(&mut self, request: Request, finish: Finish, now: Instant) {
-        self.release_run(&request, &finish.used, finish.as_reserved, finish.expired, now);
-        let (lines, cost) = bill(&request, &finish.used, finish.as_reserved);
+    pub(super) fn finish(&mut self, mut request: Request, finish: Finish, now: Instant) {
+        let used = Used {
+            usage: &finish.used,
+            as_reserved: finish.as_reserved,
+            expired: finish.expired,
+            remaining: &finish.remaining,
+        };
+        self.release_run(&request, &used, now);
+        let (mut lines, mut cost) = bill(&request, &finish.used, finish.as_reserved);
+        if request.is_pipeline() {
+            request.close_step(finish.status, lines, now);
+            lines = merged(request.past.iter().flat_map(|step| step.lines.iter().cloned()));
+            cost = total(&lines);
+        }
         let end = End {
             status: finish.status,
             failure: finish.failure,
@@ -255,51 +379,72 @@ impl Pool {
         self.send_settlement(event, now);
     }
 
-    /// A cancelled run reports after all. Its end stands; its use is charged.
-    fn charge_late(&mut self, id: &RequestId, report: Report, now: Instant) -> ReportOutcome {
-        let Some(request) = self.take(id) else {
-            return ReportOutcome::Ignored;
-        };
+    /// A cancelled run reports after all, or never will (`None`). Its end stands; what it took goes back, and its use is
+    /// charged.
+    pub(super) fn close_abandoned(
+        &mut self,
+        mut request: Request,
+        report: Option<Report>,
+        now: Instant,
+    ) -> ReportOutcome {
         self.changes.requests.insert(request.id.clone());
-        let Report::Succeeded { usage } = report else {
-            return ReportOutcome::Ignored;
+        let (usage, remaining, uncertain) = match report {
+            Some(Report::Succeeded { usage, remaining }) => (Some(usage), remaining, false),
+            Some(Report::Failed { .. }) => (None, Vec::new(), false),
+            Some(Report::TimedOut) | None => (None, Vec::new(), true),
         };
-        self.release_run(&request, &usage, true, false, now);
-        let (lines, cost) = bill(&request, &usage, true);
-        let end = End { status: Status::Cancelled, failure: None, finished_at: now, lines, cost, uncertain: false };
-        self.settle(&request, format!("{id}~late"), &end, now);
+        let as_reserved = usage.is_some();
+        let usage = usage.unwrap_or_default();
+        let used = Used { usage: &usage, as_reserved, expired: uncertain, remaining: &remaining };
+        self.release_run(&request, &used, now);
+        let (mut lines, mut cost) = bill(&request, &usage, as_reserved);
+        if request.is_pipeline() {
+            request.close_step(Status::Cancelled, lines, now);
+            lines = merged(request.past.iter().flat_map(|step| step.lines.iter().cloned()));
+            cost = total(&lines);
+        }
+        let end = End { status: Status::Cancelled, failure: None, finished_at: now, lines, cost, uncertain };
+        self.settle(&request, request.id.as_str().to_owned(), &end, now);
         self.changes.late.push(Ended { request, end });
-        ReportOutcome::ChargedLate
+        if as_reserved { ReportOutcome::ChargedLate } else { ReportOutcome::Ignored }
     }
 
-    /// Cancels a request. Everything that is held for it goes back at once; if it runs, what it turns out to have used
-    /// is charged when that is reported.
+    /// Ends a request that runs, as cancelled. What it takes stays taken until its run is known to be over.
+    fn abandon(&mut self, mut request: Request, since: Instant, lease_until: Instant, now: Instant) {
+        let lines = merged(request.past.iter().flat_map(|step| step.lines.iter().cloned()));
+        let cost = total(&lines);
+        let end = End { status: Status::Cancelled, failure: None, finished_at: now, lines, cost, uncertain: false };
+        self.effects.push(Effect::Finished { id: request.id.clone() });
+        request.phase = Phase::Abandoned { since, lease_until };
+        self.changes.ended.push(Ended { request: request.clone(), end });
+        self.put(request);
+    }
+
+    /// Cancels a request. One that waits gives everything back at once; one that runs does when its run is over, and what
+    /// it has used by then is charged: until then its worker may be at work on it.
     pub fn cancel(&mut self, id: &RequestId, only_waiting: bool, now: Instant) -> CancelOutcome {
         self.event(now, |pool| pool.try_cancel(id, only_waiting, now))
     }
 
     fn try_cancel(&mut self, id: &RequestId, only_waiting: bool, now: Instant) -> CancelOutcome {
-        let Some(phase) = self.requests.get(id).map(|request| request.phase.clone()) else {
-            return CancelOutcome::Unknown;
-        };
-        let running = match phase {
-            Phase::Abandoned { .. } => return CancelOutcome::Cancelled,
-            Phase::Running { .. } if only_waiting => return CancelOutcome::Running,
-            Phase::Running { lease_until, .. } => Some(lease_until),
-            Phase::Waiting | Phase::Parked { .. } | Phase::Acquiring { .. } => None,
-        };
-        if let Some(mut request) = self.take(id) {
-            if matches!(request.phase, Phase::Acquiring { .. }) {
-                self.give_back_acquired(&request, false, now);
-                request.phase = Phase::Waiting;
+        let Some(request) = self.requests.get(id) else { return CancelOutcome::Unknown };
+        match (&request.phase, request.kind) {
+            (Phase::Abandoned { .. }, _) => return CancelOutcome::Cancelled,
+            (Phase::Running { .. }, _) if only_waiting => return CancelOutcome::Running,
+            _ => {}
+        }
+        let Some(mut request) = self.take(id) else { return CancelOutcome::Unknown };
+        match request.phase {
+            Phase::Running { since, lease_until, .. } if request.kind == Kind::Execution => {
+                self.judge(&request, Sign::Neither, now);
+                self.abandon(request, since, lease_until, now);
             }
-            let mut late = request.clone();
-            self.finish(request, Finish::unused(Status::Cancelled, None), now);
-            if let Some(lease_until) = running
-                && late.kind == Kind::Execution
-            {
-                late.phase = Phase::Abandoned { lease_until };
-                self.put(late);
+            _ => {
+                if matches!(request.phase, Phase::Acquiring { .. }) {
+                    self.give_back_acquired(&request, false, now);
+                    request.phase = Phase::Waiting;
+                }
+                self.finish(request, Finish::unused(Status::Cancelled, None), now);
             }
         }
         CancelOutcome::Cancelled
@@ -329,35 +474,15 @@ impl Pool {
     }
 
     /// The owner of a reservation says what it has used in all so far. With `last` the reservation ends.
-    pub fn consume(
-        &mut self,
-        id: &RequestId,
-        usage: Vec<Usage>,
-        last: bool,
-        key: Option<UseKey>,
-        now: Instant,
-    ) -> ReportOutcome {
-        self.event(now, |pool| pool.add_use(id, usage, last, key, now))
+    pub fn consume(&mut self, id: &RequestId, usage: Vec<Usage>, last: bool, now: Instant) -> ReportOutcome {
+        self.event(now, |pool| pool.add_use(id, usage, last, now))
     }
 
-    fn add_use(
-        &mut self,
-        id: &RequestId,
-        usage: Vec<Usage>,
-        last: bool,
-        key: Option<UseKey>,
-        now: Instant,
-    ) -> ReportOutcome {
+    fn add_use(&mut self, id: &RequestId, usage: Vec<Usage>, last: bool, now: Instant) -> ReportOutcome {
         if !self.is_open_reservation(id) {
             return ReportOutcome::Ignored;
         }
         if let Some(mut request) = self.take(id) {
-            if let Some(key) = key {
-                if request.use_keys.len() >= USE_KEYS_MAX {
-                    request.use_keys.remove(0);
-                }
-                request.use_keys.push(key);
-            }
             for new in usage {
                 match request.used.iter_mut().find(|usage| usage.pool == new.pool) {
                     Some(usage) if new.amount >= usage.amount => *usage = new,

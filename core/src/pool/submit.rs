@@ -2,12 +2,13 @@
 
 use thiserror::Error;
 
-use crate::id::{ClientId, RequestId};
+use crate::id::{ClientId, RequestId, WorkerBinding};
+use crate::pipeline::Step;
 use crate::pool::{Effect, Pool};
 use crate::priority::{Tier, Urgency};
 use crate::request::{Demand, Kind, Phase, Request};
 use crate::token_bucket::Availability;
-use crate::units::Instant;
+use crate::units::{Instant, Tokens};
 
 /// A request that comes this long after its hold is refused: by then the account may be about to give the hold up (see
 /// `account::ORPHAN_AFTER_MS`).
@@ -47,6 +48,10 @@ pub struct Submission {
     pub max_attempts: u32,
     /// One attempt's limit; a reservation's time to live.
     pub timeout_ms: i64,
+    /// The downstream worker of an execution, or of its first step.
+    pub worker: Option<WorkerBinding>,
+    /// The steps after the first.
+    pub later: Vec<Step>,
     /// The account gave a slot together with the hold.
     pub has_slot: bool,
 }
@@ -100,16 +105,27 @@ impl Pool {
         let id = submission.id.clone();
         let client = submission.client.clone();
         let has_slot = submission.has_slot;
-        self.put(waiting(submission));
+        let wait_limit_ms = self.config.lanes.of(submission.urgency).max_wait_ms;
+        let mut request = Request { wait_limit_ms, ..waiting(submission) };
+        request.forced = request.force_at().is_some_and(|at| at <= now);
+        self.put(request);
         self.grant_with_slot(now, has_slot.then_some(&id));
         let still_waiting = self.requests.get(&id).is_some_and(|request| request.phase == Phase::Waiting);
-        if still_waiting && mode == Mode::NowOrNever {
-            let retry_at = self.retry_hint(&id, now);
+        let too_late = still_waiting.then(|| self.starts_too_late(&id, now)).flatten();
+        if (still_waiting && mode == Mode::NowOrNever) || too_late.is_some() {
+            let retry_at = too_late.unwrap_or_else(|| self.retry_hint(&id, now));
             self.take(&id);
             self.changes.requests.remove(&id);
             // It may have been the one that the others waited behind.
             self.grant(now);
             return Submitted::Refused(Refusal::NotNow { retry_at });
+        }
+        if still_waiting && let Some(request) = self.requests.get(&id) {
+            let ahead = self.ahead_of(request, now);
+            let expected = self.estimated_start(request, ahead, now);
+            if let Some(request) = self.requests.get_mut(&id) {
+                request.expected_start = expected;
+            }
         }
         if still_waiting && has_slot {
             self.effects.push(Effect::ReleaseSlot { id, grant: 0, client });
@@ -117,16 +133,29 @@ impl Pool {
         Submitted::Accepted
     }
 
+    /// When a lane's request may come again, if it is not expected to start within its lane's limit.
+    fn starts_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
+        let request = self.requests.get(id)?;
+        let limit = request.wait_limit_ms.filter(|_| request.kind == Kind::Execution)?;
+        let start = self.estimated_start(request, self.ahead_of(request, now), now)?;
+        let last = request.enqueued_at.plus(limit);
+        (start > last).then(|| now.plus(start.since(last).max(RETRY_HINT_MS)))
+    }
+
     fn admit(&self, submission: &Submission, now: Instant) -> Result<(), Refusal> {
-        let amount = submission.demands.first().map(|demand| demand.amount);
-        if amount.is_none_or(|amount| amount > self.config.limits.capacity) {
+        let reach = self.reach(self.partition_of(&submission.client, submission.tier));
+        let steps = submission.later.iter().map(|step| &step.demands);
+        let fits = |demands: &Vec<Demand>| demands.first().is_some_and(|demand| demand.amount <= reach);
+        if !std::iter::once(&submission.demands).chain(steps).all(fits) {
             return Err(Refusal::Never);
         }
         if now.since(submission.held_at) > SUBMIT_LIMIT_MS {
             return Err(Refusal::Stale);
         }
         let cap = usize::try_from(self.config.queue_cap).unwrap_or(usize::MAX);
-        if self.waiting >= cap {
+        let lane_cap = self.config.lanes.of(submission.urgency).queue_cap.unwrap_or(u32::MAX);
+        let in_lane = self.lane_waiting.get(&submission.urgency).copied().unwrap_or(0);
+        if self.waiting >= cap || in_lane >= lane_cap {
             let retry_at = self.head_ready_at.unwrap_or(now).max(now.plus(RETRY_HINT_MS));
             return Err(Refusal::QueueFull { retry_at });
         }
@@ -137,7 +166,8 @@ impl Pool {
         let Some(request) = self.requests.get(id) else {
             return now.plus(RETRY_HINT_MS);
         };
-        let by_tokens = match self.state.bucket.availability(&self.config.limits, request.home_amount(), now) {
+        let own = self.partition_of(&request.client, request.tier);
+        let by_tokens = match self.availability(request.home_amount(), own, &self.wanted(now), false, now) {
             Availability::At(at) => at,
             _ => now.plus(RETRY_HINT_MS),
         };
@@ -146,9 +176,11 @@ impl Pool {
 }
 
 fn waiting(submission: Submission) -> Request {
-    let Submission { mut demands, .. } = submission;
-    if let Some(others) = demands.get_mut(1..) {
-        others.sort_by(|a, b| a.pool.cmp(&b.pool));
+    let Submission { mut demands, mut later, .. } = submission;
+    for demands in std::iter::once(&mut demands).chain(later.iter_mut().map(|step| &mut step.demands)) {
+        if let Some(others) = demands.get_mut(1..) {
+            others.sort_by(|a, b| a.pool.cmp(&b.pool));
+        }
     }
     Request {
         id: submission.id,
@@ -166,7 +198,14 @@ fn waiting(submission: Submission) -> Request {
         started_grant: 0,
         first_started_at: None,
         used: Vec::new(),
-        use_keys: Vec::new(),
+        worker: submission.worker,
+        wait_limit_ms: None,
+        forced: false,
+        own: Tokens::ZERO,
+        expected_start: None,
+        past: Vec::new(),
+        later,
+        step_started_at: None,
         phase: Phase::Waiting,
     }
 }

@@ -1,7 +1,8 @@
 //! What is due when.
 
+use crate::breaker::Sign;
 use crate::id::{ClientId, RequestId};
-use crate::pool::Pool;
+use crate::pool::{Pool, Signal};
 use crate::request::{Failure, Kind, Phase, Request, Status};
 use crate::units::Instant;
 
@@ -17,6 +18,8 @@ const SETTLE_RETRY_MS: i64 = 1_000;
 pub(super) enum Timer {
     /// A request has waited too long.
     Expire(RequestId),
+    /// A deferred request can wait for its window no longer.
+    Force(RequestId),
     /// A parked request comes back.
     Unpark(RequestId),
     /// A grant has been acquiring for too long.
@@ -32,15 +35,16 @@ pub(super) enum Timer {
 }
 
 /// The timers that a request has in its phase.
-pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 2] {
+pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 3] {
     let id = || request.id.clone();
     let expire = || Some((request.expires_at(), Timer::Expire(id())));
+    let force = || request.force_at().map(|at| (at, Timer::Force(id())));
     match request.phase {
-        Phase::Waiting => [expire(), None],
-        Phase::Parked { until, .. } => [expire(), Some((until, Timer::Unpark(id())))],
-        Phase::Acquiring { since, .. } => [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), None],
-        Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until } => {
-            [Some((lease_until, Timer::Run(id()))), None]
+        Phase::Waiting => [expire(), force(), None],
+        Phase::Parked { until, .. } => [expire(), force(), Some((until, Timer::Unpark(id())))],
+        Phase::Acquiring { since, .. } => [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), None, None],
+        Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until, .. } => {
+            [Some((lease_until, Timer::Run(id()))), None, None]
         }
     }
 }
@@ -48,7 +52,7 @@ pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 2] {
 impl Pool {
     /// Refills the bucket, and lets everything happen that was due by `now`.
     pub(super) fn advance(&mut self, now: Instant) {
-        self.state.bucket.refill(&self.config.limits, now);
+        self.refill(now);
         while let Some((at, _)) = self.timers.first()
             && *at <= now
         {
@@ -57,6 +61,7 @@ impl Pool {
             };
             match timer {
                 Timer::Expire(id) => self.expire(&id, now),
+                Timer::Force(id) => self.force(&id),
                 Timer::Unpark(id) => self.unpark(&id),
                 Timer::Acquire(id) => self.give_up_acquiring(&id, false, now, Some(now.plus(1_000))),
                 Timer::Run(id) => self.run_lost(&id, now),
@@ -74,8 +79,21 @@ impl Pool {
 
     fn expire(&mut self, id: &RequestId, now: Instant) {
         if let Some(request) = self.take(id) {
-            let failure = Failure { code: "expired".into(), message: "it was not finished by its deadline".into() };
+            let by_lane = request.wait_limit_ms.is_some() && request.deadline.is_none_or(|deadline| deadline > now);
+            let message = if by_lane {
+                "it waited for longer than its lane allows"
+            } else {
+                "it was not finished by its deadline"
+            };
+            let failure = Failure { code: "expired".into(), message: message.into() };
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
+        }
+    }
+
+    fn force(&mut self, id: &RequestId) {
+        if let Some(mut request) = self.take(id) {
+            request.forced = true;
+            self.put(request);
         }
     }
 
@@ -89,9 +107,12 @@ impl Pool {
     /// The lease of a run is over and nobody reported: the one who ran it is gone, or never was.
     fn run_lost(&mut self, id: &RequestId, now: Instant) {
         let Some(request) = self.take(id) else { return };
+        if matches!(request.phase, Phase::Running { .. }) {
+            self.judge(&request, Sign::Failed, now);
+        }
         match (&request.phase, request.kind) {
             (Phase::Abandoned { .. }, _) => {
-                self.changes.requests.insert(request.id);
+                self.close_abandoned(request, None, now);
             }
             (_, Kind::Reservation) => {
                 let finish = Finish {
@@ -101,6 +122,7 @@ impl Pool {
                     as_reserved: false,
                     uncertain: request.used.is_empty(),
                     expired: true,
+                    remaining: Vec::new(),
                 };
                 self.finish(request, finish, now);
             }
@@ -109,7 +131,7 @@ impl Pool {
                     code: "attempt_lost".into(),
                     message: "the attempt did not report within its time limit".into(),
                 };
-                self.retry_or_finish(request, Status::TimedOut, failure, None, now);
+                self.retry_or_finish(request, Status::TimedOut, failure, &Signal::default(), now);
             }
         }
     }

@@ -3,9 +3,12 @@
 use serde::{Deserialize, Serialize};
 
 use crate::account::AtHome;
-use crate::id::{PoolId, RequestId};
+use crate::breaker::Breaker;
+use crate::id::{PoolId, RequestId, WorkerBinding};
+use crate::partition::{self, Partition};
 use crate::pool::{Pool, entry};
 use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
+use crate::queue::Flow;
 use crate::request::{Cause, Kind, Phase, Request};
 use crate::token_bucket::Availability;
 use crate::units::{Instant, Tokens};
@@ -24,6 +27,10 @@ pub enum Blocked {
     SchedulerStopped,
     /// An attempt failed, and the next is not due.
     RetryBackoff,
+    /// It waits for its off-peak window.
+    OffPeak,
+    /// Its downstream worker keeps failing, and is left alone for a while.
+    WorkerUnavailable,
 }
 
 /// Where a waiting request stands.
@@ -101,6 +108,56 @@ pub struct PoolView {
     pub as_of: Instant,
     /// The window cap applies.
     pub window_cap: bool,
+    /// What it gains in a second at the rate that its downstream bears.
+    #[serde(default)]
+    pub effective_refill_per_second: Option<Tokens>,
+    /// Nothing is granted before: the downstream asked for a pause.
+    #[serde(default)]
+    pub paused_until: Option<Instant>,
+    /// How much of the reserved shares is lent.
+    #[serde(default)]
+    pub lent: Tokens,
+    /// The parts that are set aside.
+    #[serde(default)]
+    pub partitions: Vec<PartitionView>,
+    /// Downstream workers that fail, or failed a moment ago.
+    #[serde(default)]
+    pub breakers: Vec<BreakerView>,
+}
+
+/// A part of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PartitionView {
+    /// Its name.
+    pub name: String,
+    /// Its share of the capacity.
+    pub capacity: Tokens,
+    /// What it has left of its claim.
+    pub available: Tokens,
+    /// What its members wait for.
+    pub wanted: Tokens,
+    /// What nobody else may take now.
+    pub claimed: Tokens,
+    /// Whether its idle share is lent.
+    pub lends: bool,
+}
+
+/// How it is with a downstream worker, as this pool sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BreakerView {
+    /// Which worker.
+    pub worker: WorkerBinding,
+    /// `closed`, `open` or `halfOpen`.
+    pub state: String,
+    /// When it is tried again, if that is a matter of time.
+    pub until: Option<Instant>,
+}
+
+fn breaker_view((worker, breaker): (&WorkerBinding, &Breaker)) -> BreakerView {
+    BreakerView { worker: worker.clone(), state: breaker.as_str().to_owned(), until: breaker.opens_until() }
 }
 
 fn count(n: usize) -> u64 {
@@ -115,9 +172,9 @@ impl Pool {
         let weights = &self.config.weights;
         let fairness = self.fairness.millipoints(&request.client);
         let waited = now.since(request.enqueued_at);
-        let score = weights.score(request.tier, request.urgency, waited, fairness);
+        let score = weights.score(request.tier, request.rank_urgency(), waited, fairness);
         let waiting = request.is_waiting();
-        let ahead = if waiting { count(self.queue.ahead_of(weights, &self.fairness, &entry(request))) } else { 0 };
+        let ahead = if waiting { self.ahead_of(request, now) } else { 0 };
         Some(PositionView {
             position: if waiting { ahead.saturating_add(1) } else { 0 },
             ahead,
@@ -129,15 +186,27 @@ impl Pool {
             } else {
                 request.first_started_at
             },
-            blocked_by: self.blocked_by(request),
+            blocked_by: self.blocked_by(request, now),
         })
     }
 
-    fn blocked_by(&self, request: &Request) -> Option<Blocked> {
+    /// How many requests go before this one, of those that are not held up by something of their own.
+    pub(super) fn ahead_of(&self, request: &Request, now: Instant) -> u64 {
+        let place = entry(request);
+        let flow = place.flow();
+        let counted = |other: &Flow, _| *other == flow || self.is_eligible(other, now);
+        let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
+        count(queue.ahead_of(&self.config.weights, &self.fairness, &place, counted))
+    }
+
+    fn blocked_by(&self, request: &Request, now: Instant) -> Option<Blocked> {
         if request.is_waiting() && !self.config.scheduler_running {
             return Some(Blocked::SchedulerStopped);
         }
+        let worker_fails = request.worker.as_ref().is_some_and(|worker| !self.lets_through(worker, now));
         match request.phase {
+            Phase::Waiting if request.is_off_peak() && self.is_off_peak(now).is_err() => Some(Blocked::OffPeak),
+            Phase::Waiting if worker_fails => Some(Blocked::WorkerUnavailable),
             Phase::Waiting if self.blocked.contains_key(&request.client) => Some(Blocked::Concurrency),
             Phase::Waiting => Some(Blocked::Tokens),
             Phase::Parked { cause: Cause::RetryBackoff, .. } => Some(Blocked::RetryBackoff),
@@ -149,29 +218,41 @@ impl Pool {
         }
     }
 
-    /// When the tokens for it and for all before it are refilled.
-    fn estimated_start(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
+    /// When the tokens for it and for all before it are refilled, as far as they may be taken for it, and nothing of its
+    /// own holds it up any more. `None` if that is not a matter of time.
+    pub(super) fn estimated_start(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
         if !self.config.scheduler_running {
             return None;
         }
+        let own = self.partition_of(&request.client, request.tier);
+        let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false);
         let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::from(ahead));
         let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
-        let available = self.available(now).micros();
-        let missing = wanted.saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
-        let rate = i128::from(self.config.limits.refill_per_second.micros());
-        let by_tokens = if missing == 0 { Some(0) } else { missing.checked_div(rate) };
+        let available = self.available(now).saturating_sub(claimed).micros();
+        let debt = i128::from(self.state.bucket.debt().micros());
+        let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
+        let rate = i128::from(self.limits().refill_per_second.micros());
+        let is_free = request.home_amount().is_zero() || missing == 0;
+        let by_tokens = if is_free { Some(0) } else { missing.checked_div(rate) };
         let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
         let parked = match request.phase {
             Phase::Parked { until, .. } => until,
             _ => now,
         };
-        Some(by_tokens.max(parked).max(self.state.paused_until.unwrap_or(now)))
+        let window = match self.is_off_peak(now) {
+            Err(opens_at) if request.is_off_peak() => [opens_at, request.force_at()].into_iter().flatten().min()?,
+            _ => now,
+        };
+        let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
+        let others = [parked, window, breaker.unwrap_or(now), self.state.paused_until.unwrap_or(now)];
+        others.into_iter().chain([by_tokens]).max()
     }
 
     fn available(&self, now: Instant) -> Tokens {
+        let limits = self.limits();
         let mut bucket = self.state.bucket.clone();
-        bucket.refill(&self.config.limits, now);
-        bucket.available(&self.config.limits, now)
+        bucket.refill(&limits, now);
+        bucket.available(&limits, now)
     }
 
     /// How a request that the pool has not let go of is, for its account.
@@ -189,9 +270,10 @@ impl Pool {
     /// # Errors
     /// `Some` is not by waiting; `None` is more than the pool can hold.
     pub fn wait_for(&self, amount: Tokens, now: Instant) -> Result<i64, Availability> {
+        let limits = self.limits();
         let mut bucket = self.state.bucket.clone();
-        bucket.refill(&self.config.limits, now);
-        match bucket.availability(&self.config.limits, amount, now) {
+        bucket.refill(&limits, now);
+        match bucket.availability(&limits, amount, now) {
             Availability::Now => Ok(0),
             Availability::At(at) => Ok(at.since(now)),
             other => Err(other),
@@ -214,7 +296,37 @@ impl Pool {
             queued: count(self.waiting),
             as_of: now,
             window_cap: self.config.limits.window_cap,
+            effective_refill_per_second: Some(self.limits().refill_per_second),
+            paused_until: self.state.paused_until.filter(|until| *until > now),
+            lent: self.state.shares.lent(self.available(now)),
+            partitions: self.partition_views(now),
+            breakers: self.state.breakers.iter().map(breaker_view).collect(),
         }
+    }
+
+    fn partition_views(&self, now: Instant) -> Vec<PartitionView> {
+        let limits = self.limits();
+        let mut shares = self.state.shares.clone();
+        shares.refill(&self.config.partitions, &limits, now);
+        let partitions = &self.config.partitions;
+        let group = |flow: &Flow, tier| {
+            self.is_eligible(flow, now).then(|| partition::index_of(partitions, &flow.client, tier)).flatten()
+        };
+        let wanted = self.queue.wanted_by(partitions.len(), group);
+        let next = self.wanted(now);
+        let at = |amounts: &[Tokens], index: usize| amounts.get(index).copied().unwrap_or(Tokens::ZERO);
+        let view = |(index, partition): (usize, &Partition)| {
+            let available = shares.left(partition);
+            PartitionView {
+                name: partition.name.clone(),
+                capacity: partition.limits(&limits).capacity,
+                available,
+                wanted: at(&wanted, index),
+                claimed: if partition.lends { available.min(at(&next, index)) } else { available },
+                lends: partition.lends,
+            }
+        };
+        partitions.iter().enumerate().map(view).collect()
     }
 
     /// How many requests have not ended, and how many leases and settlements are open: a pool with any is not to be

@@ -1,6 +1,6 @@
 //! The invariants: what must hold after each step, and what must hold in the end.
 
-use rm_core::pool::Blocked;
+use rm_core::pool::{Blocked, Pool};
 use rm_core::request::{Kind, Phase};
 use rm_core::units::Tokens;
 
@@ -32,6 +32,8 @@ pub const ALL: Checks = Checks {
         Check { name: "3: running within the client's limit", holds: slots },
         Check { name: "6: the ledger adds up", holds: the_ledger_adds_up },
         Check { name: "7: no token idles while somebody waits for it", holds: no_token_idles },
+        Check { name: "7: what can be granted is granted", holds: nothing_is_left_to_grant },
+        Check { name: "8: one grant in four is a promoted request's", holds: promoted_ones_have_their_turn },
     ],
     at_the_end: &[
         Check { name: "4: nothing is left in any pool", holds: pools_are_as_new },
@@ -85,7 +87,7 @@ fn slots(world: &World) {
             .filter(|request| {
                 request.client == *name
                     && request.kind == Kind::Execution
-                    && matches!(request.phase, Phase::Running { .. })
+                    && matches!(request.phase, Phase::Running { .. } | Phase::Abandoned { .. })
             })
             .count();
         assert!(running <= world.most_slots[name], "{name}: {running} run");
@@ -96,7 +98,8 @@ fn slots(world: &World) {
 fn the_ledger_adds_up(world: &World) {
     for (name, object) in &world.pools {
         let ledger = object.pool.ledger();
-        let taken = |phase: &Phase| matches!(phase, Phase::Acquiring { .. } | Phase::Running { .. });
+        let taken =
+            |phase: &Phase| matches!(phase, Phase::Acquiring { .. } | Phase::Running { .. } | Phase::Abandoned { .. });
         let own: i64 =
             object.pool.requests().filter(|r| taken(&r.phase)).map(|request| request.home_amount().micros()).sum();
         let outstanding = own + object.leased();
@@ -130,10 +133,38 @@ fn no_token_idles(world: &World) {
             }
         }
         let Some((_, request)) = first else { continue };
-        let paused = world.paused_until.get(name).is_some_and(|until| *until > now);
         let backlog = object.pool.next_wakeup(now).is_some_and(|at| at <= now.plus(1));
-        if object.pool.wait_for(request.home_amount(), now) == Ok(0) && !paused && !backlog {
+        // What others have a claim on does not idle.
+        let view = object.pool.view(now);
+        let claims = view.partitions.iter().fold(Tokens::ZERO, |sum, partition| sum.saturating_add(partition.claimed));
+        let paused = view.paused_until.is_some();
+        let needed = request.home_amount().saturating_add(claims);
+        if object.pool.wait_for(needed, now) == Ok(0) && !paused && !backlog {
             panic!("{name}: {} waits although its tokens are there", request.id);
+        }
+    }
+}
+
+/// 7: an event leaves nothing behind that it could have granted, whatever shares there are.
+fn nothing_is_left_to_grant(world: &World) {
+    for (name, object) in &world.pools {
+        let now = world.pool_time[name];
+        if object.pool.next_wakeup(now).is_some_and(|at| at <= now.plus(1)) {
+            continue;
+        }
+        let mut again = object.pool.clone();
+        again.on_wakeup(now);
+        let reserved = |pool: &Pool| pool.ledger().reserved;
+        assert_eq!(reserved(&again), reserved(&object.pool), "{name} had more to grant");
+    }
+}
+
+/// 8: while a promoted request waits for tokens, no more than three grants in a row go to others. Shares that partitions
+/// grant of their own are counted by themselves.
+fn promoted_ones_have_their_turn(world: &World) {
+    for (name, passed_over) in &world.passed_over {
+        if world.pools[name].pool.config().partitions.is_empty() {
+            assert!(*passed_over <= 3, "{name}: {passed_over} grants in a row passed a promoted request over");
         }
     }
 }

@@ -3,11 +3,11 @@
 use rm_core::account::{AtHome, SlotAnswer};
 use rm_core::id::{PoolId, RequestId};
 use rm_core::period::Period;
-use rm_core::pool::{LeaseAnswer, Report, ReportOutcome, Retry};
+use rm_core::pool::{LeaseAnswer, Remaining, Report, ReportOutcome, Retry};
 use rm_core::request::{Failure, Usage};
 
 use super::shell::Message;
-use super::world::{World, units};
+use super::world::{WORKERS, World, units};
 
 impl World {
     pub(crate) fn deliver(&mut self, message: Message) {
@@ -36,8 +36,8 @@ impl World {
             Message::LeaseAnswer(home, id, grant, pool, answer) => {
                 self.at_pool(&home, |object, now| object.pool.lease_answered(&id, grant, &pool, answer, now));
             }
-            Message::SettleLease(pool, key, used) => {
-                self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, now));
+            Message::SettleLease(pool, key, used, signal) => {
+                self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, &signal, now));
             }
             Message::Settle(pool, event) => self.settle(pool, event),
             Message::Settled(pool, event) => {
@@ -90,17 +90,32 @@ impl World {
     /// A downstream worker does its work, or does not.
     fn run(&mut self, pool: PoolId, id: RequestId, grant: u32) {
         let failure = || Failure { code: "x".into(), message: "x".into() };
-        let report = match self.rng.below(10) {
-            0..5 => {
+        let worker = self.pools[&pool].pool.request(&id).and_then(|request| request.worker.clone());
+        let is_down = self.worker_down && worker.is_some_and(|worker| worker.as_str() == WORKERS[1]);
+        let report = match self.rng.below(12) {
+            _ if is_down => {
+                self.saw("worker out of order");
+                Report::Failed { failure: failure(), retry: Retry::Failing }
+            }
+            0..6 => {
                 let amount = units(self.rng.below(12));
                 let usage =
                     if self.rng.chance(60) { vec![Usage { pool: pool.clone(), amount, parts: None }] } else { vec![] };
-                Report::Succeeded { usage }
+                let left = self.rng.chance(10).then(|| Remaining {
+                    pool: pool.clone(),
+                    left: units(self.rng.below(6)),
+                    resets_in_ms: self.rng.chance(50).then(|| self.rng.below(3_000) as i64),
+                });
+                Report::Succeeded { usage, remaining: left.into_iter().collect() }
             }
-            5 => Report::Failed { failure: failure(), retry: Retry::No },
-            6 => Report::Failed { failure: failure(), retry: Retry::Backoff },
-            7 => Report::Failed { failure: failure(), retry: Retry::After { pause_ms: self.rng.below(3_000) as i64 } },
-            8 => Report::TimedOut,
+            6 => Report::Failed { failure: failure(), retry: Retry::No },
+            7 => Report::Failed { failure: failure(), retry: Retry::Backoff },
+            8 => Report::Failed { failure: failure(), retry: Retry::Failing },
+            9 => {
+                let pause_ms = self.rng.chance(50).then(|| self.rng.below(3_000) as i64);
+                Report::Failed { failure: failure(), retry: Retry::Busy { pause_ms } }
+            }
+            10 => Report::TimedOut,
             _ => return,
         };
         self.send(Message::Report(pool, id, grant, report));
@@ -108,12 +123,17 @@ impl World {
 
     fn report(&mut self, pool: &PoolId, id: &RequestId, grant: u32, report: Report) {
         let pause = match &report {
-            Report::Failed { retry: Retry::After { pause_ms }, .. } => Some(self.now.plus(*pause_ms)),
+            Report::Failed { retry: Retry::Busy { pause_ms: Some(pause_ms) }, .. } => Some(self.now.plus(*pause_ms)),
+            Report::Succeeded { remaining, .. } => {
+                let empty = remaining.iter().find(|remaining| remaining.left.is_zero());
+                empty.and_then(|remaining| remaining.resets_in_ms).map(|pause_ms| self.now.plus(pause_ms))
+            }
             _ => None,
         };
         let outcome = self.at_pool(pool, |object, now| object.pool.report(id, grant, report, now));
         match outcome {
             ReportOutcome::Retrying => self.saw("retried"),
+            ReportOutcome::StepEnded { .. } => self.saw("step ended"),
             ReportOutcome::ChargedLate => self.saw("charged late"),
             ReportOutcome::Ended | ReportOutcome::Ignored => {}
         }

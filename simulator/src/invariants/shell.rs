@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::account::{Account, AccountConfig, AccountEffect, AtHome, Hold, PeriodTotals, SlotAnswer};
 use rm_core::id::{ClientId, PoolId, RequestId};
-use rm_core::pool::{Effect, Lease, LeaseAnswer, LeaseOrder, Pool, PoolConfig, PoolState, Report, Stored};
+use rm_core::pool::{Effect, Lease, LeaseAnswer, LeaseOrder, Pool, PoolConfig, PoolState, Report, Signal, Stored};
 use rm_core::request::{End, Request, Settlement, Status};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
@@ -25,7 +25,7 @@ pub enum Message {
     /// What the other pool said.
     LeaseAnswer(PoolId, RequestId, u32, PoolId, LeaseAnswer),
     /// A home tells another pool what was used.
-    SettleLease(PoolId, String, Tokens),
+    SettleLease(PoolId, String, Tokens, Signal),
     /// A pool tells an account of an end.
     Settle(PoolId, String),
     /// The account has it.

@@ -1,16 +1,17 @@
 //! What clients, workers and operators do, and what crashes: one thing a step.
 
 use rm_core::account::HoldRefusal;
-use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use rm_core::period::Period;
+use rm_core::pipeline::Step;
 use rm_core::pool::{CancelOutcome, Mode, Submission, Submitted};
 use rm_core::priority::Urgency;
 use rm_core::request::{Demand, Kind, Phase, Usage};
-use rm_core::units::NanoUsd;
+use rm_core::units::{NanoUsd, Tokens};
 
 use super::shell::{AccountObject, Message, PoolObject};
 use super::words::demands_in_words;
-use super::world::{World, units};
+use super::world::{WORKERS, World, units};
 use crate::setup::{self, Order};
 
 impl World {
@@ -75,12 +76,11 @@ impl World {
             names.swap(index, self.rng.below(index as u64 + 1) as usize);
         }
         names.truncate(1 + self.rng.below(5).min(2) as usize);
-        let demands: Vec<Demand> = names
-            .iter()
-            .map(|pool| Demand::flat(pool.clone(), units(1 + self.rng.below(8)), NanoUsd::from_nanos(1_000).unwrap()))
-            .collect();
-        let cost =
-            demands.iter().fold(NanoUsd::ZERO, |sum, d| sum.saturating_add(d.unit_price.times(d.amount).unwrap()));
+        let demands: Vec<Demand> = names.iter().map(|pool| self.draw_demand(pool)).collect();
+        let steps = if kind == Kind::Execution && self.rng.chance(20) { 1 + self.rng.below(3) } else { 0 };
+        let later: Vec<Step> = (0..steps).map(|_| self.draw_step(&names[0])).collect();
+        let all = demands.iter().chain(later.iter().flat_map(|step| &step.demands));
+        let cost = all.fold(NanoUsd::ZERO, |sum, d| sum.saturating_add(d.unit_price.times(d.amount).unwrap()));
         let mut bytes = [0; 10];
         bytes[..8].copy_from_slice(&self.rng.next().to_be_bytes());
         let order = Order {
@@ -93,8 +93,36 @@ impl World {
             demands,
             max_attempts: 1 + self.rng.below(3) as u32,
             timeout_ms: 200 + self.rng.below(20_000) as i64,
+            worker: (kind == Kind::Execution).then(|| self.draw_worker()),
+            later,
         };
         Some((order, cost))
+    }
+
+    fn draw_worker(&mut self) -> WorkerBinding {
+        self.rng.pick(&WORKERS).unwrap().parse().unwrap()
+    }
+
+    fn draw_demand(&mut self, pool: &PoolId) -> Demand {
+        Demand::flat(pool.clone(), units(1 + self.rng.below(8)), NanoUsd::from_nanos(1_000).unwrap())
+    }
+
+    /// A step that may need nothing of its home.
+    fn draw_step(&mut self, home: &PoolId) -> Step {
+        let amount = if self.rng.chance(50) { Tokens::ZERO } else { units(1 + self.rng.below(8)) };
+        let mut demands = vec![Demand::flat(home.clone(), amount, NanoUsd::from_nanos(1_000).unwrap())];
+        let others: Vec<PoolId> = self.pool_names().into_iter().filter(|name| name != home).collect();
+        if amount.is_zero() || self.rng.chance(40) {
+            let other = self.rng.pick(&others).unwrap().clone();
+            demands.push(self.draw_demand(&other));
+        }
+        let worker = Some(self.draw_worker());
+        Step {
+            worker,
+            demands,
+            max_attempts: 1 + self.rng.below(3) as u32,
+            timeout_ms: 200 + self.rng.below(9_000) as i64,
+        }
     }
 
     fn submit_held(&mut self, submission: Submission, again: bool) {
@@ -163,13 +191,17 @@ impl World {
         });
         self.at_pool(&home, |object, now| {
             let usage = vec![Usage { pool: home.clone(), amount, parts: None }];
-            if release { object.pool.release(&id, now) } else { object.pool.consume(&id, usage, last, None, now) }
+            if release { object.pool.release(&id, now) } else { object.pool.consume(&id, usage, last, now) }
         });
     }
 
     fn change_something(&mut self) {
         self.revision += 1;
-        if self.rng.chance(50) {
+        if self.rng.chance(30) {
+            self.worker_down = !self.worker_down;
+            let how = if self.worker_down { "fails everything from now on" } else { "is well again" };
+            self.log.say(self.now, || format!("the worker {} {how}", WORKERS[1]));
+        } else if self.rng.chance(50) {
             let Some(name) = self.rng.pick(&self.pool_names()).cloned() else { return };
             self.change_pool(&name);
         } else {
@@ -182,7 +214,9 @@ impl World {
         self.saw("pool changed");
         let mut config = self.pools[name].pool.config().clone();
         config.revision = self.revision;
-        if self.rng.chance(50) {
+        if name.as_str() == "alpha" && self.rng.chance(30) {
+            config.partitions = self.draw_partitions();
+        } else if self.rng.chance(50) {
             config.limits.capacity = units(4 + self.rng.below(34));
             config.limits.refill_per_second = units(1 + self.rng.below(8));
         } else {

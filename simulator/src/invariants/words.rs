@@ -42,7 +42,7 @@ impl fmt::Display for Message {
                 };
                 write!(f, "{pool} → {home}: tokens for {id}, grant {grant}: {answer}")
             }
-            Self::SettleLease(pool, key, used) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
+            Self::SettleLease(pool, key, used, _) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),
             Self::Settled(pool, event) => write!(f, "→ {pool}: the account has the settlement of {event}"),
             Self::Wake(pool, client) => write!(f, "{client} → {pool}: a slot is free"),
@@ -65,14 +65,18 @@ impl fmt::Display for Message {
 
 fn report_in_words(report: &Report) -> String {
     match report {
-        Report::Succeeded { usage } if usage.is_empty() => "done, used what was reserved".into(),
-        Report::Succeeded { usage } => {
+        Report::Succeeded { usage, .. } if usage.is_empty() => "done, used what was reserved".into(),
+        Report::Succeeded { usage, .. } => {
             let used = |usage: &Usage| format!("{} of {}", usage.amount.units(), usage.pool);
             format!("done, used {}", usage.iter().map(used).collect::<Vec<_>>().join(" and "))
         }
         Report::Failed { retry: Retry::No, .. } => "failed for good".into(),
-        Report::Failed { retry: Retry::Backoff, .. } => "failed".into(),
-        Report::Failed { retry: Retry::After { pause_ms }, .. } => format!("failed, and wants {pause_ms} ms of peace"),
+        Report::Failed { retry: Retry::Backoff, .. } => "failed on the way".into(),
+        Report::Failed { retry: Retry::Failing, .. } => "failed".into(),
+        Report::Failed { retry: Retry::Busy { pause_ms: None }, .. } => "is busy".into(),
+        Report::Failed { retry: Retry::Busy { pause_ms: Some(pause_ms) }, .. } => {
+            format!("is busy, and wants {pause_ms} ms of peace")
+        }
         Report::TimedOut => "timed out".into(),
     }
 }

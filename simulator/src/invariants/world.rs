@@ -4,8 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::account::AccountEffect;
 use rm_core::id::{ClientId, PoolId, RequestId};
-use rm_core::pool::{Effect, LeaseAnswer};
-use rm_core::priority::Tier;
+use rm_core::off_peak::Window;
+use rm_core::partition::{Member, Partition};
+use rm_core::pool::{Blocked, Effect, LeaseAnswer};
+use rm_core::priority::{STARVATION_BOUND_MS, Tier};
+use rm_core::request::Request;
 use rm_core::token_bucket::BucketLimits;
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
@@ -15,6 +18,8 @@ use crate::rng::Rng;
 use crate::setup;
 
 const POOLS: [&str; 3] = ["alpha", "beta", "gamma"];
+/// Downstream workers; the second is out of order from time to time.
+pub(crate) const WORKERS: [&str; 2] = ["GOOD", "BAD"];
 const CLIENTS: [(&str, Tier); 3] = [("ann", Tier::Enterprise), ("bob", Tier::Standard), ("cy", Tier::Basic)];
 
 /// When every history begins.
@@ -61,6 +66,10 @@ pub struct World {
     pub pool_time: BTreeMap<PoolId, Instant>,
     /// Until when a pool may grant nothing, because a worker asked for it.
     pub paused_until: BTreeMap<PoolId, Instant>,
+    /// The worker `BAD` fails everything.
+    pub(crate) worker_down: bool,
+    /// Grants of a pool in a row that went to others while a promoted request waited for tokens.
+    pub passed_over: BTreeMap<PoolId, u32>,
     /// What has happened, and how often.
     pub seen: BTreeMap<&'static str, u64>,
     /// What has happened, in words.
@@ -107,6 +116,8 @@ impl World {
             beyond_holds: BTreeMap::new(),
             pool_time: BTreeMap::new(),
             paused_until: BTreeMap::new(),
+            worker_down: false,
+            passed_over: BTreeMap::new(),
             seen: BTreeMap::new(),
             log,
             revision: 1,
@@ -126,7 +137,40 @@ impl World {
         });
         self.most_limits.insert(id.clone(), (capacity, refill_per_second));
         self.pool_time.insert(id.clone(), self.now);
-        self.pools.insert(id.clone(), PoolObject::new(setup::pool_config(id, limits, 20), self.now));
+        let mut config = setup::pool_config(id.clone(), limits, 20);
+        if name == "alpha" {
+            config.partitions = self.draw_partitions();
+        }
+        if name == "beta" {
+            config.off_peak = Some(self.draw_windows());
+        }
+        self.pools.insert(id, PoolObject::new(config, self.now));
+    }
+
+    /// A share that is lent for Standard, and one of its own for `cy`.
+    pub(crate) fn draw_partitions(&mut self) -> Vec<Partition> {
+        let partition = |name: &str, member, percent: u64, lends| Partition {
+            name: name.into(),
+            member,
+            percent: u8::try_from(percent).unwrap(),
+            lends,
+        };
+        vec![
+            partition("lent", Member::Tier(Tier::Standard), 10 + self.rng.below(50), true),
+            partition("own", Member::Client("cy".parse().unwrap()), 10 + self.rng.below(30), false),
+        ]
+    }
+
+    /// Two hours of windows, of a minute or so each.
+    fn draw_windows(&mut self) -> Vec<Window> {
+        let mut at = self.now;
+        (0..40)
+            .map(|_| {
+                let start = at.plus(self.rng.below(180_000) as i64);
+                at = start.plus(1_000 + self.rng.below(60_000) as i64);
+                Window { start, end: at }
+            })
+            .collect()
     }
 
     fn add_account(&mut self, name: &str, tier: Tier) {
@@ -200,7 +244,11 @@ impl World {
         self.pool_time.insert(name.clone(), now);
         let object = self.pools.get_mut(name).unwrap();
         let overused_before = object.pool.ledger().overused;
+        let before = Waiting::of(object, now);
         let outcome = event(object, now);
+        let passed_over = before.passed_over(object, now, self.passed_over.get(name).copied().unwrap_or(0));
+        self.passed_over.insert(name.clone(), passed_over);
+        let object = self.pools.get_mut(name).unwrap();
         let saved = object.save();
         if object.pool.ledger().overused > overused_before {
             self.saw("pool overused");
@@ -241,7 +289,9 @@ impl World {
             Effect::AcquireLease { id, grant, pool, order } => {
                 self.send(Message::AcquireLease(pool, home, id, grant, order));
             }
-            Effect::SettleLease { pool, key, used } => self.send(Message::SettleLease(pool, key, used)),
+            Effect::SettleLease { pool, key, used, signal } => {
+                self.send(Message::SettleLease(pool, key, used, signal));
+            }
             Effect::Settle { event } => self.send(Message::Settle(home, event)),
             Effect::Finished { .. } => {}
         }
@@ -303,10 +353,11 @@ impl World {
         self.rng = Rng::of(self.seed, STREAM_OF_THE_END);
         self.log.heading(|| "the end: nothing new comes, nothing is lost any more, and all is let run out".into());
         self.calm = true;
+        self.worker_down = false;
         self.revision += 1;
         for name in self.pool_names() {
             let mut config = self.pools[&name].pool.config().clone();
-            (config.scheduler_running, config.revision) = (true, self.revision);
+            (config.scheduler_running, config.revision, config.off_peak) = (true, self.revision, None);
             self.at_pool(&name, |object, now| object.pool.configure(config, now));
         }
         for name in self.client_names() {
@@ -325,6 +376,42 @@ impl World {
         // The buckets fill up.
         self.pass_time(600_000);
     }
+}
+
+/// Who waited for tokens before an event, and how often each was granted.
+struct Waiting {
+    grants: BTreeMap<RequestId, u32>,
+    promoted: BTreeSet<RequestId>,
+}
+
+impl Waiting {
+    fn of(object: &PoolObject, now: Instant) -> Self {
+        let for_tokens = |request: &&Request| {
+            is_old(request, now)
+                && !request.home_amount().is_zero()
+                && object.pool.position(&request.id, now).is_some_and(|at| at.blocked_by == Some(Blocked::Tokens))
+        };
+        Self {
+            grants: object.pool.requests().map(|request| (request.id.clone(), request.grants)).collect(),
+            promoted: object.pool.requests().filter(for_tokens).map(|request| request.id.clone()).collect(),
+        }
+    }
+
+    /// How many grants in a row have gone to others by now, if a promoted request waited before and still does.
+    fn passed_over(&self, object: &PoolObject, now: Instant, so_far: u32) -> u32 {
+        let after = Self::of(object, now);
+        if self.promoted.intersection(&after.promoted).next().is_none() {
+            return 0;
+        }
+        let granted = object.pool.requests().filter(|request| {
+            request.grants > self.grants.get(&request.id).copied().unwrap_or(0) && !request.home_amount().is_zero()
+        });
+        granted.fold(so_far, |count, request| if is_old(request, now) { 0 } else { count + 1 })
+    }
+}
+
+fn is_old(request: &Request, now: Instant) -> bool {
+    now.since(request.enqueued_at) >= STARVATION_BOUND_MS
 }
 
 /// What the shell tells the core when a call has no answer.

@@ -48,6 +48,24 @@ fn pools(views: &[ViewAnswer]) -> Vec<Family> {
         gauge("resource_manager_pool_utilization_ratio", "The share of a pool's capacity that is not available.");
     let mut running = gauge("resource_manager_pool_running_requests", "Requests that run, by home pool.");
     let mut queued = gauge("resource_manager_pool_queued_requests", "Requests that wait, by home pool.");
+    let mut rate = gauge(
+        "resource_manager_pool_refill_rate_ratio",
+        "The share of a pool's refill that its downstream bears, as learnt.",
+    );
+    let mut lent = gauge("resource_manager_pool_lent_units", "What is lent of a pool's reserved partitions.");
+    let mut open = gauge(
+        "resource_manager_pool_open_circuits",
+        "Downstream workers that are left alone or only probed, by home pool.",
+    );
+    let counter = |name, help| Family::new(Kind::Counter, name, help);
+    let mut foretold = counter(
+        "resource_manager_start_estimates_total",
+        "Starts of requests that had to wait, by whether they were later than estimated when they came.",
+    );
+    let mut error = counter(
+        "resource_manager_start_estimate_error_seconds_total",
+        "The sum of how far those starts were from their estimates; divided by the count it is the mean.",
+    );
     for view in views {
         let pool = &[("pool", view.pool.pool.as_str())];
         let seen = pool_availability(view.pool.clone());
@@ -57,8 +75,18 @@ fn pools(views: &[ViewAnswer]) -> Vec<Family> {
         utilization.add(pool, seen.utilization.0, 3);
         running.add(pool, int(view.queue.running), 0);
         queued.add(pool, int(view.queue.depth), 0);
+        let full = view.pool.refill_per_second.micros().max(1);
+        let effective = seen.effective_refill_per_second.micros();
+        rate.add(pool, effective.saturating_mul(1_000).checked_div(full).unwrap_or(0), 3);
+        lent.add(pool, view.pool.lent.micros(), 6);
+        let circuits = view.pool.breakers.iter().filter(|breaker| breaker.state != "closed").count();
+        open.add(pool, i64::try_from(circuits).unwrap_or(0), 0);
+        let late = |late| [pool.as_slice(), &[("late", late)]].concat();
+        foretold.add(&late("true"), int(view.foretold.late), 0);
+        foretold.add(&late("false"), int(view.foretold.count.saturating_sub(view.foretold.late)), 0);
+        error.add(pool, view.foretold.error_ms, 3);
     }
-    vec![capacity, available, reserved, utilization, running, queued]
+    vec![capacity, available, reserved, utilization, running, queued, rate, lent, open, foretold, error]
 }
 
 fn queue(views: &[ViewAnswer]) -> Vec<Family> {

@@ -263,6 +263,17 @@ pub fn operation(method: &Method, path: &str) -> Option<Operation> {
                 .paged()
                 .answers(200, "A page.", "Alerts")
         }
+        (Method::Get, "/admin/lanes") => {
+            new("listLanes", "Admin", "The five lanes, the most urgent first.").answers(200, "All of them.", "Lanes")
+        }
+        (Method::Put, "/admin/lanes/{lane}") => new(
+            "putLane",
+            "Admin",
+            "Set a lane's points and limits; what waits in it keeps the limit that it came with.",
+        )
+        .takes("LaneBody")
+        .answers(200, "As stored.", "LaneRecord")
+        .fails(&[404]),
         (Method::Get, "/admin/pools") => new("listPools", "Admin", "Pools.").paged().answers(200, "A page.", "Pools"),
         (Method::Get, "/admin/clients") => {
             new("listClients", "Admin", "Clients.").paged().answers(200, "A page.", "Clients")

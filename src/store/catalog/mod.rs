@@ -1,6 +1,7 @@
 //! The configuration in D1: tiers, lanes, pools, prices, clients, templates, and whether the scheduler runs.
 
 mod clients;
+mod lanes;
 mod pools;
 mod prices;
 mod settings;
@@ -12,6 +13,7 @@ use std::rc::Rc;
 
 use rm_core::estimate::Learnt;
 use rm_core::id::{PoolId, TemplateId};
+use rm_core::lane::{LaneLimits, Lanes};
 use rm_core::pool::PoolConfig;
 use rm_core::pricing::Price;
 use rm_core::priority::{Tier, Urgency, Weights};
@@ -21,15 +23,17 @@ use serde::Deserialize;
 use wasm_bindgen::JsValue;
 use worker::{Env, Error, Result};
 
+use crate::host::time_zone::TimeZone;
 use crate::host::{clock, log};
 use crate::store::estimates::FactorRow;
-use crate::wire::admin::{PoolRecord, TemplateBody};
+use crate::wire::admin::{Partition, PoolRecord, TemplateBody};
 use pools::PoolRow;
 use prices::PriceRow;
 use templates::TemplateRow;
 
 pub use clients::{client, clients_after, delete_client, put_client};
-pub use pools::{FIRST_REVISION, delete_pool, put_pool};
+pub use lanes::put_lane;
+pub use pools::{delete_pool, put_pool};
 pub use settings::{set_scheduler, set_setting, setting};
 pub use templates::{delete_template, put_template};
 
@@ -48,6 +52,7 @@ pub struct Catalog {
     /// What was learnt of estimates.
     pub learnt: BTreeMap<(TemplateId, PoolId), Learnt>,
     pub weights: Weights,
+    pub lanes: Lanes,
     pub scheduler_running: bool,
 }
 
@@ -57,8 +62,12 @@ thread_local! {
 
 impl Catalog {
     /// A pool's configuration, as its object needs it.
-    pub fn pool_config(&self, pool: &PoolId) -> Option<PoolConfig> {
+    pub fn pool_config(&self, pool: &PoolId, now: Instant) -> Option<PoolConfig> {
         let PoolRecord { body, revision, .. } = self.pools.get(pool)?;
+        let off_peak = body.off_peak.as_ref().and_then(|off_peak| {
+            let (rule, zone) = (off_peak.rule()?, TimeZone::named(&off_peak.time_zone)?);
+            Some(rule.windows(now, |at| zone.offset_ms(at)))
+        });
         Some(PoolConfig {
             pool: pool.clone(),
             unit: body.unit.clone(),
@@ -70,6 +79,9 @@ impl Catalog {
             low_water_percent: body.low_water_percent,
             queue_cap: body.queue_cap,
             weights: self.weights.clone(),
+            lanes: self.lanes.clone(),
+            partitions: body.partitions.iter().filter_map(Partition::for_scheduler).collect(),
+            off_peak,
             scheduler_running: self.scheduler_running,
             revision: *revision,
         })
@@ -103,6 +115,13 @@ pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
         millipoints: i64,
     }
     #[derive(Deserialize)]
+    struct LaneRow {
+        name: String,
+        millipoints: i64,
+        max_wait_ms: Option<i64>,
+        queue_cap: Option<u32>,
+    }
+    #[derive(Deserialize)]
     struct SettingRow {
         value: String,
     }
@@ -111,7 +130,7 @@ pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
     let answers = db
         .batch(vec![
             db.prepare("SELECT tier AS name, millipoints FROM tiers LIMIT 10"),
-            db.prepare("SELECT urgency AS name, millipoints FROM urgencies LIMIT 10"),
+            db.prepare("SELECT urgency AS name, millipoints, max_wait_ms, queue_cap FROM urgencies LIMIT 10"),
             db.prepare(PoolRow::select()),
             db.prepare(TemplateRow::select()),
             db.prepare("SELECT value FROM settings WHERE key = ? LIMIT 1").bind(&[settings::SCHEDULER.into()])?,
@@ -126,8 +145,11 @@ pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
     for row in tiers.results::<PointsRow>()? {
         weights.tiers.insert(row.name.parse::<Tier>().map_err(stored)?, row.millipoints);
     }
-    for row in urgencies.results::<PointsRow>()? {
-        weights.urgencies.insert(row.name.parse::<Urgency>().map_err(stored)?, row.millipoints);
+    let mut lanes = Lanes(BTreeMap::new());
+    for row in urgencies.results::<LaneRow>()? {
+        let lane = row.name.parse::<Urgency>().map_err(stored)?;
+        weights.urgencies.insert(lane, row.millipoints);
+        lanes.0.insert(lane, LaneLimits { max_wait_ms: row.max_wait_ms, queue_cap: row.queue_cap });
     }
     let pools = pools.results::<PoolRow>()?.into_iter().map(PoolRow::record).collect::<Result<Vec<_>>>()?;
     let templates = templates.results::<TemplateRow>()?.into_iter().map(TemplateRow::parsed);
@@ -140,6 +162,7 @@ pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
         prices: prices.collect::<Result<_>>()?,
         learnt: learnt.collect::<Result<_>>()?,
         weights,
+        lanes,
         scheduler_running: scheduler.is_none_or(|row| row.value == "running"),
     });
     COPY.set(Some((now, Rc::clone(&catalog))));

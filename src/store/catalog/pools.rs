@@ -21,6 +21,8 @@ pub(super) struct PoolRow {
     low_water_percent: u8,
     queue_cap: u32,
     window_cap: u8,
+    partitions: String,
+    off_peak: Option<String>,
     revision: i64,
 }
 
@@ -28,7 +30,8 @@ impl PoolRow {
     pub(super) fn select() -> String {
         format!(
             "SELECT pool, unit, capacity_micros, refill_micros_per_second, unit_price_nanousd,
-               cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap, revision
+               cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap,
+               partitions, off_peak, revision
              FROM pools ORDER BY pool LIMIT {ROWS_MAX}"
         )
     }
@@ -51,36 +54,37 @@ impl PoolRow {
                 low_water_percent: self.low_water_percent,
                 queue_cap: self.queue_cap,
                 window_cap: self.window_cap == 1,
-                partitions: Vec::new(),
+                partitions: serde_json::from_str(&self.partitions)?,
+                off_peak: self.off_peak.as_deref().map(serde_json::from_str).transpose()?,
             },
             revision: self.revision,
         })
     }
 }
 
-/// The first revision of a pool.
-pub const FIRST_REVISION: i64 = 1;
-
-/// Stores a pool. The same again changes nothing. One that is not there begins with `revision`.
-pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody, revision: i64) -> Result<()> {
+/// Stores a pool. The same again changes nothing. One that was deleted goes on with its revisions.
+pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody) -> Result<()> {
     let price = |price: Option<NanoUsd>| price.map_or(JsValue::NULL, |price| number(price.nanos()));
     let db = env.d1("DB")?;
     db.prepare(
         "INSERT INTO pools (pool, unit, capacity_micros, refill_micros_per_second, unit_price_nanousd,
-           cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap,
-           revision)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+           cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap, partitions,
+           off_peak, revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+           coalesce((SELECT revision + 1 FROM deleted_pools WHERE pool = ?1), 1))
          ON CONFLICT (pool) DO UPDATE SET unit = excluded.unit, capacity_micros = excluded.capacity_micros,
            refill_micros_per_second = excluded.refill_micros_per_second,
            unit_price_nanousd = excluded.unit_price_nanousd,
            cached_input_price_nanousd = excluded.cached_input_price_nanousd,
            output_price_nanousd = excluded.output_price_nanousd, low_water_percent = excluded.low_water_percent,
-           queue_cap = excluded.queue_cap, window_cap = excluded.window_cap, revision = pools.revision + 1
+           queue_cap = excluded.queue_cap, window_cap = excluded.window_cap,
+           partitions = excluded.partitions, off_peak = excluded.off_peak, revision = pools.revision + 1
          WHERE (unit, capacity_micros, refill_micros_per_second, unit_price_nanousd, cached_input_price_nanousd,
-                output_price_nanousd, low_water_percent, queue_cap, window_cap)
+                output_price_nanousd, low_water_percent, queue_cap, window_cap, partitions, off_peak)
            IS NOT (excluded.unit, excluded.capacity_micros, excluded.refill_micros_per_second,
                 excluded.unit_price_nanousd, excluded.cached_input_price_nanousd, excluded.output_price_nanousd,
-                excluded.low_water_percent, excluded.queue_cap, excluded.window_cap)",
+                excluded.low_water_percent, excluded.queue_cap, excluded.window_cap, excluded.partitions,
+                excluded.off_peak)",
     )
     .bind(&[
         pool.as_str().into(),
@@ -93,7 +97,11 @@ pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody, revision: i64) 
         body.low_water_percent.into(),
         body.queue_cap.into(),
         u8::from(body.window_cap).into(),
-        number(revision),
+        serde_json::to_string(&body.partitions)?.into(),
+        match &body.off_peak {
+            Some(off_peak) => serde_json::to_string(off_peak)?.into(),
+            None => JsValue::NULL,
+        },
     ])?
     .run()
     .await?;
@@ -104,7 +112,16 @@ pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody, revision: i64) 
 /// Deletes a pool. What was recorded of its use stays.
 pub async fn delete_pool(env: &Env, pool: &PoolId) -> Result<()> {
     let db = env.d1("DB")?;
-    db.prepare("DELETE FROM pools WHERE pool = ?").bind(&[pool.as_str().into()])?.run().await?;
+    let name = || [pool.as_str().into()];
+    db.batch(vec![
+        db.prepare(
+            "INSERT INTO deleted_pools (pool, revision) SELECT pool, revision FROM pools WHERE pool = ?
+             ON CONFLICT (pool) DO UPDATE SET revision = excluded.revision",
+        )
+        .bind(&name())?,
+        db.prepare("DELETE FROM pools WHERE pool = ?").bind(&name())?,
+    ])
+    .await?;
     forget();
     Ok(())
 }

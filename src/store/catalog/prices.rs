@@ -23,7 +23,8 @@ impl PriceRow {
         format!(
             "SELECT model, input_nanousd, cached_input_nanousd, output_nanousd, version FROM model_prices WHERE model IN (
                SELECT json_extract(body, '$.model') FROM templates
-               UNION SELECT fallback.value FROM templates, json_each(body, '$.downgradeTo') AS fallback)
+               UNION SELECT fallback.value FROM templates, json_each(body, '$.downgradeTo') AS fallback
+               UNION SELECT json_extract(step.value, '$.model') FROM templates, json_each(body, '$.steps') AS step)
              LIMIT {ROWS_MAX}"
         )
     }

@@ -1,0 +1,145 @@
+//! Off-peak windows: when deferred work may run.
+//!
+//! A rule says on which days, from when to when, in a time zone. The windows that come of it are plain pairs of moments,
+//! so that whoever decides needs no time zone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::units::Instant;
+
+/// A stretch of time, its end excluded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// Its first moment.
+    pub start: Instant,
+    /// The first moment after it.
+    pub end: Instant,
+}
+
+/// A rule for windows, as clocks show the time somewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OffPeakRule {
+    /// On which days of the week a window begins: 0 is Monday.
+    pub days: Vec<u8>,
+    /// At which minute of the day it begins.
+    pub from_minute: u16,
+    /// At which minute of that day or, if that is not later, of the next day it ends.
+    pub to_minute: u16,
+}
+
+const DAY_MS: i64 = 86_400_000;
+const MINUTE_MS: i64 = 60_000;
+/// 1970-01-01 was a Thursday.
+const EPOCH_WEEKDAY: i64 = 3;
+
+impl OffPeakRule {
+    /// The windows from the one that `now` is in, or the next, for about a week. `offset_ms` is how far local clocks are
+    /// ahead of UTC at a moment. A window that clocks jump over is left out; one that they repeat lasts as long.
+    #[must_use]
+    pub fn windows(&self, now: Instant, offset_ms: impl Fn(Instant) -> i64) -> Vec<Window> {
+        let local = now.plus(offset_ms(now)).millis();
+        let today = local.div_euclid(DAY_MS);
+        let mut windows: Vec<Window> = (-1..=8_i64)
+            .map(|ahead| today.saturating_add(ahead))
+            .filter(|day| {
+                let weekday = day.saturating_add(EPOCH_WEEKDAY).rem_euclid(7);
+                self.days.iter().any(|wanted| i64::from(*wanted) == weekday)
+            })
+            .map(|day| {
+                let next_day = i64::from(self.to_minute <= self.from_minute);
+                let at = |day: i64, minute: u16| {
+                    day.saturating_mul(DAY_MS).saturating_add(i64::from(minute).saturating_mul(MINUTE_MS))
+                };
+                Window {
+                    start: moment(at(day, self.from_minute), &offset_ms),
+                    end: moment(at(day.saturating_add(next_day), self.to_minute), &offset_ms),
+                }
+            })
+            .filter(|window| window.start < window.end && window.end > now)
+            .collect();
+        windows.sort_by_key(|window| window.start);
+        windows
+    }
+}
+
+/// The moment at which local clocks show `local`: by the offset there, and once more by the offset at the result, for
+/// near a change of the clocks the two differ.
+fn moment(local: i64, offset_ms: &impl Fn(Instant) -> i64) -> Instant {
+    let guess = Instant::from_millis(local.saturating_sub(offset_ms(Instant::from_millis(local))));
+    Instant::from_millis(local.saturating_sub(offset_ms(guess)))
+}
+
+/// Whether a moment is in one of the windows; if not, when the next begins.
+///
+/// # Errors
+/// The next beginning; `None` if no window is known after the moment.
+pub fn is_open(windows: &[Window], now: Instant) -> Result<(), Option<Instant>> {
+    if windows.iter().any(|window| (window.start..window.end).contains(&now)) {
+        return Ok(());
+    }
+    Err(windows.iter().map(|window| window.start).filter(|start| *start > now).min())
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{Offset, TimeZone};
+
+    use super::{OffPeakRule, Window, is_open};
+    use crate::period::{parse_rfc3339, rfc3339};
+    use crate::units::Instant;
+
+    fn berlin(at: Instant) -> i64 {
+        let utc = chrono::DateTime::from_timestamp_millis(at.millis()).unwrap().naive_utc();
+        i64::from(chrono_tz::Europe::Berlin.offset_from_utc_datetime(&utc).fix().local_minus_utc()) * 1_000
+    }
+
+    fn at(text: &str) -> Instant {
+        parse_rfc3339(text).unwrap()
+    }
+
+    fn spans(windows: &[Window]) -> Vec<(String, String)> {
+        windows.iter().map(|window| (rfc3339(window.start), rfc3339(window.end))).collect()
+    }
+
+    const NIGHT: (u16, u16) = (22 * 60, 6 * 60);
+
+    fn nightly(days: &[u8]) -> OffPeakRule {
+        OffPeakRule { days: days.to_vec(), from_minute: NIGHT.0, to_minute: NIGHT.1 }
+    }
+
+    #[test]
+    fn a_night_goes_on_into_the_next_day() {
+        // A Tuesday, five in the morning in Berlin: Monday's night.
+        let now = at("2026-11-24T04:00:00Z");
+        let windows = nightly(&[0, 1, 2, 3, 4, 5, 6]).windows(now, berlin);
+        let first = ("2026-11-23T21:00:00.000Z".to_owned(), "2026-11-24T05:00:00.000Z".to_owned());
+        assert_eq!(spans(&windows)[0], first);
+        assert_eq!(is_open(&windows, now), Ok(()));
+        assert_eq!(is_open(&windows, at("2026-11-24T05:00:00Z")), Err(Some(at("2026-11-24T21:00:00Z"))));
+        assert!(windows.len() >= 8);
+    }
+
+    #[test]
+    fn only_on_its_days() {
+        let windows = nightly(&[5]).windows(at("2026-11-24T12:00:00Z"), berlin);
+        assert_eq!(spans(&windows)[0].0, "2026-11-28T21:00:00.000Z", "Saturday");
+        assert!(nightly(&[]).windows(at("2026-11-24T12:00:00Z"), berlin).is_empty());
+        assert_eq!(is_open(&[], at("2026-11-24T12:00:00Z")), Err(None));
+    }
+
+    #[test]
+    fn follows_the_clocks_over_their_changes() {
+        // The night of 28 to 29 March 2027 has 23 hours around it in Berlin, that of 30 to 31 October 25.
+        let spring = nightly(&[5]).windows(at("2027-03-27T12:00:00Z"), berlin);
+        assert_eq!(spans(&spring)[0], ("2027-03-27T21:00:00.000Z".into(), "2027-03-28T04:00:00.000Z".into()));
+        let autumn = nightly(&[5]).windows(at("2027-10-30T12:00:00Z"), berlin);
+        assert_eq!(spans(&autumn)[0], ("2027-10-30T20:00:00.000Z".into(), "2027-10-31T05:00:00.000Z".into()));
+    }
+
+    #[test]
+    fn the_whole_day_is_one_window() {
+        let rule = OffPeakRule { days: vec![6], from_minute: 0, to_minute: 0 };
+        let windows = rule.windows(at("2026-11-24T12:00:00Z"), |_| 0);
+        assert_eq!(spans(&windows)[0], ("2026-11-29T00:00:00.000Z".into(), "2026-11-30T00:00:00.000Z".into()));
+    }
+}

@@ -1,0 +1,224 @@
+//! What the pool has for whom: the bucket, at the rate that it may be refilled at, and the claims of the partitions on it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::breaker::Sign;
+use crate::id::ClientId;
+use crate::partition::{self, Partition};
+use crate::pool::Pool;
+use crate::priority::Tier;
+use crate::request::Request;
+use crate::retry::MAX_PAUSE_MS;
+use crate::throttle::Throttle;
+use crate::token_bucket::{Availability, BucketLimits};
+use crate::units::{Instant, Tokens};
+
+/// What a downstream worker says of the limit that a pool stands for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Signal {
+    /// It has too much to do.
+    pub busy: bool,
+    /// It is to be left alone for so long.
+    pub pause_ms: Option<i64>,
+    /// What is left, in its own books.
+    pub remaining: Option<Tokens>,
+    /// Nothing more is left until then.
+    pub resets_in_ms: Option<i64>,
+}
+
+/// Tokens that were taken.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Taken {
+    pub amount: Tokens,
+    /// How much of them is the partition's own.
+    pub own: Tokens,
+    pub partition: Option<usize>,
+    pub since: Instant,
+}
+
+impl Pool {
+    /// The limits at the rate that the downstream bears.
+    pub(super) fn limits(&self) -> BucketLimits {
+        self.state.throttle.apply(&self.config.limits)
+    }
+
+    /// Brings bucket and claims up to `now`, at each moment at the rate that applied then.
+    pub(super) fn refill(&mut self, now: Instant) {
+        while let Some(at) = self.state.throttle.eases_at()
+            && at <= now
+        {
+            self.refill_until(at);
+            self.state.throttle.ease();
+            self.changes.state = true;
+        }
+        self.refill_until(now);
+    }
+
+    fn refill_until(&mut self, at: Instant) {
+        let limits = self.limits();
+        self.state.bucket.refill(&limits, at);
+        self.state.shares.refill(&self.config.partitions, &limits, at);
+    }
+
+    /// The partition that a client's requests belong to.
+    pub(super) fn partition_of(&self, client: &ClientId, tier: Tier) -> Option<usize> {
+        partition::index_of(&self.config.partitions, client, tier)
+    }
+
+    /// The most that a client can ever be granted at once.
+    pub(super) fn reach(&self, partition: Option<usize>) -> Tokens {
+        partition::reach(&self.config.partitions, &self.config.limits, partition)
+    }
+
+    /// What the next member of each partition wants of its share. One that wants more than the share can ever hold has to
+    /// borrow like anybody else, and claims nothing: a claim that is never met would keep everybody waiting.
+    pub(super) fn wanted(&self, now: Instant) -> Vec<Tokens> {
+        let limits = self.limits();
+        let wanted_of = |(index, partition): (usize, &Partition)| {
+            let next = self.next_in_turn(Some(index), now).and_then(|pick| self.requests.get(&pick.id));
+            let amount = next.map_or(Tokens::ZERO, Request::home_amount);
+            if amount <= partition.limits(&limits).capacity { amount } else { Tokens::ZERO }
+        };
+        self.config.partitions.iter().enumerate().map(wanted_of).collect()
+    }
+
+    /// When a member of `partition` can take `amount`. With `insist` lent shares do not come back before it.
+    pub(super) fn availability(
+        &self,
+        amount: Tokens,
+        partition: Option<usize>,
+        wanted: &[Tokens],
+        insist: bool,
+        now: Instant,
+    ) -> Availability {
+        if amount > self.reach(partition) {
+            return Availability::Never;
+        }
+        let limits = self.limits();
+        let partitions = &self.config.partitions;
+        let claimed =
+            |shares: &partition::Shares| shares.claimed(partitions, partition, wanted, insist).saturating_add(amount);
+        let needed = claimed(&self.state.shares);
+        let at = match self.state.bucket.availability(&limits, needed, now) {
+            Availability::At(at) if !partitions.is_empty() => at,
+            // Claims are more than there is room for: what they wait for comes first, and then this is asked again.
+            Availability::Never => return Availability::NoRefill,
+            other => return other,
+        };
+        // While the bucket is refilled, so are the claims on it. Each of them has what it wants at some moment; between
+        // two such moments everything grows evenly, so the first moment at which enough is there is found in a few steps.
+        let mut at = at;
+        for _ in 0..=partitions.len() {
+            let mut shares = self.state.shares.clone();
+            shares.refill(partitions, &limits, at);
+            match self.state.bucket.availability(&limits, claimed(&shares), now) {
+                Availability::At(later) if later > at => at = later,
+                Availability::Never => return Availability::NoRefill,
+                _ => break,
+            }
+        }
+        // If it was not found it is later than this: asking again within a twentieth of a second is soon enough.
+        Availability::At(at.max(now.plus(50)))
+    }
+
+    /// Takes `amount` for a member of `partition`: of its own share first.
+    pub(super) fn take_tokens(
+        &mut self,
+        amount: Tokens,
+        partition: Option<usize>,
+        wanted: &[Tokens],
+        insist: bool,
+        now: Instant,
+    ) -> Result<Tokens, Availability> {
+        match self.availability(amount, partition, wanted, insist, now) {
+            Availability::Now => {}
+            other => return Err(other),
+        }
+        self.state.bucket.take(&self.limits(), amount, now)?;
+        let own = partition.and_then(|index| self.config.partitions.get(index));
+        let drawn = own.map_or(Tokens::ZERO, |own| self.state.shares.draw(own, amount));
+        self.state.ledger.reserved = self.state.ledger.reserved.saturating_add(amount.micros());
+        self.changes.state = true;
+        Ok(drawn)
+    }
+
+    /// Settles what was taken: `used` of it is consumed, the rest goes back, and use beyond it is taken. What was borrowed
+    /// goes back first.
+    pub(super) fn settle_tokens(&mut self, taken: Taken, used: Tokens, expired: bool, now: Instant) {
+        let Taken { amount, own, partition, since } = taken;
+        let limits = self.limits();
+        let own_share = partition.and_then(|index| self.config.partitions.get(index));
+        let unused = amount.saturating_sub(used);
+        let beyond = used.saturating_sub(amount);
+        if !unused.is_zero() {
+            self.state.bucket.give_back(&limits, unused, since);
+            let borrowed = amount.saturating_sub(own);
+            if let Some(share) = own_share {
+                self.state.shares.give_back(share, &limits, unused.saturating_sub(borrowed), since);
+            }
+        }
+        if !beyond.is_zero() {
+            self.state.bucket.take_used(&limits, beyond, now);
+            if let Some(share) = own_share {
+                self.state.shares.draw(share, beyond);
+            }
+        }
+        let ledger = &mut self.state.ledger;
+        let consumed = used.min(amount);
+        ledger.consumed = ledger.consumed.saturating_add(consumed.micros());
+        ledger.overused = ledger.overused.saturating_add(beyond.micros());
+        let back = if expired { &mut ledger.expired } else { &mut ledger.released };
+        *back = back.saturating_add(unused.micros());
+        self.changes.state = true;
+    }
+
+    /// What a request has taken of its home.
+    pub(super) fn taken_by(&self, request: &Request, amount: Tokens, since: Instant) -> Taken {
+        Taken {
+            amount,
+            own: request.own.min(amount),
+            partition: self.partition_of(&request.client, request.tier),
+            since,
+        }
+    }
+
+    /// A downstream worker says how its limit is.
+    pub(super) fn heed(&mut self, signal: &Signal, now: Instant) {
+        if signal.busy {
+            self.state.throttle.slow_down(now);
+            self.changes.state = true;
+        }
+        if let Some(remaining) = signal.remaining
+            && remaining < self.state.bucket.level()
+        {
+            self.state.bucket.lower_to(remaining);
+            self.changes.state = true;
+        }
+        let empty = signal.remaining.is_some_and(Tokens::is_zero);
+        let pause_ms = signal.pause_ms.or(signal.resets_in_ms.filter(|_| empty));
+        if let Some(pause_ms) = pause_ms {
+            let until = now.plus(pause_ms.clamp(0, MAX_PAUSE_MS));
+            self.state.paused_until = Some(self.state.paused_until.map_or(until, |before| before.max(until)));
+            self.changes.state = true;
+        }
+    }
+
+    /// What an attempt says of its worker.
+    pub(super) fn judge(&mut self, request: &Request, sign: Sign, now: Instant) {
+        let Some(worker) = &request.worker else { return };
+        let mut breaker = self.state.breakers.remove(worker).unwrap_or_default();
+        if breaker.ended(&request.id, request.grants, sign, now) {
+            self.changes.state = true;
+        }
+        if !breaker.is_default() {
+            self.state.breakers.insert(worker.clone(), breaker);
+        }
+    }
+
+    /// The rate at which the pool is refilled.
+    #[must_use]
+    pub const fn throttle(&self) -> &Throttle {
+        &self.state.throttle
+    }
+}

@@ -1,0 +1,81 @@
+// What the downstream can bear: busy workers slow their pool down, failing ones are left alone.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { ok, startHarness, waitFor } from "./support/harness.mjs";
+
+let rm;
+before(async () => {
+  rm = await startHarness();
+  await rm.client("presser", { maxConcurrent: 50 });
+});
+after(() => rm.close());
+
+const simulate = (what) => ({ input: { simulate: what } });
+const seen = async (pool) => ok(await rm.get("/api/resources/availability")).pools.find((view) => view.pool === pool);
+const metric = async (name, pool) => {
+  const { text } = await rm.get("/metrics");
+  return Number(text.match(new RegExp(`^${name}\\{pool="${pool}"\\} (\\S+)$`, "m"))?.[1]);
+};
+
+test("a busy worker halves its pool's rate, and the rate comes back in steps", async () => {
+  await rm.pool("busy", { capacity: 100, refillPerSecond: 40 });
+  assert.equal((await seen("busy")).effectiveRefillPerSecond, 40);
+  await rm.execute(rm.work("presser", "busy", 1, simulate({ status: 429 })), { wait: 5 });
+  const slowed = await waitFor(async () => {
+    const view = await seen("busy");
+    return view.effectiveRefillPerSecond < 40 ? view : null;
+  }, "the slower rate");
+  assert.equal(slowed.refillPerSecond, 40);
+  assert.ok(slowed.effectiveRefillPerSecond <= 20 && slowed.effectiveRefillPerSecond >= 2, `${slowed.effectiveRefillPerSecond}`);
+  assert.ok((await metric("resource_manager_pool_refill_rate_ratio", "busy")) <= 0.55);
+  // Somebody waits: the pool wakes itself up to ease.
+  const all = ok(await rm.post("/internal/reserve", { clientId: "presser", resources: [{ pool: "busy", amount: Math.floor(slowed.available) }] }));
+  await waitFor(async () => {
+    await rm.execute(rm.work("presser", "busy", 1));
+    return (await seen("busy")).effectiveRefillPerSecond > slowed.effectiveRefillPerSecond;
+  }, "a step back");
+  ok(await rm.post("/internal/release", { reservationId: all.reservationId }));
+});
+
+test("what a worker says is left counts, and nothing is granted before its limit is reset", async () => {
+  await rm.pool("limited", { capacity: 100, refillPerSecond: 0 });
+  ok(await rm.execute(rm.work("presser", "limited", 1, simulate({ limits: { limited: { remaining: 7 } } })), { wait: 5 }));
+  assert.equal((await rm.poolNow("limited")).available, 7);
+  ok(await rm.execute(rm.work("presser", "limited", 1, simulate({ limits: { limited: { remaining: 50 } } })), { wait: 5 }));
+  assert.equal((await rm.poolNow("limited")).available, 6, "never more than there was");
+  ok(await rm.execute(rm.work("presser", "limited", 1, simulate({ limits: { limited: { remaining: 0, resetSeconds: 60 } } })), { wait: 5 }));
+  const view = await waitFor(async () => {
+    const view = await seen("limited");
+    return view.pausedUntil ? view : null;
+  }, "the pause");
+  assert.ok(Date.parse(view.pausedUntil) - Date.now() > 50_000);
+});
+
+test("a worker that keeps failing is left alone; what waits keeps its attempts, and goes when a probe succeeds", async () => {
+  await rm.pool("broken", { capacity: 1000, refillPerSecond: 1000 });
+  ok(await rm.put("/admin/templates/once", { worker: "SMS", maxAttempts: 1, resources: [{ pool: "broken", base: 1 }] }));
+  const send = (input, options) => rm.execute({ clientId: "presser", templateId: "once", input }, options);
+  for (let n = 0; n < 5; n += 1) assert.equal(ok(await send({ simulate: { status: 500 } }, { wait: 5 })).status, "failed");
+  await rm.resetStats();
+  const opened = Date.now();
+  const waiting = ok(await send(1));
+  const place = ok(await rm.get(`/api/queue/position/${waiting.requestId}`));
+  assert.equal(place.blockedBy, "worker_unavailable");
+  const wait = Date.parse(place.estimatedStartAt) - opened;
+  assert.ok(wait > 5_000 && wait < 11_000, `${wait} ms`);
+  const view = await waitFor(async () => ((await seen("broken")).workers.length > 0 ? seen("broken") : null), "the snapshot");
+  assert.deepEqual([view.workers[0].worker, view.workers[0].circuit], ["SMS", "open"]);
+  assert.equal(await metric("resource_manager_pool_open_circuits", "broken"), 1);
+  // Another worker's requests in the same pool are not held up.
+  assert.equal(ok(await rm.execute(rm.work("presser", "broken"), { wait: 5 })).status, "succeeded");
+  const more = ok(await send(2));
+  assert.equal((await rm.stats()).byClient.presser.maxRunning, 1, "only the other worker was called");
+  for (const { requestId } of [waiting, more]) {
+    const done = await rm.ended(requestId, 30_000);
+    assert.deepEqual([done.status, done.attempts], ["succeeded", 1]);
+    assert.ok(Date.parse(done.startedAt) - opened > 5_000);
+  }
+  await waitFor(async () => (await seen("broken")).workers.length === 0, "the circuit to close");
+});
