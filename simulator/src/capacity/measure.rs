@@ -213,9 +213,9 @@ impl PoolMeasured {
     /// refilled), the share that was taken.
     #[must_use]
     pub fn utilisation(&self, seconds: u32) -> f64 {
-        let given = self.spec.capacity.micros() + self.spec.refill_per_second.micros() * i64::from(seconds);
+        let refilled = real(self.spec.refill_per_second.micros()) * f64::from(seconds);
         let taken = self.samples.last().map_or(0, |sample| sample.taken);
-        if given == 0 { 0.0 } else { real(taken) / real(given) }
+        real(taken) / (real(self.spec.capacity.micros()) + refilled)
     }
 
     /// From sample to sample: what was taken, as a share of what was refilled. More than one where a burst came out of a

@@ -57,7 +57,7 @@ pub fn run(
         }
     }
     if cfg!(panic = "abort") {
-        let sentence = "note: this build cannot catch a panic, so that a seed that fails ends it without a trace; \
+        let sentence = "note: this build cannot catch a panic, so that the first seed that fails ends it without a trace; \
                         `npm run simulate` builds with the profile that can";
         writeln!(err, "{sentence}")?;
     }

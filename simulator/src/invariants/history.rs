@@ -35,16 +35,16 @@ pub struct Outcome {
 /// Runs a history without keeping its log.
 #[must_use]
 pub fn run(seed: u64, steps: &[u64], checks: Checks) -> Outcome {
-    run_in(World::new(seed), steps, checks)
+    run_in(seed, World::new(seed), steps, checks)
 }
 
 /// Runs a history, and tells what happens.
 #[must_use]
 pub fn tell(seed: u64, steps: &[u64], checks: Checks) -> Outcome {
-    run_in(World::told(seed), steps, checks)
+    run_in(seed, World::told(seed), steps, checks)
 }
 
-fn run_in(mut world: World, steps: &[u64], checks: Checks) -> Outcome {
+fn run_in(seed: u64, mut world: World, steps: &[u64], checks: Checks) -> Outcome {
     let mut taken = 0;
     let mut ran_out = false;
     let mut checked = 0;
@@ -57,7 +57,7 @@ fn run_in(mut world: World, steps: &[u64], checks: Checks) -> Outcome {
         }
         under_check = None;
     };
-    let caught = catch(|| {
+    let caught = catch(seed, || {
         for number in steps {
             taken += 1;
             world.step(*number);
