@@ -7,8 +7,8 @@ use rm_core::units::{NanoUsd, Tokens};
 use super::workload::{Senseless, Workload, require};
 
 /// What can be changed, for the help.
-pub const WHAT_CAN_BE_CHANGED: &str = "\
-  pool.NAME=x2                     capacity and refill together: the pool twice over
+pub const WHAT_CAN_BE_CHANGED: &str =
+    "  pool.NAME=x2                     capacity and refill together: the pool twice over
   pool.NAME.capacity=x2, =90000    likewise refillPerSecond, unitPriceUsd and queueCap; windowCap=true
   client.NAME.maxConcurrent=x2     likewise monthlyBudgetUsd; tier=premium
   load=x1.5                        all rates of arrival; bursts stay";
