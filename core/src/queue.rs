@@ -1,6 +1,6 @@
 //! The queue of one pool: who is next.
 //!
-//! Requests that are eligible or not together are a [`Flow`]: those of one client for one worker. Within a flow they are
+//! Requests that are eligible or not together are a [`Flow`]: those of one client for one worker, in or out of off-peak windows. Within a flow they are
 //! kept in the order of a key that does not change with time ([`Rank`]). Between flows, tier and fairness, which all
 //! requests of a client share, are added when one is picked: a pick looks at each flow that waits once, not at each
 //! request. A request older than the starvation bound is promoted: promoted requests go oldest first, on turns of their
@@ -29,6 +29,8 @@ pub struct Entry<'a> {
     pub enqueued_at: Instant,
     /// What it needs of the home pool.
     pub amount: Tokens,
+    /// It takes one of the client's slots.
+    pub needs_slot: bool,
     /// The worker that it is for.
     pub worker: Option<&'a WorkerBinding>,
     /// It runs in off-peak windows only.
@@ -40,6 +42,8 @@ pub struct Entry<'a> {
 pub struct Flow {
     /// Whose they are.
     pub client: ClientId,
+    /// They take the client's slots.
+    pub needs_slot: bool,
     /// The worker that they are for.
     pub worker: Option<WorkerBinding>,
     /// They run in off-peak windows only.
@@ -50,7 +54,12 @@ impl Entry<'_> {
     /// Its flow.
     #[must_use]
     pub fn flow(&self) -> Flow {
-        Flow { client: self.client.clone(), worker: self.worker.cloned(), off_peak: self.off_peak }
+        Flow {
+            client: self.client.clone(),
+            needs_slot: self.needs_slot,
+            worker: self.worker.cloned(),
+            off_peak: self.off_peak,
+        }
     }
 }
 

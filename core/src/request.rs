@@ -117,11 +117,9 @@ pub enum Phase {
         /// If nobody reports until then, the attempt is lost.
         lease_until: Instant,
     },
-    /// Cancelled while it ran: it has its end. Its worker may still be at it, so what it takes goes back, and is charged,
-    /// when that reports, or the lease is over.
+    /// Cancelled while it ran: it has its end, and its tokens and slot went back. Its worker may still be at it, so its
+    /// cost stays held until that reports what it used, or the lease is over.
     Abandoned {
-        /// When the home pool's tokens were taken.
-        since: Instant,
         /// Until when a report is waited for.
         lease_until: Instant,
     },

@@ -251,7 +251,11 @@ impl AccountObject {
             }
             ReleaseSlotCall::PATH => {
                 let call: ReleaseSlotCall = read(body)?;
-                answer::<ReleaseSlotCall>(&self.event(|account, _| account.release_slot(&call.id, call.grant)).await?)
+                let release = |account: &mut Account, _| match call.ended {
+                    true => account.cancelled(&call.id, call.grant),
+                    false => account.release_slot(&call.id, call.grant),
+                };
+                answer::<ReleaseSlotCall>(&self.event(release).await?)
             }
             SettleCall::PATH => answer::<SettleCall>(&self.settle(read(body)?).await?),
             ViewCall::PATH => answer::<ViewCall>(&self.view()),

@@ -46,8 +46,9 @@ impl PoolObject {
                 Effect::AcquireSlot { id, grant, client } => {
                     spawn_local(object.acquire_slot(id, grant, client.as_str().to_owned()));
                 }
-                Effect::ReleaseSlot { id, grant, client } => {
-                    spawn_local(object.release_slot(ReleaseSlotCall { id, grant }, client.as_str().to_owned()));
+                Effect::ReleaseSlot { id, grant, client, ended } => {
+                    let release = ReleaseSlotCall { id, grant, ended };
+                    spawn_local(object.release_slot(release, client.as_str().to_owned()));
                 }
                 Effect::AcquireLease { id, grant, pool, order } => {
                     spawn_local(object.acquire_lease(id, grant, pool, order));

@@ -109,6 +109,8 @@ pub struct ReleaseSlotCall {
     pub id: RequestId,
     /// Of which grant.
     pub grant: u32,
+    /// The request has ended; what it used is still to come.
+    pub ended: bool,
 }
 operation!(ReleaseSlotCall, "/release-slot", ());
 

@@ -116,6 +116,7 @@ impl Account {
             held_at: now,
             slot,
             kind,
+            ended: false,
             ask_at: Some(now.plus(ORPHAN_AFTER_MS)),
         });
         Ok(Held { at: now, slot: slot.is_some() })
@@ -135,6 +136,17 @@ impl Account {
             self.put(hold);
         }
         SlotAnswer::Granted
+    }
+
+    /// A request was cancelled while it ran: its slot is free, and it waits for nothing. Its cost stays held until it is
+    /// known what it used.
+    pub fn cancelled(&mut self, id: &RequestId, grant: u32) {
+        if let Some(mut hold) = self.take(id) {
+            hold.ended = true;
+            self.changes.holds.insert(id.clone());
+            self.put(hold);
+        }
+        self.release_slot(id, grant);
     }
 
     /// Takes a slot back. One that was given for a later grant stays.
@@ -299,7 +311,7 @@ impl Account {
         if hold.slot.is_some() {
             self.running = self.running.saturating_add(1);
         }
-        if hold.kind == Kind::Execution {
+        if hold.kind == Kind::Execution && !hold.ended {
             self.executions = self.executions.saturating_add(1);
         }
         if let Some(ask_at) = hold.ask_at {
@@ -313,7 +325,7 @@ impl Account {
         if hold.slot.is_some() {
             self.running = self.running.saturating_sub(1);
         }
-        if hold.kind == Kind::Execution {
+        if hold.kind == Kind::Execution && !hold.ended {
             self.executions = self.executions.saturating_sub(1);
         }
         if let Some(ask_at) = hold.ask_at {

@@ -74,6 +74,9 @@ pub struct Hold {
     pub slot: Option<u32>,
     /// What the request is.
     pub kind: Kind,
+    /// It was cancelled while it ran, and what it used is still to come.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ended: bool,
     /// When to ask the home pool how the request is; `None` once it is known there and has no slot.
     pub ask_at: Option<Instant>,
 }

@@ -151,7 +151,7 @@ impl Pool {
             (_, Some(SlotAnswer::Granted)) => {
                 if let Some(request) = self.requests.get(id) {
                     let client = request.client.clone();
-                    self.effects.push(Effect::ReleaseSlot { id: id.clone(), grant, client });
+                    self.effects.push(Effect::ReleaseSlot { id: id.clone(), grant, client, ended: false });
                 }
             }
             _ => {}
@@ -257,7 +257,7 @@ impl Pool {
         }
         if request.kind == Kind::Execution && (slot || !refused) {
             let (id, client) = (request.id.clone(), request.client.clone());
-            self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client });
+            self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
         }
     }
 

@@ -86,6 +86,8 @@ pub enum Effect {
         grant: u32,
         /// Of whom.
         client: ClientId,
+        /// The request has ended; what it used is still to come.
+        ended: bool,
     },
     /// Ask another pool for its tokens; the answer goes to `Pool::lease_answered`.
     AcquireLease {

@@ -159,11 +159,9 @@ impl Pool {
 
     /// Whether a flow's requests could be granted now, were their tokens there.
     pub(super) fn is_eligible(&self, flow: &Flow, now: Instant) -> bool {
-        // Who has no worker called needs no slot.
-        let needs_slot = flow.worker.is_some();
         let acquires_enough =
             || self.acquiring.get(&flow.client).is_some_and(|count| *count >= MAX_ACQUIRING_PER_CLIENT);
-        !(needs_slot && (self.blocked.contains_key(&flow.client) || acquires_enough()))
+        !(flow.needs_slot && (self.blocked.contains_key(&flow.client) || acquires_enough()))
             && flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
             && (!flow.off_peak || self.is_off_peak(now).is_ok())
     }

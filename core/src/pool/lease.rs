@@ -133,6 +133,7 @@ impl Pool {
             urgency: order.urgency,
             enqueued_at: order.enqueued_at,
             amount: order.amount,
+            needs_slot: false,
             worker: None,
             off_peak: false,
         };

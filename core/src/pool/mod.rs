@@ -37,7 +37,7 @@ use crate::off_peak::Window;
 use crate::partition::{Partition, Shares};
 use crate::priority::{Urgency, Weights};
 use crate::queue::{Entry, Queue};
-use crate::request::{Phase, Request};
+use crate::request::{Kind, Phase, Request};
 use crate::throttle::Throttle;
 use crate::token_bucket::{BucketLimits, TokenBucket};
 use crate::units::Instant;
@@ -423,6 +423,7 @@ fn entry(request: &Request) -> Entry<'_> {
         urgency: request.rank_urgency(),
         enqueued_at: request.enqueued_at,
         amount: request.home_amount(),
+        needs_slot: request.kind == Kind::Execution,
         worker: request.worker.as_ref(),
         off_peak: request.is_off_peak(),
     }

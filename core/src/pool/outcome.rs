@@ -231,7 +231,7 @@ impl Pool {
         let step = request.step();
         self.release_run(&request, &Used { usage: &usage, as_reserved: true, expired: false, remaining }, now);
         let (id, client) = (request.id.clone(), request.client.clone());
-        self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client });
+        self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
         let (lines, _) = bill(&request, &usage, true);
         request.close_step(Status::Succeeded, lines, now);
         request.next_step();
@@ -274,7 +274,7 @@ impl Pool {
         } else {
             self.release_run(&request, &Used::NOTHING, now);
             let (id, client) = (request.id.clone(), request.client.clone());
-            self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client });
+            self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
             request.phase = Phase::Parked { until: next, cause: Cause::RetryBackoff };
             self.put(request);
         }
@@ -312,7 +312,7 @@ impl Pool {
             })
         };
         let (reserved, since) = match request.phase {
-            Phase::Running { since, .. } | Phase::Abandoned { since, .. } => (request.home_amount(), since),
+            Phase::Running { since, .. } => (request.home_amount(), since),
             _ => (Tokens::ZERO, now),
         };
         let home = self.config.pool.clone();
@@ -324,7 +324,7 @@ impl Pool {
         let was_started = request.started_grant > 0;
         for demand in request.others() {
             let amount = used_of(&demand.pool, demand.amount);
-            let holds = matches!(request.phase, Phase::Running { .. } | Phase::Abandoned { .. });
+            let holds = matches!(request.phase, Phase::Running { .. });
             if was_started && (holds || !amount.is_zero()) {
                 let (pool, key) = (demand.pool.clone(), lease_key(&request.id, request.started_grant));
                 let signal = signal_of(&pool);
@@ -379,8 +379,8 @@ impl Pool {
         self.send_settlement(event, now);
     }
 
-    /// A cancelled run reports after all, or never will (`None`). Its end stands; what it took goes back, and its use is
-    /// charged.
+    /// A cancelled run reports after all, or never will (`None`). Its end stands; its use is charged, and the rest of what
+    /// is held for it goes back.
     pub(super) fn close_abandoned(
         &mut self,
         mut request: Request,
@@ -395,7 +395,7 @@ impl Pool {
         };
         let as_reserved = usage.is_some();
         let usage = usage.unwrap_or_default();
-        let used = Used { usage: &usage, as_reserved, expired: uncertain, remaining: &remaining };
+        let used = Used { usage: &usage, as_reserved, expired: false, remaining: &remaining };
         self.release_run(&request, &used, now);
         let (mut lines, mut cost) = bill(&request, &usage, as_reserved);
         if request.is_pipeline() {
@@ -409,19 +409,23 @@ impl Pool {
         if as_reserved { ReportOutcome::ChargedLate } else { ReportOutcome::Ignored }
     }
 
-    /// Ends a request that runs, as cancelled. What it takes stays taken until its run is known to be over.
-    fn abandon(&mut self, mut request: Request, since: Instant, lease_until: Instant, now: Instant) {
+    /// Ends a request that runs, as cancelled. Its tokens and its slot go back; its cost stays held until it is known what
+    /// it used, or a loop of running and cancelling would spend what the budget has not got.
+    fn abandon(&mut self, mut request: Request, lease_until: Instant, now: Instant) {
+        self.release_run(&request, &Used::NOTHING, now);
+        let (id, client) = (request.id.clone(), request.client.clone());
+        self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: true });
         let lines = merged(request.past.iter().flat_map(|step| step.lines.iter().cloned()));
         let cost = total(&lines);
         let end = End { status: Status::Cancelled, failure: None, finished_at: now, lines, cost, uncertain: false };
         self.effects.push(Effect::Finished { id: request.id.clone() });
-        request.phase = Phase::Abandoned { since, lease_until };
+        request.phase = Phase::Abandoned { lease_until };
         self.changes.ended.push(Ended { request: request.clone(), end });
         self.put(request);
     }
 
-    /// Cancels a request. One that waits gives everything back at once; one that runs does when its run is over, and what
-    /// it has used by then is charged: until then its worker may be at work on it.
+    /// Cancels a request. Its tokens and its slot go back at once, and so does its money if it waits. If it runs, its
+    /// worker may still be at work on it: what that has used is charged when it is known, and the rest goes back then.
     pub fn cancel(&mut self, id: &RequestId, only_waiting: bool, now: Instant) -> CancelOutcome {
         self.event(now, |pool| pool.try_cancel(id, only_waiting, now))
     }
@@ -435,9 +439,9 @@ impl Pool {
         }
         let Some(mut request) = self.take(id) else { return CancelOutcome::Unknown };
         match request.phase {
-            Phase::Running { since, lease_until, .. } if request.kind == Kind::Execution => {
+            Phase::Running { lease_until, .. } if request.kind == Kind::Execution => {
                 self.judge(&request, Sign::Neither, now);
-                self.abandon(request, since, lease_until, now);
+                self.abandon(request, lease_until, now);
             }
             _ => {
                 if matches!(request.phase, Phase::Acquiring { .. }) {

@@ -128,7 +128,7 @@ impl Pool {
             }
         }
         if still_waiting && has_slot {
-            self.effects.push(Effect::ReleaseSlot { id, grant: 0, client });
+            self.effects.push(Effect::ReleaseSlot { id, grant: 0, client, ended: false });
         }
         Submitted::Accepted
     }

@@ -43,7 +43,7 @@ pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 3] {
         Phase::Waiting => [expire(), force(), None],
         Phase::Parked { until, .. } => [expire(), force(), Some((until, Timer::Unpark(id())))],
         Phase::Acquiring { since, .. } => [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), None, None],
-        Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until, .. } => {
+        Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until } => {
             [Some((lease_until, Timer::Run(id()))), None, None]
         }
     }

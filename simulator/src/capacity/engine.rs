@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use rm_core::account::{Account, AccountEffect, AtHome};
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::period::Period;
-use rm_core::pool::{Effect, Mode, Pool, Report, Submitted};
+use rm_core::pool::{Effect, Mode, Pool, PoolConfig, Report, Submitted};
 use rm_core::request::{Demand, Kind, Settlement, Usage};
 use rm_core::token_bucket::BucketLimits;
 use rm_core::units::{Instant, NanoUsd, Tokens};
@@ -83,7 +83,8 @@ impl<'a> Engine<'a> {
                 refill_per_second: spec.refill_per_second,
                 window_cap: spec.window_cap,
             };
-            let config = setup::pool_config(name.clone(), limits, spec.queue_cap);
+            let partitions = spec.partitions.clone();
+            let config = PoolConfig { partitions, ..setup::pool_config(name.clone(), limits, spec.queue_cap) };
             (name.clone(), setup::new_pool(config, BEGINNING))
         };
         let account = |spec: &super::workload::ClientSpec| {
@@ -189,6 +190,8 @@ impl<'a> Engine<'a> {
             demands,
             max_attempts: 1,
             timeout_ms: RUN_MS_MAX.into(),
+            worker: None,
+            later: Vec::new(),
         };
         let submission = setup::submission(order, held);
         if let Some(Submitted::Refused(_)) = self.at_pool(&home, |pool| pool.submit(submission, Mode::Queue, now)) {
@@ -283,7 +286,7 @@ impl<'a> Engine<'a> {
                 let answer = self.at_account(&client, |account| account.acquire_slot(&id, grant, home, now));
                 self.at_pool(home, |pool| pool.slot_answered(&id, grant, answer, now));
             }
-            Effect::ReleaseSlot { id, grant, client } => {
+            Effect::ReleaseSlot { id, grant, client, .. } => {
                 self.at_account(&client, |account| account.release_slot(&id, grant));
             }
             Effect::AcquireLease { id, grant, pool: other, order } => {
@@ -291,8 +294,8 @@ impl<'a> Engine<'a> {
                     self.at_pool(home, |pool| pool.lease_answered(&id, grant, &other, answer, now));
                 }
             }
-            Effect::SettleLease { pool: other, key, used } => {
-                self.at_pool(&other, |pool| pool.settle_lease(&key, used, now));
+            Effect::SettleLease { pool: other, key, used, signal } => {
+                self.at_pool(&other, |pool| pool.settle_lease(&key, used, &signal, now));
             }
             Effect::Settle { event } => {
                 if let Some(settlement) = self.settlements.remove(&event) {
@@ -310,8 +313,11 @@ impl<'a> Engine<'a> {
         let Some(planned) = self.requests.get(&id).and_then(|index| self.planned.get(*index)) else { return };
         let usage =
             planned.usage.iter().map(|(pool, amount)| Usage { pool: pool.clone(), amount: *amount, parts: None });
-        let report =
-            if planned.run_ms <= limit_ms { Report::Succeeded { usage: usage.collect() } } else { Report::TimedOut };
+        let report = if planned.run_ms <= limit_ms {
+            Report::Succeeded { usage: usage.collect(), remaining: Vec::new() }
+        } else {
+            Report::TimedOut
+        };
         let at = self.now.plus(planned.run_ms.min(limit_ms));
         self.enter(at, Due::Report(home.clone(), id, grant, report));
     }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::id::{ClientId, PoolId};
+use rm_core::partition::Partition;
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::{NanoUsd, Tokens};
 use serde::de::{DeserializeOwned, Error as _};
@@ -69,6 +70,9 @@ pub struct PoolSpec {
     /// How many may wait.
     #[serde(default = "queue_cap")]
     pub queue_cap: u32,
+    /// The parts that are set aside.
+    #[serde(default)]
+    pub partitions: Vec<Partition>,
 }
 
 const fn queue_cap() -> u32 {

@@ -87,7 +87,7 @@ fn slots(world: &World) {
             .filter(|request| {
                 request.client == *name
                     && request.kind == Kind::Execution
-                    && matches!(request.phase, Phase::Running { .. } | Phase::Abandoned { .. })
+                    && matches!(request.phase, Phase::Running { .. })
             })
             .count();
         assert!(running <= world.most_slots[name], "{name}: {running} run");
@@ -98,8 +98,7 @@ fn slots(world: &World) {
 fn the_ledger_adds_up(world: &World) {
     for (name, object) in &world.pools {
         let ledger = object.pool.ledger();
-        let taken =
-            |phase: &Phase| matches!(phase, Phase::Acquiring { .. } | Phase::Running { .. } | Phase::Abandoned { .. });
+        let taken = |phase: &Phase| matches!(phase, Phase::Acquiring { .. } | Phase::Running { .. });
         let own: i64 =
             object.pool.requests().filter(|r| taken(&r.phase)).map(|request| request.home_amount().micros()).sum();
         let outstanding = own + object.leased();

@@ -25,8 +25,11 @@ impl World {
             Message::SlotAnswer(pool, id, grant, granted) => {
                 self.at_pool(&pool, |object, now| object.pool.slot_answered(&id, grant, granted, now));
             }
-            Message::ReleaseSlot(client, id, grant) => {
-                self.at_account(&client, |object| object.account.release_slot(&id, grant));
+            Message::ReleaseSlot(client, id, grant, ended) => {
+                self.at_account(&client, |object| match ended {
+                    true => object.account.cancelled(&id, grant),
+                    false => object.account.release_slot(&id, grant),
+                });
             }
             Message::AcquireLease(pool, home, id, grant, order) => {
                 let answer = self.at_pool(&pool, |object, now| object.pool.acquire_lease(order, now));

@@ -19,7 +19,7 @@ pub enum Message {
     /// What the account said; `None` is no answer.
     SlotAnswer(PoolId, RequestId, u32, Option<SlotAnswer>),
     /// A pool gives a slot back.
-    ReleaseSlot(ClientId, RequestId, u32),
+    ReleaseSlot(ClientId, RequestId, u32, bool),
     /// A home asks another pool for tokens.
     AcquireLease(PoolId, PoolId, RequestId, u32, LeaseOrder),
     /// What the other pool said.

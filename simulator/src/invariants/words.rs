@@ -29,7 +29,9 @@ impl fmt::Display for Message {
                 };
                 write!(f, "→ {pool}: the slot for {id}, grant {grant}: {answer}")
             }
-            Self::ReleaseSlot(client, id, grant) => write!(f, "→ {client}: the slot of {id}, grant {grant}, is free"),
+            Self::ReleaseSlot(client, id, grant, _) => {
+                write!(f, "→ {client}: the slot of {id}, grant {grant}, is free")
+            }
             Self::AcquireLease(pool, home, id, grant, order) => {
                 write!(f, "{home} → {pool}: {} for {id}, grant {grant}?", order.amount.units())
             }

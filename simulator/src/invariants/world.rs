@@ -285,7 +285,9 @@ impl World {
                 self.at_account(&client, |object| object.account.abandon(&id));
             }
             Effect::AcquireSlot { id, grant, client } => self.send(Message::AcquireSlot(client, home, id, grant)),
-            Effect::ReleaseSlot { id, grant, client } => self.send(Message::ReleaseSlot(client, id, grant)),
+            Effect::ReleaseSlot { id, grant, client, ended } => {
+                self.send(Message::ReleaseSlot(client, id, grant, ended));
+            }
             Effect::AcquireLease { id, grant, pool, order } => {
                 self.send(Message::AcquireLease(pool, home, id, grant, order));
             }
