@@ -54,6 +54,9 @@ fn everything_happens_in_some_history() {
     }
     for event in [
         "account changed",
+        "alarm lost",
+        "step ended",
+        "worker out of order",
         "account crashed",
         "caller gone after the hold",
         "cancelled",

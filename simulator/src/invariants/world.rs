@@ -22,6 +22,8 @@ const POOLS: [&str; 3] = ["alpha", "beta", "gamma"];
 pub(crate) const WORKERS: [&str; 2] = ["GOOD", "BAD"];
 const CLIENTS: [(&str, Tier); 3] = [("ann", Tier::Enterprise), ("bob", Tier::Standard), ("cy", Tier::Basic)];
 
+/// How often the tick comes, which finds alarms that were lost.
+const TICK_MS: i64 = 60_000;
 /// When every history begins.
 const BEGINNING: Instant = Instant::from_millis(1_800_000_000_000);
 /// The draws that the world is made by, and those of its end. Steps count from 0.
@@ -66,6 +68,8 @@ pub struct World {
     pub pool_time: BTreeMap<PoolId, Instant>,
     /// Until when a pool may grant nothing, because a worker asked for it.
     pub paused_until: BTreeMap<PoolId, Instant>,
+    /// Objects whose alarm was lost, by name: the tick wakes them.
+    deaf_until: BTreeMap<String, Instant>,
     /// The worker `BAD` fails everything.
     pub(crate) worker_down: bool,
     /// Grants of a pool in a row that went to others while a promoted request waited for tokens.
@@ -116,6 +120,7 @@ impl World {
             beyond_holds: BTreeMap::new(),
             pool_time: BTreeMap::new(),
             paused_until: BTreeMap::new(),
+            deaf_until: BTreeMap::new(),
             worker_down: false,
             passed_over: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -318,16 +323,42 @@ impl World {
         self.now = self.now.max(until);
     }
 
+    /// When an object's alarm goes off: as it asked for it or, if that alarm was lost, at the tick.
+    fn alarm_of(&self, name: &str, wanted: Option<Instant>) -> Option<Instant> {
+        let tick = self.deaf_until.get(name).copied().filter(|tick| *tick > self.now);
+        Some(wanted?.max(tick.unwrap_or(BEGINNING)))
+    }
+
     fn next_alarm(&self) -> Option<Instant> {
-        let pools = self.pools.values().filter_map(|object| object.pool.next_wakeup(self.now));
-        let accounts = self.accounts.values().filter_map(|object| object.account.next_wakeup());
+        let pools = self
+            .pools
+            .iter()
+            .filter_map(|(name, object)| self.alarm_of(name.as_str(), object.pool.next_wakeup(self.now)));
+        let accounts = self
+            .accounts
+            .iter()
+            .filter_map(|(name, object)| self.alarm_of(name.as_str(), object.account.next_wakeup()));
         pools.chain(accounts).min()
+    }
+
+    /// Loses an alarm that is due, now and then.
+    fn loses_alarm(&mut self, name: &str) -> bool {
+        if self.calm || !self.rng.chance(3) {
+            return false;
+        }
+        self.saw("alarm lost");
+        let now = self.now;
+        self.log.say(now, || format!("{name}'s alarm is lost"));
+        let next_tick = now.millis() - now.millis() % TICK_MS + TICK_MS;
+        self.deaf_until.insert(name.to_owned(), Instant::from_millis(next_tick));
+        true
     }
 
     fn ring_alarms(&mut self) {
         let now = self.now;
         for name in self.pool_names() {
-            if self.pools[&name].pool.next_wakeup(now).is_some_and(|at| at <= now.plus(1)) {
+            let alarm = self.alarm_of(name.as_str(), self.pools[&name].pool.next_wakeup(now));
+            if alarm.is_some_and(|at| at <= now.plus(1)) && !self.loses_alarm(name.as_str()) {
                 self.now = now.plus(1);
                 self.log.say(self.now, || format!("{name} wakes up"));
                 self.at_pool(&name, |object, now| object.pool.on_wakeup(now));
@@ -335,7 +366,8 @@ impl World {
         }
         for name in self.client_names() {
             let now = self.now;
-            if self.accounts[&name].account.next_wakeup().is_some_and(|at| at <= now) {
+            let alarm = self.alarm_of(name.as_str(), self.accounts[&name].account.next_wakeup());
+            if alarm.is_some_and(|at| at <= now) && !self.loses_alarm(name.as_str()) {
                 self.log.say(now, || format!("{name}'s account wakes up"));
                 self.at_account(&name, |object| object.account.on_wakeup(now, 16));
             }
