@@ -9,7 +9,7 @@ let rm;
 const pools = ["p-first", "p-second", "p-third"];
 before(async () => {
   rm = await startHarness();
-  for (const pool of pools) await rm.pool(pool, { capacity: 100, refillPerSecond: pool === "p-first" ? 10 : 1000 });
+  for (const pool of pools) await rm.pool(pool, { capacity: 100, refillPerSecond: pool === "p-first" ? 0.001 : 1000 });
   await rm.client("piper", { monthlyBudgetUsd: 100 });
   ok(await rm.put("/admin/templates/three", template()));
 });
@@ -84,8 +84,8 @@ test("cancelling stops inside a step and between steps", async () => {
   const cancelled = ok(await rm.post(`/api/execution/${inside.requestId}/cancel`));
   assert.deepEqual(steps(cancelled), [["fetch", "cancelled", 1], ["think", "skipped", 0], ["3", "skipped", 0]]);
   // Between two steps: the second waits for tokens that somebody else has.
+  await rm.pool("p-second", { capacity: 100, refillPerSecond: 0.01 });
   const all = ok(await rm.post("/internal/reserve", { clientId: "demo-standard", resources: [{ pool: "p-second", amount: 98 }] }));
-  await rm.pool("p-second", { capacity: 100, refillPerSecond: 0 });
   const between = ok(await run(1));
   await waitFor(async () => (await rm.execution(between.requestId)).steps[0].status === "succeeded", "the first step");
   const place = await waitFor(async () => {

@@ -83,6 +83,12 @@ impl Request {
         self.attempts = 0;
     }
 
+    /// Notes how the step ended that the whole ends with: nothing is needed any more.
+    pub(crate) fn close_last_step(&mut self, status: Status, lines: Vec<Line>, now: Instant) {
+        self.close_step(status, lines, now);
+        self.demands.clear();
+    }
+
     /// Goes on to the next step; `false` if there is none.
     pub(crate) fn next_step(&mut self) -> bool {
         if self.later.is_empty() {

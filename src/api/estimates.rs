@@ -9,14 +9,14 @@ use crate::api::Call;
 use crate::api::admission::{Plan, plan};
 use crate::api::body::read_json;
 use crate::api::executions::unavailable;
+use crate::api::rate_limit;
 use crate::api::reply::Reply;
 use crate::host::clock;
 use crate::host::object::call;
-use crate::store::{catalog, snapshot};
+use crate::store::catalog;
 use crate::views::{estimate_lines, price_version};
 use crate::wire::account::ViewCall;
 use crate::wire::api::{ExecuteBody, ResourceAmount};
-use crate::wire::pool::RateLimit;
 use crate::wire::problem::Problem;
 use crate::wire::usage::{CostEstimate, ResourceEstimate};
 
@@ -28,18 +28,8 @@ async fn planned(call: &mut Call) -> Result<(Plan, NanoUsd), Problem> {
     let plan = plan(&call.env, &catalog, body, clock::now())?;
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
-    note_rate_limit(call, &plan).await;
+    rate_limit::note(call, plan.demands()).await;
     Ok((plan, account.remaining))
-}
-
-/// An answer about one pool says how that is: near enough, by its snapshot.
-async fn note_rate_limit(call: &Call, plan: &Plan) {
-    let mut pools: Vec<_> = plan.demands().map(|demand| &demand.pool).collect();
-    pools.dedup();
-    let [pool] = pools.as_slice() else { return };
-    if let Ok(Some(view)) = snapshot::read(&call.env, pool, clock::now()).await {
-        call.notes.rate_limit.replace(Some(RateLimit::of(&view)));
-    }
 }
 
 /// `POST /api/resources/estimate`.

@@ -12,6 +12,7 @@ use rm_core::units::Instant;
 use crate::api::admission::{Plan, PlannedStep, fingerprint, new_id, plan};
 use crate::api::body::read_json;
 use crate::api::demands::with_home;
+use crate::api::rate_limit;
 use crate::api::reply::Reply;
 use crate::api::{Call, traceparent};
 use crate::dispatch;
@@ -88,7 +89,13 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
             return Ok(reply.with("idempotency-replayed", "true"));
         }
     };
-    let held = hold(&call, &plan, key, now).await?;
+    let held = match hold(&call, &plan, key, now).await {
+        Ok(held) => held,
+        Err(problem) => {
+            rate_limit::note(&call, plan.demands()).await;
+            return Err(problem);
+        }
+    };
     let (submit, input) = submission(&call, plan, &held, wait).await?;
     let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
     let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;

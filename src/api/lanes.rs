@@ -33,7 +33,8 @@ pub async fn list(call: &Call) -> Result<Reply, Problem> {
 }
 
 /// `PUT /admin/lanes/{lane}`.
-pub async fn put(mut call: Call, lane: Urgency) -> Result<Reply, Problem> {
+pub async fn put(mut call: Call, lane: &str) -> Result<Reply, Problem> {
+    let lane: Urgency = lane.parse().map_err(|_| Problem::not_found("lane"))?;
     let body = read_json::<LaneBody>(&mut call.request).await?.value;
     if !(0..=POINTS_MAX).contains(&body.points.0) {
         return Err(Problem::field("/points", "must be from 0 to 30"));

@@ -227,7 +227,7 @@ async fn serve(call: Call, route: Route) -> std::result::Result<Reply, Problem> 
         Route::SchedulerStop => admin::set_scheduler(&call, false).await,
         Route::Alerts => admin::list_alerts(&call).await,
         Route::Lanes => lanes::list(&call).await,
-        Route::PutLane(lane) => lanes::put(call, lane).await,
+        Route::PutLane(lane) => lanes::put(call, &lane).await,
         Route::Pools => admin::pools(&call).await,
         Route::Pool(pool) => admin::pool(&call, &pool).await,
         Route::PutPool(pool) => admin::put_pool(call, &pool).await,

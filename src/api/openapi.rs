@@ -178,6 +178,10 @@ fn responses(endpoint: &Endpoint, operation: &Operation) -> Value {
                 None => json!({"application/json": {"schema": reference(schema)}}),
             };
         }
+        if endpoint.path.starts_with("/api/") {
+            response["headers"]["RateLimit-Policy"] = header("What the pool allows, if the answer is about one pool.");
+            response["headers"]["RateLimit"] = header("What is left of it.");
+        }
         for (of, name, what) in &operation.headers {
             if of == status {
                 response["headers"][*name] = header(what);
@@ -227,7 +231,7 @@ fn problem_response(status: u16) -> Value {
         "headers": {"X-Request-Id": header("The request's name, as sent or made.")},
         "content": {"application/problem+json": {"schema": reference("Problem")}},
     });
-    if matches!(status, 402 | 429) {
+    if matches!(status, 402 | 429 | 503) {
         response["headers"]["Retry-After"] = header("After how many seconds to come back.");
     }
     response

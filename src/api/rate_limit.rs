@@ -1,8 +1,13 @@
 //! `RateLimit-Policy` and `RateLimit` (draft-ietf-httpapi-ratelimit-headers): what a pool allows and what is left of it.
 
+use rm_core::id::PoolId;
+use rm_core::request::Demand;
 use rm_core::units::Tokens;
 
+use crate::api::Call;
 use crate::api::reply::Reply;
+use crate::host::clock;
+use crate::store::snapshot;
 use crate::wire::pool::RateLimit;
 
 /// The window of a pool with a window cap, in seconds.
@@ -27,4 +32,15 @@ pub fn with_headers(reply: Reply, limit: &RateLimit) -> Reply {
         state.push_str(&format!(";t={seconds}"));
     }
     reply.with("ratelimit-policy", policy).with("ratelimit", state)
+}
+
+/// An answer that no pool was asked for, about what these demands need: if that is one pool, its snapshot says near enough
+/// how it is.
+pub async fn note(call: &Call, demands: impl Iterator<Item = &Demand>) {
+    let mut pools: Vec<&PoolId> = demands.map(|demand| &demand.pool).collect();
+    pools.dedup();
+    let [pool] = pools.as_slice() else { return };
+    if let Ok(Some(view)) = snapshot::read(&call.env, pool, clock::now()).await {
+        call.notes.rate_limit.replace(Some(RateLimit::of(&view)));
+    }
 }

@@ -1,7 +1,6 @@
 //! The whole route table. The API's description is made from the same table, so neither has a route that the other lacks.
 
 use rm_core::id::{ClientId, IdError, PoolId, RequestId, TemplateId};
-use rm_core::priority::Urgency;
 use worker::Method;
 
 use crate::dispatch::RUN_PATH;
@@ -41,7 +40,7 @@ pub enum Route {
     SchedulerStop,
     Alerts,
     Lanes,
-    PutLane(Urgency),
+    PutLane(String),
     Pools,
     Pool(PoolId),
     PutPool(PoolId),
@@ -137,7 +136,7 @@ pub static ROUTES: &[Endpoint] = &[
     endpoint(Method::Post, "/admin/scheduler/stop", Access::Admin, |_| Ok(Route::SchedulerStop)),
     endpoint(Method::Get, "/admin/alerts", Access::Admin, |_| Ok(Route::Alerts)),
     endpoint(Method::Get, "/admin/lanes", Access::Admin, |_| Ok(Route::Lanes)),
-    endpoint(Method::Put, "/admin/lanes/{lane}", Access::Admin, |p| Ok(Route::PutLane(p.lane()?))),
+    endpoint(Method::Put, "/admin/lanes/{lane}", Access::Admin, |p| Ok(Route::PutLane(p.text("lane").to_owned()))),
     endpoint(Method::Get, "/admin/pools", Access::Admin, |_| Ok(Route::Pools)),
     endpoint(Method::Get, "/admin/pools/{pool}", Access::Admin, |p| Ok(Route::Pool(p.pool()?))),
     endpoint(Method::Put, "/admin/pools/{pool}", Access::Admin, |p| Ok(Route::PutPool(p.name("pool")?))),
@@ -179,14 +178,6 @@ impl Parameters<'_> {
 
     fn pool(&self) -> Result<PoolId, Problem> {
         self.found("pool", "pool")
-    }
-
-    fn lane(&self) -> Result<Urgency, Problem> {
-        self.0
-            .iter()
-            .find(|(name, _)| *name == "lane")
-            .and_then(|(_, text)| text.parse().ok())
-            .ok_or_else(|| Problem::not_found("lane"))
     }
 
     fn template(&self) -> Result<TemplateId, Problem> {

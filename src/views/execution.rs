@@ -115,7 +115,7 @@ fn steps_of(spec: &Spec, request: &Request, has_ended: bool) -> Vec<StepView> {
                 ..empty
             };
         }
-        if step == current {
+        if step == current && !request.demands.is_empty() {
             let status = match request.phase {
                 Phase::Abandoned { .. } => StepStatus::Cancelled,
                 Phase::Running { .. } => StepStatus::Running,

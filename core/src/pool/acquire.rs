@@ -57,7 +57,7 @@ impl Pool {
                 key: lease_key(&id, grant),
                 client: request.client.clone(),
                 tier: request.tier,
-                urgency: request.urgency,
+                urgency: request.rank_urgency(),
                 enqueued_at: request.enqueued_at,
                 amount: demand.amount,
                 cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),

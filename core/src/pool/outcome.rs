@@ -344,7 +344,7 @@ impl Pool {
         self.release_run(&request, &used, now);
         let (mut lines, mut cost) = bill(&request, &finish.used, finish.as_reserved);
         if request.is_pipeline() {
-            request.close_step(finish.status, lines, now);
+            request.close_last_step(finish.status, lines, now);
             lines = merged(request.past.iter().flat_map(|step| step.lines.iter().cloned()));
             cost = total(&lines);
         }
@@ -399,7 +399,7 @@ impl Pool {
         self.release_run(&request, &used, now);
         let (mut lines, mut cost) = bill(&request, &usage, as_reserved);
         if request.is_pipeline() {
-            request.close_step(Status::Cancelled, lines, now);
+            request.close_last_step(Status::Cancelled, lines, now);
             lines = merged(request.past.iter().flat_map(|step| step.lines.iter().cloned()));
             cost = total(&lines);
         }
