@@ -47,6 +47,21 @@ test("X-Client-Id limits a request to one client, in the body, the path and behi
   assert.equal((await rm.post("/api/resources/check", check, { headers: other })).status, 403);
 });
 
+test("limited to a client, the operator's token changes nothing that clients share", async () => {
+  const headers = { "x-client-id": "demo-basic" };
+  for (const [method, path, body] of [
+    ["POST", "/admin/scheduler/stop"],
+    ["PUT", "/admin/pools/limited", { unit: "u", capacity: 1, refillPerSecond: 1, unitPriceUsd: 0 }],
+    ["DELETE", "/admin/pools/sms-twilio"],
+    ["PUT", "/admin/lanes/fast", { points: 1 }],
+    ["PUT", "/admin/templates/limited", { worker: "ECHO", resources: [{ pool: "kv-storage", base: 1 }] }],
+  ]) {
+    const answer = await rm.call(method, path, { body, headers });
+    assert.deepEqual([answer.status, answer.body.code], [403, "forbidden"], path);
+  }
+  assert.equal(ok(await rm.get("/api/queue/status")).scheduler, "running");
+});
+
 test("the open routes say nothing about clients, and a run cannot be started from outside", async () => {
   for (const path of ["/", "/health"]) {
     const answer = await rm.get(path, { token: null });

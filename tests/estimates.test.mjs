@@ -26,6 +26,10 @@ test("an estimate counts the input and the limit of the output, and takes nothin
     fitsBudget: true,
     priceVersion: "openai-gpt-4@1",
   });
+  for (const path of ["/api/resources/estimate", "/api/cost/estimate"]) {
+    const limit = await waitFor(async () => (await rm.post(path, ask)).headers.get("ratelimit"), "the pool's snapshot");
+    assert.match(limit, /^"openai-gpt-4";r=\d+;t=\d+$/);
+  }
   const named = ok(await rm.post("/api/resources/estimate", { ...ask, resources: [{ pool: "openai-gpt-4", amount: 7 }] }));
   assert.deepEqual([named.resources[0].amount, named.confidence], [7, 1]);
   await rm.client("poor", { monthlyBudgetUsd: 0.001 });

@@ -127,6 +127,33 @@ test("a key makes one report of use", async () => {
   assert.deepEqual([repeated.body, repeated.headers.get("idempotency-replayed")], [last.body, "true"]);
 });
 
+test("a key has the answer that it had, however many came after it, and is for one body only", async () => {
+  const name = await pool("many-keys");
+  const say = (reservationId, amount, key) =>
+    rm.post("/internal/consume", { reservationId, usage: amounts(name, amount), final: false }, { headers: { "idempotency-key": key } });
+  const one = ok(await reserve(amounts(name, 5))).reservationId;
+  const first = await say(one, 1, "many-1");
+  for (let n = 2; n <= 20; n += 1) ok(await say(one, Math.min(n, 5), `many-${n}`));
+  const again = await say(one, 1, "many-1");
+  assert.deepEqual([again.body, again.headers.get("idempotency-replayed")], [first.body, "true"], "not what is so by now");
+  const two = ok(await reserve(amounts(name, 5))).reservationId;
+  const other = await say(two, 1, "many-1");
+  assert.deepEqual([other.status, other.body.code], [422, "idempotency_mismatch"], "another reservation is another body");
+  for (const id of [one, two]) ok(await release(id));
+});
+
+test("a reservation needs no slot, and does not wait behind its client's queue for them", async () => {
+  await rm.pool("slots", { capacity: 1000, refillPerSecond: 0 });
+  await rm.client("busy-client", { maxConcurrent: 2 });
+  const runs = await Promise.all(Array.from({ length: 8 }, () => rm.execute(rm.work("busy-client", "slots", 1, { input: { simulate: { delayMs: 1_500 } } }))));
+  await waitFor(async () => (await rm.get(`/api/queue/position/${runs.at(-1).body.requestId}`)).body.blockedBy === "concurrency", "the queue");
+  for (let n = 0; n < 5; n += 1) {
+    const answer = await rm.post("/internal/reserve", { clientId: "busy-client", resources: amounts("slots", 2) });
+    assert.equal(answer.status, 200, answer.text);
+  }
+  await Promise.all(runs.map(({ body }) => rm.ended(body.requestId)));
+});
+
 test("a use of a pool that is not reserved, or of another client's, is refused", async () => {
   const name = await pool("own");
   const { reservationId } = ok(await reserve(amounts(name, 1)));

@@ -142,6 +142,41 @@ test("a pool may leave its price to the model; a price that nobody knows refuses
   assert.equal(priced.priceVersion, "modelled-pool@2");
 });
 
+test("a hold covers cached input that is dearer, and a price's name is never that of another price", async () => {
+  const dear = { unit: "token", capacity: 1000, refillPerSecond: 1000, unitPriceUsd: 0.001, cachedInputPriceUsd: 1 };
+  ok(await rm.put("/admin/pools/dear-cache", dear));
+  await rm.client("dear-client", { monthlyBudgetUsd: 1 });
+  assert.equal((await rm.execute(rm.work("dear-client", "dear-cache", 10))).status, 402);
+  const versions = [];
+  for (const unitPriceUsd of [0.1, 0.2, 0.3]) {
+    ok(await rm.put("/admin/pools/versioned", { unit: "u", capacity: 10, refillPerSecond: 10, unitPriceUsd }));
+    versions.push(ok(await rm.post("/api/cost/estimate", rm.work("dear-client", "versioned"))).priceVersion);
+    if (unitPriceUsd === 0.2) assert.equal((await rm.call("DELETE", "/admin/pools/versioned")).status, 204);
+  }
+  assert.deepEqual(versions, ["versioned@1", "versioned@2", "versioned@3"]);
+});
+
+test("sums beyond what can be counted exactly are told as that much, and take nothing else down", async () => {
+  await rm.pool("enormous", { capacity: 1_000_000, refillPerSecond: 1, unitPriceUsd: 9 });
+  ok(await rm.put("/admin/templates/enormous", { worker: "ECHO", resources: [{ pool: "enormous", base: 1 }] }));
+  const clients = ["whale-1", "whale-2"];
+  for (const client of clients) {
+    await rm.client(client, { monthlyBudgetUsd: 9_000_000 });
+    const execution = ok(await rm.execute({ clientId: client, templateId: "enormous", input: { simulate: { usage: { enormous: 900_000 } } } }, { wait: 10 }));
+    assert.equal(execution.cost.actualUsd, 8_100_000);
+  }
+  // A second one, whose hold the first has left no room for: more than there is was really used.
+  await rm.env.DB.prepare("UPDATE usage_daily SET cost_nanousd = 9223372036854775807 WHERE client_id = 'whale-1'").run();
+  await waitFor(async () => (await rm.env.DB.prepare("SELECT count(*) AS n FROM usage_events WHERE client_id GLOB 'whale-*'").first()).n === 2, "the record");
+  const metrics = await rm.get("/metrics");
+  assert.equal(metrics.status, 200, metrics.text.slice(0, 300));
+  assert.match(metrics.text, /template_cost_usd_total\{model="",template="enormous"\} 9007199\.254740991/);
+  for (const path of ["/api/usage/whale-1", "/api/usage/whale-1?groupBy=template", "/api/optimize/stats/whale-2"]) {
+    assert.equal((await rm.get(path)).status, 200, path);
+  }
+  assert.equal((await rm.get("/api/usage/whale-2?to=9999-12-31")).status, 400, "a year of five digits is no RFC 3339");
+});
+
 test("an execution and its bill can be told after the pool has let go of them", async () => {
   await rm.pool("archive");
   await rm.client("archived");

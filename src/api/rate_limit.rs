@@ -8,7 +8,7 @@ use crate::api::Call;
 use crate::api::reply::Reply;
 use crate::host::clock;
 use crate::store::snapshot;
-use crate::wire::pool::RateLimit;
+use crate::wire::pool::{RateLimit, ViewCall};
 
 /// The window of a pool with a window cap, in seconds.
 const CAP_WINDOW: u64 = 60;
@@ -35,12 +35,16 @@ pub fn with_headers(reply: Reply, limit: &RateLimit) -> Reply {
 }
 
 /// An answer that no pool was asked for, about what these demands need: if that is one pool, its snapshot says near enough
-/// how it is.
+/// how it is. A pool that was never used has none, and is asked.
 pub async fn note(call: &Call, demands: impl Iterator<Item = &Demand>) {
     let mut pools: Vec<&PoolId> = demands.map(|demand| &demand.pool).collect();
     pools.dedup();
     let [pool] = pools.as_slice() else { return };
-    if let Ok(Some(view)) = snapshot::read(&call.env, pool, clock::now()).await {
-        call.notes.rate_limit.replace(Some(RateLimit::of(&view)));
+    match snapshot::read(&call.env, pool, clock::now()).await {
+        Ok(Some(view)) => {
+            call.notes.rate_limit.replace(Some(RateLimit::of(&view)));
+        }
+        // The answer notes it by itself; one that does not come is missed by nobody.
+        _ => drop(call.pool(pool, &ViewCall { amount: None }, 0).await),
     }
 }
