@@ -24,6 +24,11 @@ RULES = [
     r"must be a name of the IANA time-zone database",
     r"an enterprise client's budget is custom",
     r"the reservation does not hold",
+    r"a partition is for one tier or for one clientId",
+    r"a dedicated partition never lends",
+    r"is used twice",
+    r"has a partition of its own already",
+    r"have more than 100 per cent together",
 ]
 
 
