@@ -220,3 +220,30 @@ test("what has waited for long is kept for its whole time after its end", { time
   assert.equal((await call("GET", `/api/execution/${kept}`)).body.status, "succeeded");
   await stop(service);
 });
+
+test("under a stream of higher ranked work a basic deferred request starts within the bound", { timeout: 120_000 }, async () => {
+  await start();
+  ok(await call("PUT", "/admin/pools/stream", { unit: "u", capacity: 1, refillPerSecond: 0, unitPriceUsd: 0.01 }));
+  ok(await call("PUT", "/admin/clients/patient", { name: "c", tier: "basic" }));
+  const { reservationId } = ok(await call("POST", "/internal/reserve", { clientId: "patient", resources: [{ pool: "stream", amount: 1 }], ttlSeconds: 600 }));
+  const send = async (clientId, urgency) => ok(await call("POST", "/api/execute", { clientId, worker: "ECHO", urgency, resources: [{ pool: "stream", amount: 1 }] })).requestId;
+  const old = await send("patient", "deferred");
+  const stream = [];
+  for (let n = 0; n < 12; n += 1) stream.push(await send("demo-enterprise", "fast"));
+  await stop(service);
+  withStore("live", "stream", (db) => {
+    const request = JSON.parse(db.prepare("SELECT body FROM live WHERE id = ?").get(old).body);
+    request.enqueuedAt -= 601_000;
+    db.prepare("UPDATE live SET body = ? WHERE id = ?").run(JSON.stringify(request), old);
+  });
+  await start();
+  const place = ok(await call("GET", `/api/queue/position/${old}`));
+  assert.deepEqual([place.promoted, place.ahead], [true, 12], "by its score it would be the last");
+  ok(await call("POST", "/internal/consume", { reservationId, usage: [{ pool: "stream", amount: 1 }] }));
+  ok(await call("PUT", "/admin/pools/stream", { unit: "u", capacity: 1, refillPerSecond: 4, unitPriceUsd: 0.01 }));
+  const startedAt = (id) => waitFor(async () => (await call("GET", `/api/execution/${id}`)).body.finishedAt && (await call("GET", `/api/execution/${id}`)).body.startedAt, `the start of ${id}`);
+  const mine = await startedAt(old);
+  const before = (await Promise.all(stream.map(startedAt))).filter((at) => at < mine).length;
+  assert.ok(before <= 3, `${before} grants went before it`);
+  await stop(service);
+});

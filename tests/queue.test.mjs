@@ -51,6 +51,23 @@ test("who waits is let in by score, and can be told why it waits", async () => {
   assert.deepEqual(started, [...started].sort());
 });
 
+test("a client with many queued requests does not push out one with a single request", async () => {
+  await rm.pool("crowded", { capacity: 10, refillPerSecond: 0 });
+  for (const client of ["hog", "single"]) await rm.client(client, { maxConcurrent: 50 });
+  const all = await takeAll("hog", "crowded", 10);
+  const hog = [];
+  for (let n = 0; n < 40; n += 1) hog.push(ok(await rm.execute(rm.work("hog", "crowded"))).requestId);
+  const single = ok(await rm.execute(rm.work("single", "crowded"))).requestId;
+  assert.equal(ok(await rm.get(`/api/queue/position/${single}`)).ahead, 0, "the other has had the whole pool");
+  ok(await rm.post("/internal/consume", { reservationId: all, usage: [{ pool: "crowded", amount: 10 }] }));
+  await rm.pool("crowded", { capacity: 10, refillPerSecond: 40 });
+  const started = async (id) => (await rm.ended(id)).startedAt;
+  const first = await started(single);
+  const others = await Promise.all(hog.map(started));
+  assert.ok(others.every((at) => at >= first), "it goes before all of them");
+  assert.deepEqual(others, [...others].sort(), "and among them it is first in, first out");
+});
+
 test("a request starts when its tokens are there, not at the next tick", async () => {
   await rm.pool("slow", { capacity: 100, refillPerSecond: 50 });
   await rm.client("slow-client");

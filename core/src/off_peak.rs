@@ -90,7 +90,8 @@ mod tests {
 
     fn berlin(at: Instant) -> i64 {
         let utc = chrono::DateTime::from_timestamp_millis(at.millis()).unwrap().naive_utc();
-        i64::from(chrono_tz::Europe::Berlin.offset_from_utc_datetime(&utc).fix().local_minus_utc()) * 1_000
+        i64::from(chrono_tz::Europe::Berlin.offset_from_utc_datetime(&utc).fix().local_minus_utc())
+            .saturating_mul(1_000)
     }
 
     fn at(text: &str) -> Instant {

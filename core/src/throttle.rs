@@ -92,7 +92,7 @@ mod tests {
     use crate::units::{Instant, Tokens};
 
     fn at(ms: i64) -> Instant {
-        Instant::from_millis(1_000_000 + ms)
+        Instant::from_millis(1_000_000).plus(ms)
     }
 
     #[test]
@@ -111,8 +111,8 @@ mod tests {
     #[test]
     fn never_stops_what_is_refilled() {
         let mut throttle = Throttle::default();
-        (0..20).for_each(|n| {
-            throttle.slow_down(at(n * 1_000));
+        (0..20_i64).for_each(|n| {
+            throttle.slow_down(at(n.saturating_mul(1_000)));
         });
         let refill_per_second = Tokens::from_micros(3).unwrap();
         let limits = BucketLimits { capacity: Tokens::from_units(1).unwrap(), refill_per_second, window_cap: false };

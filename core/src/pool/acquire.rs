@@ -5,9 +5,9 @@
 use crate::account::SlotAnswer;
 use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId};
+use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
 use crate::pool::lease::lease_key;
-use crate::pool::outcome::Finish;
 use crate::pool::timer::Timer;
 use crate::pool::{Effect, LeaseOrder, Pool, Signal};
 use crate::request::{Cause, Failure, Kind, Phase, Request, Status};

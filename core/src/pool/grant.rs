@@ -4,7 +4,7 @@ use crate::fair_share::weight;
 use crate::id::RequestId;
 use crate::off_peak;
 use crate::partition;
-use crate::pool::{Pool, outcome::Finish};
+use crate::pool::{Pool, finish::Finish};
 use crate::priority::{PROMOTED_ONE_IN, Tier};
 use crate::queue::{Flow, Pick};
 use crate::request::{Failure, Phase, Request, Status};

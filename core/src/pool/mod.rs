@@ -7,10 +7,14 @@
 //! own. All effects can be derived again from the stored state, so that a crash between two steps loses none.
 
 mod acquire;
+mod cancel;
 mod effect;
+mod finish;
 mod grant;
 mod lease;
 mod outcome;
+mod reservation;
+mod state;
 mod submit;
 mod supply;
 mod timer;
@@ -18,116 +22,27 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
 pub use acquire::LeaseAnswer;
+pub use cancel::CancelOutcome;
 pub use effect::{Changes, Effect, Ended};
 pub use grant::MAX_GRANTS_PER_EVENT;
 pub use lease::{Lease, LeaseOrder};
-pub use outcome::{CancelOutcome, Remaining, Report, ReportOutcome, Retry};
+pub use outcome::{Remaining, Report, ReportOutcome, Retry};
+pub use state::{Ledger, PoolConfig, PoolState, StartsForetold, Stored};
 pub use submit::{Mode, Refusal, Submission, Submitted};
 pub use supply::Signal;
 pub use view::{Blocked, BreakerView, LaneView, PartitionView, PoolView, PositionView, QueueView};
 
-use crate::breaker::Breaker;
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
-use crate::lane::Lanes;
-use crate::off_peak::Window;
-use crate::partition::{Partition, Shares};
-use crate::priority::{Urgency, Weights};
+use crate::id::{ClientId, RequestId};
+use crate::partition::Shares;
+use crate::priority::Urgency;
 use crate::queue::{Entry, Queue};
 use crate::request::{Kind, Phase, Request};
 use crate::throttle::Throttle;
-use crate::token_bucket::{BucketLimits, TokenBucket};
+use crate::token_bucket::TokenBucket;
 use crate::units::Instant;
 use timer::Timer;
-
-/// A pool as the operator set it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PoolConfig {
-    /// Its name.
-    pub pool: PoolId,
-    /// What is counted: `token`, `email`, `query`.
-    pub unit: String,
-    /// The bucket.
-    pub limits: BucketLimits,
-    /// Below this share of the capacity the pool is `low`, in per cent.
-    pub low_water_percent: u8,
-    /// The most requests that may wait.
-    pub queue_cap: u32,
-    /// The points of tiers and lanes.
-    pub weights: Weights,
-    /// The limits of the lanes.
-    #[serde(default)]
-    pub lanes: Lanes,
-    /// The parts that are set aside.
-    #[serde(default)]
-    pub partitions: Vec<Partition>,
-    /// The coming windows for deferred work; `None` if it may run at any time.
-    #[serde(default)]
-    pub off_peak: Option<Vec<Window>>,
-    /// Whether the scheduler grants at all.
-    pub scheduler_running: bool,
-    /// Rises with each change in D1.
-    pub revision: i64,
-}
-
-/// Where all tokens that were ever reserved have gone, in millionths.
-/// `reserved = consumed + released + expired + what is reserved now`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub struct Ledger {
-    /// Taken out of the bucket for somebody.
-    pub reserved: i64,
-    /// Used, as far as it had been reserved.
-    pub consumed: i64,
-    /// Given back.
-    pub released: i64,
-    /// Given back because nobody settled in time.
-    pub expired: i64,
-    /// Used beyond what had been reserved.
-    pub overused: i64,
-}
-
-/// What a pool stores besides its configuration, requests and leases.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct PoolState {
-    bucket: TokenBucket,
-    ledger: Ledger,
-    /// Nothing is granted until then: the downstream worker asked for a pause.
-    paused_until: Option<Instant>,
-    /// Grants since the last one to a promoted request.
-    since_promoted: u32,
-    /// The same for the grants that partitions made of their own shares.
-    #[serde(default)]
-    turns: BTreeMap<String, u32>,
-    /// What the partitions have left of their claims.
-    #[serde(default)]
-    shares: Shares,
-    /// The rate that the downstream bears.
-    #[serde(default)]
-    throttle: Throttle,
-    /// Downstream workers that fail.
-    #[serde(default)]
-    breakers: BTreeMap<WorkerBinding, Breaker>,
-    /// How well starts were foretold.
-    #[serde(default)]
-    foretold: StartsForetold,
-}
-
-/// How well the starts of requests that had to wait were foretold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct StartsForetold {
-    /// How many started.
-    pub count: u64,
-    /// The sum of the differences between the start and the first estimate of it, whatever their sign.
-    pub error_ms: i64,
-    /// How many started later than estimated.
-    pub late: u64,
-}
 
 /// A pool. See the module's text for its contract.
 #[derive(Debug, Clone)]
@@ -157,23 +72,6 @@ pub struct Pool {
     backlog: bool,
     changes: Changes,
     effects: Vec<Effect>,
-}
-
-/// What a pool was stored as.
-#[derive(Debug, Clone)]
-pub struct Stored {
-    /// The configuration.
-    pub config: PoolConfig,
-    /// `None` for a pool that was never used.
-    pub state: Option<PoolState>,
-    /// Recent use by client.
-    pub fairness: FairShare,
-    /// Requests that the pool has not let go of.
-    pub requests: Vec<Request>,
-    /// Leases of requests with another home.
-    pub leases: Vec<Lease>,
-    /// The events of settlements that are not confirmed.
-    pub unsettled: Vec<String>,
 }
 
 impl Pool {

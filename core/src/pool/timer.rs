@@ -6,7 +6,7 @@ use crate::pool::{Pool, Signal};
 use crate::request::{Failure, Kind, Phase, Request, Status};
 use crate::units::Instant;
 
-use super::outcome::Finish;
+use super::finish::Finish;
 
 /// How long the slot and the other pools may take to answer before the grant is given up.
 pub(super) const ACQUIRE_LIMIT_MS: i64 = 10_000;
