@@ -127,7 +127,13 @@ fn a_refused_pool_gives_back_all_that_was_taken_before_it() {
     let effects = pool.take_effects();
     let key = format!("{id}#1");
     assert!(
-        effects.contains(&Effect::SettleLease { pool: id_of("a"), key, used: Tokens::ZERO, signal: Signal::default() }),
+        effects.contains(&Effect::SettleLease {
+            pool: id_of("a"),
+            key,
+            used: Tokens::ZERO,
+            after_run: false,
+            signal: Signal::default()
+        }),
         "{effects:?}"
     );
     assert!(effects.iter().any(|effect| matches!(effect, Effect::ReleaseSlot { grant: 1, .. })), "{effects:?}");

@@ -65,6 +65,7 @@ fn everything_happens_in_some_history() {
         "execution sent",
         "expired",
         "failed",
+        "lease free",
         "lease granted",
         "lease refused",
         "lost slot found",

@@ -20,7 +20,7 @@ use crate::objects::starts::Start;
 use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
 use crate::wire::account::{AcquireSlotCall, ReleaseSlotCall, SettleCall};
-use crate::wire::pool::{LeaseCall, LeaseReply, SettleLeaseCall};
+use crate::wire::pool::{LeaseCall, LeaseFreeCall, LeaseReply, SettleLeaseCall};
 
 /// How often a release is tried before it is left to the lease's own end.
 const RELEASE_TRIES: u32 = 3;
@@ -53,8 +53,9 @@ impl PoolObject {
                 Effect::AcquireLease { id, grant, pool, order } => {
                     spawn_local(object.acquire_lease(id, grant, pool, order));
                 }
-                Effect::SettleLease { pool, key, used, signal } => {
-                    spawn_local(object.settle_lease(pool, SettleLeaseCall { key, used, signal }));
+                Effect::LeaseFree { home } => spawn_local(object.tell_lease_free(home)),
+                Effect::SettleLease { pool, key, used, after_run, signal } => {
+                    spawn_local(object.settle_lease(pool, SettleLeaseCall { key, used, after_run, signal }));
                 }
             }
         }
@@ -128,6 +129,14 @@ impl PoolObject {
             }
         };
         self.happen(|home, now| home.lease_answered(&id, grant, &pool, answer, now)).await;
+    }
+
+    async fn tell_lease_free(self: Rc<Self>, home: PoolId) {
+        let Ok(pool) = self.look(|pool, _| pool.config().pool.clone()) else { return };
+        // If this gets lost, that pool asks again by itself.
+        if let Err(error) = call(&self.env, home.as_str(), &LeaseFreeCall { pool }).await {
+            log::warn("pool_not_told", home.as_str(), &error.to_string());
+        }
     }
 
     async fn settle_lease(self: Rc<Self>, pool: PoolId, settle: SettleLeaseCall) {

@@ -21,9 +21,9 @@ use crate::views::{bill_view, execution_view};
 use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, CloseAnswer, CloseCall, ConfigureCall,
-    ConsumeAnswer, ConsumeCall, ExecutionCall, LeaseCall, LeaseReply, Order, PingCall, PositionAnswer, PositionCall,
-    ReportCall, Run, RunOutcome, SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer,
-    ViewCall, WakeCall,
+    ConsumeAnswer, ConsumeCall, ExecutionCall, LeaseCall, LeaseFreeCall, LeaseReply, Order, PingCall, PositionAnswer,
+    PositionCall, ReportCall, Run, RunOutcome, SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall,
+    ViewAnswer, ViewCall, WakeCall,
 };
 
 /// How long a reservation over several pools may take to be decided.
@@ -55,10 +55,18 @@ impl PoolObject {
                 let lease: LeaseCall = read(body)?;
                 answer::<LeaseCall>(&lease_reply(self.event(|pool, now| pool.acquire_lease(lease.order, now)).await?))
             }
+            LeaseFreeCall::PATH => {
+                let free: LeaseFreeCall = read(body)?;
+                answer::<LeaseFreeCall>(&self.event(|pool, now| pool.lease_free(&free.pool, now)).await?)
+            }
             SettleLeaseCall::PATH => {
                 let settle: SettleLeaseCall = read(body)?;
                 answer::<SettleLeaseCall>(
-                    &self.event(|pool, now| pool.settle_lease(&settle.key, settle.used, &settle.signal, now)).await?,
+                    &self
+                        .event(|pool, now| {
+                            pool.settle_lease(&settle.key, settle.used, settle.after_run, &settle.signal, now)
+                        })
+                        .await?,
                 )
             }
             ConsumeCall::PATH => answer::<ConsumeCall>(&self.consume(read(body)?).await?),
@@ -371,7 +379,7 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
         BillCall::PATH => answer::<BillCall>(&None),
         CancelCall::PATH => answer::<CancelCall>(&CancelAnswer::Unknown),
         ConsumeCall::PATH => answer::<ConsumeCall>(&ConsumeAnswer::Unknown),
-        WakeCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH => answer::<WakeCall>(&()),
+        WakeCall::PATH | LeaseFreeCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH => answer::<WakeCall>(&()),
         TickCall::PATH => answer::<TickCall>(&None),
         CloseCall::PATH => answer::<CloseCall>(&CloseAnswer::Closed),
         _ => Response::error(format!("no such operation, or no such pool: {path}, {} bytes", body.len()), 404),

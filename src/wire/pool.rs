@@ -229,11 +229,20 @@ pub enum LeaseReply {
 }
 operation!(LeaseCall, "/lease", LeaseReply);
 
+/// Another pool was given tokens back, for which a request of this one has asked in vain.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct LeaseFreeCall {
+    pub pool: PoolId,
+}
+operation!(LeaseFreeCall, "/lease-free", ());
+
 /// What was used of a lease.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SettleLeaseCall {
     pub key: String,
     pub used: Tokens,
+    /// A run had the tokens; else a grant that came to nothing.
+    pub after_run: bool,
     /// What the downstream worker said of the limit.
     pub signal: Signal,
 }

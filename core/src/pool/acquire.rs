@@ -205,6 +205,7 @@ impl Pool {
                     pool: pool.clone(),
                     key: lease_key(id, grant),
                     used: Tokens::ZERO,
+                    after_run: false,
                     signal: Signal::default(),
                 });
             }
@@ -253,7 +254,8 @@ impl Pool {
         for demand in request.others().iter().take(leased.saturating_add(in_flight)) {
             let key = lease_key(&request.id, request.grants);
             let signal = Signal::default();
-            self.effects.push(Effect::SettleLease { pool: demand.pool.clone(), key, used: Tokens::ZERO, signal });
+            let pool = demand.pool.clone();
+            self.effects.push(Effect::SettleLease { pool, key, used: Tokens::ZERO, after_run: false, signal });
         }
         if request.kind == Kind::Execution && (slot || !refused) {
             let (id, client) = (request.id.clone(), request.client.clone());

@@ -108,8 +108,16 @@ pub enum Effect {
         key: String,
         /// What was used.
         used: Tokens,
+        /// The tokens were had by a run; else by a grant that came to nothing.
+        after_run: bool,
         /// What the downstream worker said of its limit.
         signal: Signal,
+    },
+    /// Tell another pool that tokens were given back here, for which a request of its own has asked in vain. If this gets
+    /// lost, it asks again by itself.
+    LeaseFree {
+        /// Which pool.
+        home: PoolId,
     },
     /// Deliver a stored settlement to the client's account; confirm by `Pool::settlement_confirmed`.
     Settle {

@@ -91,6 +91,7 @@ impl Pool {
         let home_used = used_of(&home, request.home_amount());
         if !reserved.is_zero() || !home_used.is_zero() {
             self.settle_tokens(self.taken_by(request, reserved, since), home_used, used.expired, now);
+            self.gave_back |= home_used < reserved;
         }
         self.heed(&signal_of(&home), now);
         let was_started = request.started_grant > 0;
@@ -100,7 +101,7 @@ impl Pool {
             if was_started && (holds || !amount.is_zero()) {
                 let (pool, key) = (demand.pool.clone(), lease_key(&request.id, request.started_grant));
                 let signal = signal_of(&pool);
-                self.effects.push(Effect::SettleLease { pool, key, used: amount, signal });
+                self.effects.push(Effect::SettleLease { pool, key, used: amount, after_run: true, signal });
             }
         }
     }

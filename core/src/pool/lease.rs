@@ -3,13 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use crate::fair_share::weight;
-use crate::id::{ClientId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::supply::Taken;
 use crate::pool::timer::Timer;
-use crate::pool::{Pool, Signal, entry};
+use crate::pool::{Effect, Pool, Signal, entry};
 use crate::priority::{Tier, Urgency};
 use crate::queue::Entry;
+use crate::request::{Cause, Phase, Request};
 use crate::token_bucket::Availability;
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -70,7 +71,38 @@ pub(super) fn lease_key(id: &RequestId, grant: u32) -> String {
 impl Pool {
     /// Leases tokens, if they are there and nobody of higher rank waits for them here.
     pub fn acquire_lease(&mut self, order: LeaseOrder, now: Instant) -> LeaseAnswer {
-        self.event(now, |pool| pool.try_lease(order, now))
+        self.event(now, |pool| {
+            let home = order.key.split('#').next().and_then(|id| id.parse::<RequestId>().ok()).and_then(|id| id.home());
+            let answer = pool.try_lease(order, now);
+            if matches!(answer, LeaseAnswer::NotNow { .. }) {
+                pool.lease_waiters.extend(home);
+            }
+            answer
+        })
+    }
+
+    /// What was given back here may be what another pool's request waits for. What is refilled is no news: that pool was
+    /// told when.
+    pub(super) fn wake_lease_waiters(&mut self) {
+        if std::mem::take(&mut self.gave_back) && !self.state.bucket.level().is_zero() {
+            let homes = std::mem::take(&mut self.lease_waiters);
+            self.effects.extend(homes.into_iter().map(|home| Effect::LeaseFree { home }));
+        }
+    }
+
+    /// Another pool was given tokens back: those that wait for it here need wait no longer.
+    pub fn lease_free(&mut self, pool: &PoolId, now: Instant) {
+        self.event(now, |home| {
+            let waits = |request: &&Request| {
+                matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. })
+                    && request.others().iter().any(|demand| demand.pool == *pool)
+            };
+            let waiting: Vec<RequestId> =
+                home.requests.values().filter(waits).map(|request| request.id.clone()).collect();
+            for id in waiting {
+                home.unpark(&id);
+            }
+        });
     }
 
     fn try_lease(&mut self, order: LeaseOrder, now: Instant) -> LeaseAnswer {
@@ -148,8 +180,9 @@ impl Pool {
 
     /// The home pool says what was used of a lease, and what the downstream worker said of the limit. The first word counts; a lease that ran out by itself, or was never
     /// granted, is only charged what was used.
-    pub fn settle_lease(&mut self, key: &str, used: Tokens, signal: &Signal, now: Instant) {
+    pub fn settle_lease(&mut self, key: &str, used: Tokens, after_run: bool, signal: &Signal, now: Instant) {
         self.event(now, |pool| {
+            pool.gave_back |= after_run && pool.leases.get(key).is_some_and(|lease| used < lease.amount);
             pool.end_lease(key, used, now);
             pool.heed(signal, now);
         });
@@ -189,6 +222,7 @@ impl Pool {
         if let Some(lease) = self.leases.remove(key) {
             self.changes.leases.insert(key.to_owned());
             self.settle_tokens(self.taken_by_lease(&lease), Tokens::ZERO, true, now);
+            self.gave_back = true;
         }
     }
 }

@@ -34,7 +34,7 @@ pub use supply::Signal;
 pub use view::{Blocked, BreakerView, LaneView, PartitionView, PoolView, PositionView, QueueView};
 
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId};
 use crate::partition::Shares;
 use crate::priority::Urgency;
 use crate::queue::{Entry, Queue};
@@ -66,6 +66,11 @@ pub struct Pool {
     acquiring: BTreeMap<ClientId, u32>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
+    /// Other pools whose requests asked for tokens here in vain.
+    lease_waiters: BTreeSet<PoolId>,
+    /// Tokens that some work had were given back in this event. What a grant that came to nothing gives back is no news: two
+    /// pools whose requests need each other would wake each other for ever.
+    gave_back: bool,
     /// When the tokens for the request whose turn it is are there.
     head_ready_at: Option<Instant>,
     /// More could be granted than one event may.
@@ -105,6 +110,8 @@ impl Pool {
             lane_waiting: BTreeMap::new(),
             acquiring: BTreeMap::new(),
             unsettled: BTreeMap::new(),
+            lease_waiters: BTreeSet::new(),
+            gave_back: false,
             head_ready_at: None,
             backlog: false,
             changes: Changes::default(),
@@ -185,6 +192,7 @@ impl Pool {
         self.advance(now);
         let outcome = body(self);
         self.grant(now);
+        self.wake_lease_waiters();
         outcome
     }
 

@@ -219,7 +219,7 @@ impl Pool {
         for demand in request.others() {
             // A lease of no name: nothing is settled by it.
             let (pool, key) = (demand.pool.clone(), String::new());
-            self.effects.push(Effect::SettleLease { pool, key, used: Tokens::ZERO, signal: *signal });
+            self.effects.push(Effect::SettleLease { pool, key, used: Tokens::ZERO, after_run: false, signal: *signal });
         }
     }
 }

@@ -97,7 +97,7 @@ impl Pool {
         }
     }
 
-    fn unpark(&mut self, id: &RequestId) {
+    pub(super) fn unpark(&mut self, id: &RequestId) {
         if let Some(mut request) = self.take(id) {
             request.phase = Phase::Waiting;
             self.put(request);

@@ -294,8 +294,11 @@ impl<'a> Engine<'a> {
                     self.at_pool(home, |pool| pool.lease_answered(&id, grant, &other, answer, now));
                 }
             }
-            Effect::SettleLease { pool: other, key, used, signal } => {
-                self.at_pool(&other, |pool| pool.settle_lease(&key, used, &signal, now));
+            Effect::LeaseFree { home: other } => {
+                self.at_pool(&other, |pool| pool.lease_free(home, now));
+            }
+            Effect::SettleLease { pool: other, key, used, after_run, signal } => {
+                self.at_pool(&other, |pool| pool.settle_lease(&key, used, after_run, &signal, now));
             }
             Effect::Settle { event } => {
                 if let Some(settlement) = self.settlements.remove(&event) {

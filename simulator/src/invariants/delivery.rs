@@ -39,8 +39,11 @@ impl World {
             Message::LeaseAnswer(home, id, grant, pool, answer) => {
                 self.at_pool(&home, |object, now| object.pool.lease_answered(&id, grant, &pool, answer, now));
             }
-            Message::SettleLease(pool, key, used, signal) => {
-                self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, &signal, now));
+            Message::LeaseFree(home, pool) => {
+                self.at_pool(&home, |object, now| object.pool.lease_free(&pool, now));
+            }
+            Message::SettleLease(pool, key, used, after_run, signal) => {
+                self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, after_run, &signal, now));
             }
             Message::Settle(pool, event) => self.settle(pool, event),
             Message::Settled(pool, event) => {

@@ -24,8 +24,10 @@ pub enum Message {
     AcquireLease(PoolId, PoolId, RequestId, u32, LeaseOrder),
     /// What the other pool said.
     LeaseAnswer(PoolId, RequestId, u32, PoolId, LeaseAnswer),
+    /// A pool tells a home that tokens were given back.
+    LeaseFree(PoolId, PoolId),
     /// A home tells another pool what was used.
-    SettleLease(PoolId, String, Tokens, Signal),
+    SettleLease(PoolId, String, Tokens, bool, Signal),
     /// A pool tells an account of an end.
     Settle(PoolId, String),
     /// The account has it.

@@ -44,7 +44,8 @@ impl fmt::Display for Message {
                 };
                 write!(f, "{pool} → {home}: tokens for {id}, grant {grant}: {answer}")
             }
-            Self::SettleLease(pool, key, used, _) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
+            Self::LeaseFree(home, pool) => write!(f, "{pool} → {home}: tokens were given back"),
+            Self::SettleLease(pool, key, used, ..) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),
             Self::Settled(pool, event) => write!(f, "→ {pool}: the account has the settlement of {event}"),
             Self::Wake(pool, client) => write!(f, "{client} → {pool}: a slot is free"),

@@ -296,8 +296,12 @@ impl World {
             Effect::AcquireLease { id, grant, pool, order } => {
                 self.send(Message::AcquireLease(pool, home, id, grant, order));
             }
-            Effect::SettleLease { pool, key, used, signal } => {
-                self.send(Message::SettleLease(pool, key, used, signal));
+            Effect::LeaseFree { home: other } => {
+                self.saw("lease free");
+                self.send(Message::LeaseFree(other, home));
+            }
+            Effect::SettleLease { pool, key, used, after_run, signal } => {
+                self.send(Message::SettleLease(pool, key, used, after_run, signal));
             }
             Effect::Settle { event } => self.send(Message::Settle(home, event)),
             Effect::Finished { .. } => {}
