@@ -20,8 +20,8 @@ const ACCOUNTS_PER_TICK: u32 = 100;
 const CURSOR: &str = "tick_cursor";
 /// The setting that says when the last tick was.
 pub const LAST_TICK: &str = "last_tick";
-/// A payload may be this much older than the retention: its request may have waited and run for that long.
-const PAYLOAD_SLACK_MS: i64 = 48 * 3_600_000;
+/// A payload may be this much older than the retention: its request may have waited for its window and run for that long.
+const PAYLOAD_SLACK_MS: i64 = 10 * 86_400_000;
 
 /// One tick. What fails is logged, keeps nothing else from being done, and is tried again by the next.
 pub async fn tick(env: &Env) {

@@ -89,15 +89,39 @@ pub fn reach(partitions: &[Partition], pool: &BucketLimits, own: Option<usize>) 
 pub struct Shares(BTreeMap<String, TokenBucket>);
 
 impl Shares {
-    /// Fits the claims to a changed configuration. A new claim, and one that was larger, begins with its percentage of
-    /// what the pool has now: so all claims together are never more than there is.
+    /// Fits the claims to a changed configuration. A claim that is known stays, within its new size; a new one begins with
+    /// its percentage of what the pool has and nobody's part holds.
     pub fn fit(&mut self, partitions: &[Partition], pool: &BucketLimits, level: Tokens, now: Instant) {
         let before = std::mem::take(&mut self.0);
+        let known = partitions.iter().filter(|partition| !partition.lends).filter_map(|partition| {
+            before.get(&partition.name).map(|bucket| bucket.level().min(partition.limits(pool).capacity))
+        });
+        let free = known.fold(level, Tokens::saturating_sub);
         for partition in partitions {
-            let most = share(level, partition.percent);
-            let had = before.get(&partition.name).map_or(Tokens::MAX, TokenBucket::level);
             let limits = partition.limits(pool);
-            self.0.insert(partition.name.clone(), TokenBucket::holding(&limits, had.min(most), now));
+            let begins = share(free, partition.percent);
+            let holds = before.get(&partition.name).map_or(begins, TokenBucket::level);
+            self.0.insert(partition.name.clone(), TokenBucket::holding(&limits, holds, now));
+        }
+        self.keep_within(partitions, level);
+    }
+
+    /// The pool has no more than `level`: what is dedicated shrinks alike until it is all there. Otherwise each of two
+    /// members would leave to the other what neither has.
+    pub fn keep_within(&mut self, partitions: &[Partition], level: Tokens) {
+        let dedicated = || partitions.iter().filter(|partition| !partition.lends);
+        let claims = dedicated().fold(Tokens::ZERO, |sum, partition| sum.saturating_add(self.left(partition)));
+        if claims <= level {
+            return;
+        }
+        for partition in dedicated() {
+            if let Some(bucket) = self.0.get_mut(&partition.name) {
+                let part = i128::from(bucket.level().micros())
+                    .saturating_mul(i128::from(level.micros()))
+                    .checked_div(i128::from(claims.micros()))
+                    .unwrap_or(0);
+                bucket.lower_to(Tokens::clamped(i64::try_from(part).unwrap_or(i64::MAX)));
+            }
         }
     }
 

@@ -110,18 +110,23 @@ impl Request {
 pub fn merged(lines: impl IntoIterator<Item = Line>) -> Vec<Line> {
     let mut bill: Vec<Line> = Vec::new();
     for line in lines {
-        let same = |other: &&mut Line| {
-            other.pool == line.pool
-                && other.unit_price == line.unit_price
-                && other.apart == line.apart
-                && other.price_version == line.price_version
-        };
-        match bill.iter_mut().find(same) {
+        match bill.iter_mut().find(|other| other.is_like(&line)) {
             Some(sum) => add(sum, &line),
             None => bill.push(line),
         }
     }
     bill
+}
+
+impl Line {
+    /// Whether it is for the same pool at the same price.
+    #[must_use]
+    pub fn is_like(&self, other: &Self) -> bool {
+        self.pool == other.pool
+            && self.unit_price == other.unit_price
+            && self.apart == other.apart
+            && self.price_version == other.price_version
+    }
 }
 
 fn add(sum: &mut Line, line: &Line) {

@@ -1,8 +1,8 @@
 //! The score: `tier (0–40) + urgency (0–30) + wait (0–20) + fairness (0–10)`, in thousandths of a point.
 //!
 //! Tier and urgency points come from D1. Wait rises linearly to its most at the starvation bound, and at that same
-//! moment a request is promoted out of the score. So all requests that the score orders age at the same slope, and the
-//! order within a client is a key that does not change with time ([`Rank`]).
+//! moment a request is promoted. Requests of one client and lane age alike, so their order is that of their arrival,
+//! which does not change with time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::fair_share;
-use crate::id::RequestId;
 use crate::units::Instant;
 
 /// A request that is older than this is promoted: ten minutes.
@@ -141,14 +140,16 @@ impl Weights {
         self.urgencies.get(&urgency).copied().unwrap_or(0)
     }
 
-    /// The place of a request within its client.
+    /// A request's score as a moment, the smaller the better: when it was queued, less what its points are worth in waiting
+    /// time. Waiting counts up to the starvation bound: beyond it all are queued at the same moment.
     #[must_use]
-    pub fn rank(&self, urgency: Urgency, enqueued_at: Instant, id: RequestId) -> Rank {
+    pub fn key(&self, urgency: Urgency, enqueued_at: Instant, bonus: i64, now: Instant) -> i64 {
+        let counted_from = enqueued_at.max(now.plus(STARVATION_BOUND_MS.saturating_neg()));
         let points = self.urgency(urgency).saturating_mul(WAIT_MS_PER_MILLIPOINT);
-        Rank { key: enqueued_at.millis().saturating_sub(points), enqueued_at, id }
+        counted_from.millis().saturating_sub(points).saturating_sub(bonus)
     }
 
-    /// What a client's requests share, on the scale of [`Rank::key`]: tier and fairness.
+    /// What a client's requests share, on the scale of [`Self::key`]: tier and fairness.
     #[must_use]
     pub fn client_bonus(&self, tier: Tier, fairness_millipoints: i64) -> i64 {
         self.tier(tier).saturating_add(fairness_millipoints).saturating_mul(WAIT_MS_PER_MILLIPOINT)
@@ -165,17 +166,6 @@ impl Weights {
             fairness: Points(fairness_millipoints.clamp(0, fair_share::MAX_MILLIPOINTS)),
         }
     }
-}
-
-/// The order of the requests of one client: the smaller, the earlier. Ties go to the older, then by id.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Rank {
-    /// Milliseconds: when it was queued, less what its urgency is worth in waiting time.
-    pub key: i64,
-    /// When it was queued.
-    pub enqueued_at: Instant,
-    /// Which request it is.
-    pub id: RequestId,
 }
 
 /// Thousandths of a point; in JSON a number of points.

@@ -1,16 +1,15 @@
 //! The queue of one pool: who is next.
 //!
-//! Requests that are eligible or not together are a [`Flow`]: those of one client for one worker, in or out of off-peak windows. Within a flow they are
-//! kept in the order of a key that does not change with time ([`Rank`]). Between flows, tier and fairness, which all
-//! requests of a client share, are added when one is picked: a pick looks at each flow that waits once, not at each
-//! request. A request older than the starvation bound is promoted: promoted requests go oldest first, on turns of their
-//! own.
+//! Requests that are eligible or not together, and of one lane, are a [`Flow`]: first in, first out. Between flows the
+//! score decides: it is that of a flow's first request, for the others of it are younger. So a pick looks at each flow that
+//! waits once, not at each request. A request older than the starvation bound is promoted: promoted requests go oldest
+//! first, on turns of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::fair_share::FairShare;
 use crate::id::{ClientId, RequestId, WorkerBinding};
-use crate::priority::{Rank, STARVATION_BOUND_MS, Tier, Urgency, Weights};
+use crate::priority::{STARVATION_BOUND_MS, Tier, Urgency, Weights};
 use crate::sorted_list::SortedList;
 use crate::units::{Instant, Tokens};
 
@@ -37,7 +36,7 @@ pub struct Entry<'a> {
     pub off_peak: bool,
 }
 
-/// Requests that are eligible or not together.
+/// Requests of one lane that are eligible or not together.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flow {
     /// Whose they are.
@@ -48,6 +47,8 @@ pub struct Flow {
     pub worker: Option<WorkerBinding>,
     /// They run in off-peak windows only.
     pub off_peak: bool,
+    /// Their lane.
+    pub urgency: Urgency,
 }
 
 impl Entry<'_> {
@@ -59,6 +60,7 @@ impl Entry<'_> {
             needs_slot: self.needs_slot,
             worker: self.worker.cloned(),
             off_peak: self.off_peak,
+            urgency: self.urgency,
         }
     }
 }
@@ -66,8 +68,7 @@ impl Entry<'_> {
 #[derive(Debug, Clone)]
 struct FlowQueue {
     tier: Tier,
-    by_rank: SortedList<Rank>,
-    by_age: BTreeSet<(Instant, RequestId)>,
+    by_age: SortedList<(Instant, RequestId)>,
     /// Millionths that its requests need together.
     wanted: i64,
 }
@@ -103,17 +104,15 @@ impl Queue {
         self.len == 0
     }
 
-    /// Adds a request, at the place that its age and urgency give it.
-    pub fn insert(&mut self, weights: &Weights, entry: &Entry<'_>) {
+    /// Adds a request, at the place that its age gives it.
+    pub fn insert(&mut self, entry: &Entry<'_>) {
         let queue = self.flows.entry(entry.flow()).or_insert_with(|| FlowQueue {
             tier: entry.tier,
-            by_rank: SortedList::default(),
-            by_age: BTreeSet::new(),
+            by_age: SortedList::default(),
             wanted: 0,
         });
         queue.tier = entry.tier;
-        if queue.by_rank.insert(weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone())) {
-            queue.by_age.insert((entry.enqueued_at, entry.id.clone()));
+        if queue.by_age.insert((entry.enqueued_at, entry.id.clone())) {
             self.len = self.len.saturating_add(1);
             self.wanted = self.wanted.saturating_add(entry.amount.micros());
             queue.wanted = queue.wanted.saturating_add(entry.amount.micros());
@@ -121,18 +120,17 @@ impl Queue {
     }
 
     /// Takes a request out.
-    pub fn remove(&mut self, weights: &Weights, entry: &Entry<'_>) {
+    pub fn remove(&mut self, entry: &Entry<'_>) {
         let flow = entry.flow();
         let Some(queue) = self.flows.get_mut(&flow) else {
             return;
         };
-        if queue.by_rank.remove(&weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone())) {
-            queue.by_age.remove(&(entry.enqueued_at, entry.id.clone()));
+        if queue.by_age.remove(&(entry.enqueued_at, entry.id.clone())) {
             self.len = self.len.saturating_sub(1);
             self.wanted = self.wanted.saturating_sub(entry.amount.micros());
             queue.wanted = queue.wanted.saturating_sub(entry.amount.micros());
         }
-        if queue.by_rank.is_empty() {
+        if queue.by_age.is_empty() {
             self.flows.remove(&flow);
         }
     }
@@ -159,21 +157,27 @@ impl Queue {
         }
         let (_, enqueued_at, id) = waiting()
             .filter_map(|(flow, queue)| {
-                let first = queue.by_rank.first()?;
+                let (enqueued_at, id) = queue.by_age.first()?;
                 let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
-                Some((first.key.saturating_sub(bonus), first.enqueued_at, &first.id))
+                Some((weights.key(flow.urgency, *enqueued_at, bonus, now), *enqueued_at, id))
             })
             .min()?;
         Some(Pick { id: id.clone(), promoted: is_old(enqueued_at) })
     }
 
-    /// Whether one request ranks before another, neither of which need be here.
+    /// Whether one request goes before another by the score, neither of which need be here.
     #[must_use]
-    pub fn is_before(&self, weights: &Weights, fairness: &FairShare, one: &Entry<'_>, other: &Entry<'_>) -> bool {
+    pub fn is_before(
+        &self,
+        weights: &Weights,
+        fairness: &FairShare,
+        one: &Entry<'_>,
+        other: &Entry<'_>,
+        now: Instant,
+    ) -> bool {
         let place = |entry: &Entry<'_>| {
-            let rank = weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone());
             let bonus = weights.client_bonus(entry.tier, fairness.millipoints(entry.client));
-            (rank.key.saturating_sub(bonus), rank.enqueued_at, rank.id)
+            (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id.clone())
         };
         place(one) < place(other)
     }
@@ -186,15 +190,16 @@ impl Queue {
         weights: &Weights,
         fairness: &FairShare,
         entry: &Entry<'_>,
+        now: Instant,
         eligible: impl Fn(&Flow, Tier) -> bool,
     ) -> usize {
-        let rank = weights.rank(entry.urgency, entry.enqueued_at, entry.id.clone());
-        let own = rank.key.saturating_sub(weights.client_bonus(entry.tier, fairness.millipoints(entry.client)));
+        let bonus = weights.client_bonus(entry.tier, fairness.millipoints(entry.client));
+        let own = (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id);
         let counted = self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
         counted.fold(0_usize, |sum, (flow, queue)| {
             let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
-            let before = queue.by_rank.count_while(|other| {
-                (other.key.saturating_sub(bonus), other.enqueued_at, &other.id) < (own, rank.enqueued_at, &rank.id)
+            let before = queue.by_age.count_while(|(enqueued_at, id)| {
+                (weights.key(flow.urgency, *enqueued_at, bonus, now), *enqueued_at, id) < own
             });
             sum.saturating_add(before)
         })

@@ -172,6 +172,9 @@ pub struct Request {
     /// How much of its home tokens came from its partition's own share.
     #[serde(default, skip_serializing_if = "Tokens::is_none")]
     pub own: Tokens,
+    /// It was granted out of its partition's share, on a turn of that.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_share: bool,
     /// When it was expected to start, when it came and had to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_start: Option<Instant>,
@@ -202,6 +205,8 @@ pub struct Usage {
 
 /// A request that nobody granted in this long expires, whatever its deadline: a day.
 pub const MAX_AGE_MS: i64 = 86_400_000;
+/// The same for one that waits for an off-peak window, the next of which may be a week away: eight days.
+pub const OFF_PEAK_MAX_AGE_MS: i64 = 8 * 86_400_000;
 /// A deferred request is let out of its window this much before it must start to keep its deadline.
 pub const FORCE_SLACK_MS: i64 = 60_000;
 
@@ -227,7 +232,7 @@ impl Request {
     /// When it expires in the queue.
     #[must_use]
     pub fn expires_at(&self) -> Instant {
-        let oldest = self.enqueued_at.plus(MAX_AGE_MS);
+        let oldest = self.enqueued_at.plus(if self.is_off_peak() { OFF_PEAK_MAX_AGE_MS } else { MAX_AGE_MS });
         let limit = self.wait_limit_ms.filter(|_| self.first_started_at.is_none());
         let by_lane = limit.map_or(oldest, |limit| self.enqueued_at.plus(limit));
         self.deadline.map_or(oldest, |deadline| deadline.min(oldest)).min(by_lane)

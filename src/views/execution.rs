@@ -45,7 +45,7 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
     // A cancelled run may still be at work: what it uses is known, and charged, when that is over.
     let settled = end.filter(|_| live.is_none());
     let resources = request.lines_in_all().into_iter().map(|line| ResourceView {
-        actual: settled.and_then(|end| end.lines.iter().find(|used| used.pool == line.pool)).map(|used| used.actual),
+        actual: settled.and_then(|end| end.lines.iter().find(|used| used.is_like(&line))).map(|used| used.actual),
         pool: line.pool,
         estimated: line.estimated,
     });

@@ -80,6 +80,7 @@ impl Pool {
         }
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;
+        self.turn_is_used(&request, now);
         request.step_started_at = request.step_started_at.or(Some(now));
         if request.first_started_at.is_none() {
             request.first_started_at = Some(now);

@@ -5,7 +5,7 @@ use crate::id::RequestId;
 use crate::off_peak;
 use crate::partition;
 use crate::pool::{Pool, finish::Finish};
-use crate::priority::{PROMOTED_ONE_IN, Tier};
+use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier};
 use crate::queue::{Flow, Pick};
 use crate::request::{Failure, Phase, Request, Status};
 use crate::token_bucket::Availability;
@@ -49,10 +49,11 @@ impl Pool {
             && let Some(pick) = self.pick_free(now)
         {
             granted = granted.saturating_add(1);
-            self.begin_acquiring(&pick.id, Tokens::ZERO, slot_of, now);
+            self.begin_acquiring(&pick.id, Tokens::ZERO, false, slot_of, now);
         }
         if let Some(until) = self.state.paused_until {
-            self.head_ready_at = (!self.queue.is_empty()).then_some(until);
+            let until = (!self.queue.is_empty()).then_some(until);
+            self.head_ready_at = [until, self.eligible_at(now)].into_iter().flatten().min();
             self.backlog = granted >= MAX_GRANTS_PER_EVENT;
             return;
         }
@@ -65,7 +66,7 @@ impl Pool {
                 Turn::Granted { pick, own, picked_for } => {
                     granted = granted.saturating_add(1);
                     self.count_turn(picked_for, pick.promoted);
-                    self.begin_acquiring(&pick.id, own, slot_of, now);
+                    self.begin_acquiring(&pick.id, own, picked_for.is_some(), slot_of, now);
                 }
                 Turn::Refused(id) => {
                     granted = granted.saturating_add(1);
@@ -74,7 +75,8 @@ impl Pool {
                 Turn::Wait(ready_at) => break ready_at,
             }
         };
-        self.head_ready_at = [ready_at, self.eligible_at(now)].into_iter().flatten().min();
+        let promised = self.promise.as_ref().filter(|_| !self.queue.is_empty()).map(|promise| promise.until);
+        self.head_ready_at = [ready_at, promised, self.eligible_at(now)].into_iter().flatten().min();
         if ready_at.is_some()
             && let Some(eases_at) = self.state.throttle.eases_at()
         {
@@ -106,7 +108,8 @@ impl Pool {
             let limits = self.limits();
             let by_share = share.map(|share| self.state.shares.reaches(share, &limits, amount, now));
             let at = match by_share {
-                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, false, now) {
+                // What the others lend is not their own to insist on: whose turn comes first is served first.
+                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, true, now) {
                     Ok(drawn) => return Turn::Granted { pick, own: drawn, picked_for: Some(index) },
                     Err(Availability::At(at)) => Some(at),
                     Err(_) => None,
@@ -123,18 +126,37 @@ impl Pool {
         (self.partition_of(&request.client, request.tier), request.home_amount())
     }
 
+    /// Counts a grant. One to a promoted request counts when it starts: a turn that comes to nothing is not its turn. What
+    /// a partition grants out of a share that it lends counts for all: otherwise a large request of somebody else might
+    /// never see the pool without that share's claim.
     fn count_turn(&mut self, picked_for: Option<usize>, promoted: bool) {
-        let count = |before: u32| if promoted { 0 } else { before.saturating_add(1) };
-        match picked_for.and_then(|index| self.config.partitions.get(index)) {
-            None => self.state.since_promoted = count(self.state.since_promoted),
-            Some(partition) => {
-                let turns = self.state.turns.entry(partition.name.clone()).or_default();
-                *turns = count(*turns);
-            }
+        if promoted {
+            return;
+        }
+        let partition = picked_for.and_then(|index| self.config.partitions.get(index));
+        if let Some(partition) = partition {
+            let turns = self.state.turns.entry(partition.name.clone()).or_default();
+            *turns = turns.saturating_add(1);
+        }
+        if partition.is_none_or(|partition| partition.lends) {
+            self.state.since_promoted = self.state.since_promoted.saturating_add(1);
         }
     }
 
-    fn is_promoted_turn(&self, partition: Option<usize>) -> bool {
+    /// A request starts: if it is promoted, it has had its turn.
+    pub(super) fn turn_is_used(&mut self, request: &Request, now: Instant) {
+        if request.home_amount().is_zero() || now.since(request.enqueued_at) < STARVATION_BOUND_MS {
+            return;
+        }
+        let own = self.partition_of(&request.client, request.tier).and_then(|index| self.config.partitions.get(index));
+        match own.filter(|_| request.by_share) {
+            Some(partition) => self.state.turns.insert(partition.name.clone(), 0),
+            None => Some(std::mem::take(&mut self.state.since_promoted)),
+        };
+        self.changes.state = true;
+    }
+
+    pub(super) fn is_promoted_turn(&self, partition: Option<usize>) -> bool {
         let since = match partition.and_then(|index| self.config.partitions.get(index)) {
             None => self.state.since_promoted,
             Some(partition) => self.state.turns.get(&partition.name).copied().unwrap_or(0),
@@ -142,11 +164,19 @@ impl Pool {
         since.saturating_add(1) >= PROMOTED_ONE_IN
     }
 
-    fn begin_acquiring(&mut self, id: &RequestId, own: Tokens, slot_of: Option<&RequestId>, now: Instant) {
+    fn begin_acquiring(
+        &mut self,
+        id: &RequestId,
+        own: Tokens,
+        by_share: bool,
+        slot_of: Option<&RequestId>,
+        now: Instant,
+    ) {
         let Some(mut request) = self.take(id) else { return };
         self.fairness.record(&request.client, weight_of(&request), now);
         request.grants = request.grants.saturating_add(1);
         request.own = own;
+        request.by_share = by_share;
         if let Some(worker) = &request.worker
             && let Some(breaker) = self.state.breakers.get_mut(worker)
             && breaker.granted(id, request.grants)

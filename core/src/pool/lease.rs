@@ -8,7 +8,7 @@ use crate::pool::acquire::LeaseAnswer;
 use crate::pool::supply::Taken;
 use crate::pool::timer::Timer;
 use crate::pool::{Effect, Pool, Signal, entry};
-use crate::priority::{Tier, Urgency};
+use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier, Urgency};
 use crate::queue::Entry;
 use crate::request::{Cause, Phase, Request};
 use crate::token_bucket::Availability;
@@ -61,7 +61,26 @@ pub struct Lease {
     /// What it weighs in the client's share of the pool.
     #[serde(default)]
     pub weight: i64,
+    /// It was given on the turn of a promoted request.
+    #[serde(default)]
+    pub promoted: bool,
 }
+
+/// Tokens that are kept, on the turn of a promoted request of another pool, until it asks again.
+#[derive(Debug, Clone)]
+pub(super) struct Promise {
+    /// For which request.
+    pub id: RequestId,
+    /// Since when it waits.
+    pub enqueued_at: Instant,
+    /// How much.
+    pub amount: Tokens,
+    /// If it does not ask again until then, they are anybody's.
+    pub until: Instant,
+}
+
+/// How long tokens are kept for a request that asks every few seconds.
+const PROMISE_MS: i64 = 10_000;
 
 /// The name of the lease that belongs to one grant of a request.
 pub(super) fn lease_key(id: &RequestId, grant: u32) -> String {
@@ -119,14 +138,30 @@ impl Pool {
         if self.state.paused_until.is_some() {
             return LeaseAnswer::NotNow { retry_at: self.state.paused_until };
         }
-        if self.somebody_is_before(&order, None, now) && !self.has_share_for(&order, own, now) {
+        let Ok(id) = order.key.split('#').next().unwrap_or_default().parse::<RequestId>() else {
+            return LeaseAnswer::NotNow { retry_at: None };
+        };
+        if self.somebody_is_before(&order, &id, None, now) && !self.has_share_for(&order, &id, own, now) {
             return LeaseAnswer::NotNow { retry_at: self.head_ready_at };
         }
-        let own = match self.take_tokens(order.amount, own, &self.wanted(now), false, now) {
+        let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(None);
+        // What is kept for it is kept for nobody else.
+        let kept = self.promise.take_if(|promise| promise.id == id);
+        let own = match self.take_tokens(order.amount, own, &self.wanted(now), promoted, now) {
             Ok(own) => own,
-            Err(Availability::At(at)) => return LeaseAnswer::NotNow { retry_at: Some(at) },
-            Err(_) => return LeaseAnswer::NotNow { retry_at: None },
+            Err(answer) => {
+                self.promise = kept.or_else(|| self.promise.take());
+                if promoted {
+                    self.keep_for(id, &order, now);
+                }
+                let retry_at = match answer {
+                    Availability::At(at) => Some(at),
+                    _ => None,
+                };
+                return LeaseAnswer::NotNow { retry_at };
+            }
         };
+        self.state.since_promoted = if promoted { 0 } else { self.state.since_promoted.saturating_add(1) };
         let weight = weight(order.cost, order.amount);
         self.fairness.record(&order.client, weight, now);
         let expires_at = now.plus(order.ttl_ms.max(1));
@@ -139,6 +174,7 @@ impl Pool {
             tier: Some(order.tier),
             own,
             weight,
+            promoted,
         };
         self.timers.insert((expires_at, Timer::Lease(lease.key.clone())));
         self.changes.leases.insert(lease.key.clone());
@@ -147,19 +183,34 @@ impl Pool {
         LeaseAnswer::Granted
     }
 
-    /// Whether an eligible request that waits here ranks before the one that the order is for.
-    fn somebody_is_before(&self, order: &LeaseOrder, partition: Option<usize>, now: Instant) -> bool {
-        let Some(first) = self.next_in_turn(partition, now) else {
+    pub(super) fn is_old(&self, enqueued_at: Instant, now: Instant) -> bool {
+        now.since(enqueued_at) >= STARVATION_BOUND_MS
+    }
+
+    /// Keeps tokens for a promoted request of another pool, unless they are kept for an older one.
+    fn keep_for(&mut self, id: RequestId, order: &LeaseOrder, now: Instant) {
+        let place = (order.enqueued_at, &id);
+        if self.promise.as_ref().is_none_or(|promise| place <= (promise.enqueued_at, &promise.id)) {
+            let until = now.plus(PROMISE_MS);
+            self.promise = Some(Promise { id, enqueued_at: order.enqueued_at, amount: order.amount, until });
+        }
+    }
+
+    /// Whether an eligible request that waits here goes before the one that the order is for: by the score or, on a turn
+    /// of the promoted ones, by age.
+    fn somebody_is_before(&self, order: &LeaseOrder, id: &RequestId, partition: Option<usize>, now: Instant) -> bool {
+        let Some(pick) = self.next_in_turn(partition, now) else {
             return false;
         };
-        let Some(first) = self.requests.get(&first.id) else {
+        let Some(first) = self.requests.get(&pick.id) else {
             return false;
         };
-        let Ok(id) = order.key.split('#').next().unwrap_or_default().parse::<RequestId>() else {
-            return true;
-        };
+        let is_old = self.is_old(order.enqueued_at, now);
+        if self.is_promoted_turn(partition) && (pick.promoted || is_old) {
+            return pick.promoted && (!is_old || (first.enqueued_at, &first.id) < (order.enqueued_at, id));
+        }
         let asked = Entry {
-            id: &id,
+            id,
             client: &order.client,
             tier: order.tier,
             urgency: order.urgency,
@@ -169,19 +220,23 @@ impl Pool {
             worker: None,
             off_peak: false,
         };
-        self.queue.is_before(&self.config.weights, &self.fairness, &entry(first), &asked)
+        self.queue.is_before(&self.config.weights, &self.fairness, &entry(first), &asked, now)
     }
 
     /// Whether the client's partition has enough of its own for the order, and no member of higher rank waits for it.
-    fn has_share_for(&self, order: &LeaseOrder, own: Option<usize>, now: Instant) -> bool {
+    fn has_share_for(&self, order: &LeaseOrder, id: &RequestId, own: Option<usize>, now: Instant) -> bool {
         let Some(share) = own.and_then(|index| self.config.partitions.get(index)) else { return false };
-        self.state.shares.left(share) >= order.amount && !self.somebody_is_before(order, own, now)
+        self.state.shares.left(share) >= order.amount && !self.somebody_is_before(order, id, own, now)
     }
 
     /// The home pool says what was used of a lease, and what the downstream worker said of the limit. The first word counts; a lease that ran out by itself, or was never
     /// granted, is only charged what was used.
     pub fn settle_lease(&mut self, key: &str, used: Tokens, after_run: bool, signal: &Signal, now: Instant) {
         self.event(now, |pool| {
+            if !after_run && pool.leases.get(key).is_some_and(|lease| lease.promoted) {
+                // It came to nothing: it is still the turn of the promoted ones.
+                pool.state.since_promoted = pool.state.since_promoted.max(PROMOTED_ONE_IN);
+            }
             pool.gave_back |= after_run && pool.leases.get(key).is_some_and(|lease| used < lease.amount);
             pool.end_lease(key, used, now);
             pool.heed(signal, now);

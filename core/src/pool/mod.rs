@@ -42,6 +42,7 @@ use crate::request::{Kind, Phase, Request};
 use crate::throttle::Throttle;
 use crate::token_bucket::TokenBucket;
 use crate::units::Instant;
+use lease::Promise;
 use timer::Timer;
 
 /// A pool. See the module's text for its contract.
@@ -66,6 +67,8 @@ pub struct Pool {
     acquiring: BTreeMap<ClientId, u32>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
+    /// Tokens that are kept for a promoted request of another pool.
+    promise: Option<Promise>,
     /// Other pools whose requests asked for tokens here in vain.
     lease_waiters: BTreeSet<PoolId>,
     /// Tokens that some work had were given back in this event. What a grant that came to nothing gives back is no news: two
@@ -110,6 +113,7 @@ impl Pool {
             lane_waiting: BTreeMap::new(),
             acquiring: BTreeMap::new(),
             unsettled: BTreeMap::new(),
+            promise: None,
             lease_waiters: BTreeSet::new(),
             gave_back: false,
             head_ready_at: None,
@@ -155,20 +159,10 @@ impl Pool {
     fn reconfigure(&mut self, config: PoolConfig, now: Instant) {
         let before = self.limits();
         self.state.bucket.resize(&before, &self.state.throttle.apply(&config.limits), now);
-        let reorder = config.weights != self.config.weights;
         let refit = config.partitions != self.config.partitions || config.limits != self.config.limits;
         self.config = config;
         if refit {
             self.fit_shares(now);
-        }
-        if reorder {
-            (self.queue, self.free) = (Queue::default(), Queue::default());
-            for request in self.requests.values() {
-                if request.phase == Phase::Waiting {
-                    let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
-                    queue.insert(&self.config.weights, &entry(request));
-                }
-            }
         }
         self.changes.config = true;
         self.changes.state = true;
@@ -276,7 +270,7 @@ impl Pool {
         match request.phase {
             Phase::Waiting => {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
-                queue.remove(&self.config.weights, &entry(&request));
+                queue.remove(&entry(&request));
             }
             Phase::Acquiring { .. } => {
                 if let Some(count) = self.acquiring.get_mut(&request.client) {
@@ -303,7 +297,7 @@ impl Pool {
         match request.phase {
             Phase::Waiting => {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
-                queue.insert(&self.config.weights, &entry(request));
+                queue.insert(&entry(request));
             }
             Phase::Acquiring { .. } => {
                 let count = self.acquiring.entry(request.client.clone()).or_insert(0);

@@ -202,6 +202,7 @@ fn waiting(submission: Submission) -> Request {
         wait_limit_ms: None,
         forced: false,
         own: Tokens::ZERO,
+        by_share: false,
         expected_start: None,
         past: Vec::new(),
         later,

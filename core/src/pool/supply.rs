@@ -97,8 +97,10 @@ impl Pool {
         }
         let limits = self.limits();
         let partitions = &self.config.partitions;
+        let promised = self.promise.as_ref().map_or(Tokens::ZERO, |promise| promise.amount);
+        let kept = amount.saturating_add(promised);
         let claimed =
-            |shares: &partition::Shares| shares.claimed(partitions, partition, wanted, insist).saturating_add(amount);
+            |shares: &partition::Shares| shares.claimed(partitions, partition, wanted, insist).saturating_add(kept);
         let needed = claimed(&self.state.shares);
         let at = match self.state.bucket.availability(&limits, needed, now) {
             Availability::At(at) if !partitions.is_empty() => at,
@@ -163,6 +165,7 @@ impl Pool {
             if let Some(share) = own_share {
                 self.state.shares.draw(share, beyond);
             }
+            self.state.shares.keep_within(&self.config.partitions, self.state.bucket.level());
         }
         let ledger = &mut self.state.ledger;
         let consumed = used.min(amount);
@@ -193,6 +196,7 @@ impl Pool {
             && remaining < self.state.bucket.level()
         {
             self.state.bucket.lower_to(remaining);
+            self.state.shares.keep_within(&self.config.partitions, self.state.bucket.level());
             self.changes.state = true;
         }
         let empty = signal.remaining.is_some_and(Tokens::is_zero);

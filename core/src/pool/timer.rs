@@ -72,6 +72,9 @@ impl Pool {
                 Timer::Settle(event) => self.send_settlement(event, now),
             }
         }
+        if self.promise.as_ref().is_some_and(|promise| promise.until <= now) {
+            self.promise = None;
+        }
         if self.state.paused_until.is_some_and(|until| until <= now) {
             self.state.paused_until = None;
         }
@@ -79,11 +82,10 @@ impl Pool {
 
     fn expire(&mut self, id: &RequestId, now: Instant) {
         if let Some(request) = self.take(id) {
-            let by_lane = request.wait_limit_ms.is_some() && request.deadline.is_none_or(|deadline| deadline > now);
-            let message = if by_lane {
-                "it waited for longer than its lane allows"
-            } else {
-                "it was not finished by its deadline"
+            let message = match (request.deadline.filter(|deadline| *deadline <= now), request.wait_limit_ms) {
+                (Some(_), _) => "it was not finished by its deadline",
+                (None, Some(_)) => "it waited for longer than its lane allows",
+                (None, None) => "it waited for longer than any request may",
             };
             let failure = Failure { code: "expired".into(), message: message.into() };
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);

@@ -196,7 +196,7 @@ impl Pool {
         let flow = place.flow();
         let counted = |other: &Flow, _| *other == flow || self.is_eligible(other, now);
         let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
-        count(queue.ahead_of(&self.config.weights, &self.fairness, &place, counted))
+        count(queue.ahead_of(&self.config.weights, &self.fairness, &place, now, counted))
     }
 
     fn blocked_by(&self, request: &Request, now: Instant) -> Option<Blocked> {
@@ -232,8 +232,9 @@ impl Pool {
         let debt = i128::from(self.state.bucket.debt().micros());
         let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
         let rate = i128::from(self.limits().refill_per_second.micros());
-        let is_free = request.home_amount().is_zero() || missing == 0;
-        let by_tokens = if is_free { Some(0) } else { missing.checked_div(rate) };
+        let is_free = request.home_amount().is_zero();
+        let by_tokens = if is_free || missing == 0 { Some(0) } else { missing.checked_div(rate) };
+        let by_tokens = [by_tokens, self.share_wait(request, own, now)].into_iter().flatten().min();
         let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
         let parked = match request.phase {
             Phase::Parked { until, .. } => until,
@@ -244,8 +245,32 @@ impl Pool {
             _ => now,
         };
         let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
-        let others = [parked, window, breaker.unwrap_or(now), self.state.paused_until.unwrap_or(now)];
+        // What needs nothing of the pool does not wait for its pause.
+        let paused = self.state.paused_until.filter(|_| !is_free).unwrap_or(now);
+        let others = [parked, window, breaker.unwrap_or(now), paused];
         others.into_iter().chain([by_tokens]).max()
+    }
+
+    /// How long it takes, in milliseconds, until a member's turn comes out of its partition's own share, past whoever waits
+    /// for what is shared.
+    fn share_wait(&self, request: &Request, own: Option<usize>, now: Instant) -> Option<i128> {
+        let partition = own.and_then(|index| self.config.partitions.get(index))?;
+        let limits = partition.limits(&self.limits());
+        if request.home_amount() > limits.capacity {
+            return None;
+        }
+        let place = entry(request);
+        let flow = place.flow();
+        let member = |other: &Flow, tier| {
+            partition::index_of(&self.config.partitions, &other.client, tier) == own
+                && (*other == flow || self.is_eligible(other, now))
+        };
+        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, member);
+        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::try_from(ahead).unwrap_or(i128::MAX));
+        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
+        let left = i128::from(self.state.shares.left(partition).micros());
+        let missing = wanted.saturating_sub(left).max(0).saturating_mul(1_000);
+        if missing == 0 { Some(0) } else { missing.checked_div(i128::from(limits.refill_per_second.micros())) }
     }
 
     fn available(&self, now: Instant) -> Tokens {

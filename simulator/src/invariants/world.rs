@@ -419,6 +419,7 @@ impl World {
 /// Who waited for tokens before an event, and how often each was granted.
 struct Waiting {
     grants: BTreeMap<RequestId, u32>,
+    starts: BTreeMap<RequestId, u32>,
     promoted: BTreeSet<RequestId>,
 }
 
@@ -431,6 +432,7 @@ impl Waiting {
         };
         Self {
             grants: object.pool.requests().map(|request| (request.id.clone(), request.grants)).collect(),
+            starts: object.pool.requests().map(|request| (request.id.clone(), request.started_grant)).collect(),
             promoted: object.pool.requests().filter(for_tokens).map(|request| request.id.clone()).collect(),
         }
     }
@@ -441,10 +443,18 @@ impl Waiting {
         if self.promoted.intersection(&after.promoted).next().is_none() {
             return 0;
         }
-        let granted = object.pool.requests().filter(|request| {
-            request.grants > self.grants.get(&request.id).copied().unwrap_or(0) && !request.home_amount().is_zero()
-        });
-        granted.fold(so_far, |count, request| if is_old(request, now) { 0 } else { count + 1 })
+        let before = |numbers: &BTreeMap<RequestId, u32>, id| numbers.get(id).copied().unwrap_or(0);
+        let mut count = so_far;
+        for request in object.pool.requests().filter(|request| !request.home_amount().is_zero()) {
+            // A grant counts for those who are not promoted, a start for those who are.
+            let old = is_old(request, now);
+            if old && request.started_grant > before(&self.starts, &request.id) {
+                count = 0;
+            } else if !old && request.grants > before(&self.grants, &request.id) {
+                count += 1;
+            }
+        }
+        count
     }
 }
 
