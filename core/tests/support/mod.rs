@@ -1,0 +1,139 @@
+//! What several of these files need: a pool, requests for it, and an account and other pools that say yes to everything.
+
+// Each file is a crate of its own and uses a part of this.
+#![allow(dead_code)]
+
+use rm_core::account::SlotAnswer;
+use rm_core::fair_share::FairShare;
+use rm_core::id::{PoolId, RequestId};
+use rm_core::lane::Lanes;
+use rm_core::pool::{Effect, LeaseAnswer, Mode, Pool, PoolConfig, Report, Stored, Submission, Submitted};
+use rm_core::priority::{Tier, Urgency, Weights};
+use rm_core::request::{Demand, Failure, Kind, Usage};
+use rm_core::token_bucket::BucketLimits;
+use rm_core::units::{Instant, NanoUsd, Tokens};
+
+/// A price of a whole unit, in billionths of a dollar.
+pub const PRICE: i64 = 1_000;
+
+pub fn at(ms: i64) -> Instant {
+    Instant::from_millis(1_800_000_000_000 + ms)
+}
+
+pub fn units(n: u64) -> Tokens {
+    Tokens::from_units(n).unwrap()
+}
+
+pub fn id_of(name: &str) -> PoolId {
+    name.parse().unwrap()
+}
+
+pub fn demand(pool: &str, amount: u64) -> Demand {
+    Demand::flat(id_of(pool), units(amount), NanoUsd::from_nanos(PRICE).unwrap())
+}
+
+/// A pool named `home`, whose lanes have no limits.
+pub fn config(capacity: u64, refill: u64) -> PoolConfig {
+    PoolConfig {
+        pool: id_of("home"),
+        unit: "u".into(),
+        limits: BucketLimits { capacity: units(capacity), refill_per_second: units(refill), window_cap: false },
+        low_water_percent: 10,
+        queue_cap: 100_000,
+        weights: Weights::default(),
+        lanes: Lanes(std::collections::BTreeMap::new()),
+        partitions: Vec::new(),
+        off_peak: None,
+        scheduler_running: true,
+        revision: 1,
+    }
+}
+
+pub fn stored(config: PoolConfig) -> Stored {
+    Stored { config, state: None, fairness: FairShare::default(), requests: vec![], leases: vec![], unsettled: vec![] }
+}
+
+pub fn pool(config: PoolConfig) -> Pool {
+    Pool::restore(stored(config), at(0))
+}
+
+/// An execution that needs one unit of its home.
+pub fn request(n: u64, client: &str, tier: Tier, urgency: Urgency, held_at: Instant) -> Submission {
+    let mut random = [0; 10];
+    random[2..].copy_from_slice(&n.to_be_bytes());
+    Submission {
+        id: RequestId::new(at(0), random, &id_of("home")),
+        client: client.parse().unwrap(),
+        tier,
+        kind: Kind::Execution,
+        urgency,
+        held_at,
+        deadline: None,
+        demands: vec![demand("home", 1)],
+        max_attempts: 3,
+        timeout_ms: 600_000,
+        has_slot: false,
+        worker: None,
+        later: Vec::new(),
+    }
+}
+
+/// The same, of a standard client in the normal lane.
+pub fn normal(n: u64, amount: u64, held_at: Instant) -> Submission {
+    Submission {
+        demands: vec![demand("home", amount)],
+        ..request(n, &format!("client-{n}"), Tier::Standard, Urgency::Normal, held_at)
+    }
+}
+
+pub fn queue(pool: &mut Pool, submission: Submission, now: Instant) -> RequestId {
+    let id = submission.id.clone();
+    assert_eq!(pool.submit(submission, Mode::Queue, now), Submitted::Accepted);
+    id
+}
+
+/// What starts now, in its order and with its grant, if every slot and every lease is given.
+pub fn started(pool: &mut Pool, now: Instant) -> Vec<(RequestId, u32)> {
+    let mut order = Vec::new();
+    loop {
+        let effects = pool.take_effects();
+        if effects.is_empty() {
+            return order;
+        }
+        for effect in effects {
+            match effect {
+                Effect::AcquireSlot { id, grant, .. } => pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now),
+                Effect::AcquireLease { id, grant, pool: other, .. } => {
+                    pool.lease_answered(&id, grant, &other, LeaseAnswer::Granted, now);
+                }
+                Effect::Start { id, grant, .. } => order.push((id, grant)),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The same, without the grants.
+pub fn started_ids(pool: &mut Pool, now: Instant) -> Vec<RequestId> {
+    started(pool, now).into_iter().map(|(id, _)| id).collect()
+}
+
+/// Lets the pool's alarms go off until `until`, and tells what starts and when.
+pub fn run_until(pool: &mut Pool, from: Instant, until: Instant) -> Vec<(Instant, RequestId)> {
+    let mut order: Vec<_> = started_ids(pool, from).into_iter().map(|id| (from, id)).collect();
+    let mut now = from;
+    while let Some(next) = pool.next_wakeup(now).filter(|next| *next <= until) {
+        now = next.max(now.plus(1));
+        pool.on_wakeup(now);
+        order.extend(started_ids(pool, now).into_iter().map(|id| (now, id)));
+    }
+    order
+}
+
+pub fn used(n: u64) -> Report {
+    Report::Succeeded { usage: vec![Usage { pool: id_of("home"), amount: units(n), parts: None }], remaining: vec![] }
+}
+
+pub fn failure() -> Failure {
+    Failure { code: "x".into(), message: "x".into() }
+}
