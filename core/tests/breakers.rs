@@ -1,0 +1,128 @@
+//! Breakers: a worker that keeps failing is left alone, and tried again with one request at a time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+
+mod support;
+
+use rm_core::account::SlotAnswer;
+use rm_core::breaker::{FAILURES_MAX, OPEN_FIRST_MS};
+use rm_core::id::RequestId;
+use rm_core::pool::{Effect, Pool, Report, Retry, Submission};
+use rm_core::units::Instant;
+use support::{at, config, failure, normal, pool, queue, run_until, started, used};
+
+fn order(n: u64, worker: &str, now: Instant) -> Submission {
+    Submission { worker: Some(worker.parse().unwrap()), max_attempts: 1, ..normal(n, 1, now) }
+}
+
+fn failing() -> Report {
+    Report::Failed { failure: failure(), retry: Retry::Failing }
+}
+
+/// A pool whose worker `BAD` has just failed often enough, and that two more requests for it wait in.
+fn broken(report: Report) -> Pool {
+    let mut pool = pool(config(1_000, 0));
+    for n in 0..u64::from(FAILURES_MAX) {
+        queue(&mut pool, order(n, "BAD", at(0)), at(0));
+    }
+    for (id, grant) in started(&mut pool, at(0)) {
+        pool.report(&id, grant, report.clone(), at(0));
+    }
+    for n in 10..12 {
+        queue(&mut pool, order(n, "BAD", at(0)), at(0));
+    }
+    pool
+}
+
+fn one(mut started: Vec<(RequestId, u32)>) -> (RequestId, u32) {
+    assert_eq!(started.len(), 1, "{started:?}");
+    started.remove(0)
+}
+
+/// The one that tries the worker again, woken by the pool's own alarm.
+fn probe(pool: &mut Pool, from: Instant) -> (Instant, RequestId, u32) {
+    let now = pool.next_wakeup(from).expect("it is tried again");
+    pool.on_wakeup(now);
+    let (id, grant) = one(started(pool, now));
+    (now, id, grant)
+}
+
+#[test]
+fn a_worker_that_keeps_failing_is_left_alone_and_holds_back_nobody_else() {
+    for report in [failing(), Report::TimedOut] {
+        let mut pool = broken(report);
+        assert!(started(&mut pool, at(0)).is_empty());
+        let other = queue(&mut pool, order(20, "GOOD", at(1)), at(1));
+        assert_eq!(one(started(&mut pool, at(1))).0, other);
+        settle(&mut pool, at(1));
+        let (now, id, grant) = probe(&mut pool, at(1));
+        assert!(started(&mut pool, now.plus(5_000)).is_empty(), "one at a time");
+        pool.report(&id, grant, used(1), now.plus(5_001));
+        assert_eq!(started(&mut pool, now.plus(5_001)).len(), 1, "it is well again");
+    }
+}
+
+#[test]
+fn it_is_left_alone_for_ten_seconds_and_for_twice_as_long_after_a_probe_that_fails() {
+    let mut pool = broken(failing());
+    settle(&mut pool, at(0));
+    let (first, id, grant) = probe(&mut pool, at(0));
+    assert_eq!(first, at(OPEN_FIRST_MS));
+    pool.report(&id, grant, failing(), first);
+    settle(&mut pool, first);
+    let (second, _, _) = probe(&mut pool, first);
+    assert_eq!(second, first.plus(2 * OPEN_FIRST_MS));
+}
+
+/// So that no settlement is sent again, and the pool's alarm is the breaker's.
+fn settle(pool: &mut Pool, now: Instant) {
+    for settlement in pool.take_changes().settlements {
+        pool.settlement_confirmed(&settlement.event, now);
+    }
+    pool.take_effects();
+}
+
+#[test]
+fn attempts_that_are_lost_count_as_failures() {
+    let mut pool = pool(config(1_000, 0));
+    for n in 0..u64::from(FAILURES_MAX) {
+        queue(&mut pool, Submission { timeout_ms: 1_000, ..order(n, "BAD", at(0)) }, at(0));
+    }
+    assert_eq!(started(&mut pool, at(0)).len(), FAILURES_MAX as usize);
+    pool.on_wakeup(at(10_000));
+    queue(&mut pool, order(10, "BAD", at(10_000)), at(10_000));
+    assert!(run_until(&mut pool, at(10_000), at(19_000)).is_empty());
+}
+
+#[test]
+fn the_next_is_the_probe_when_one_is_cancelled() {
+    let mut pool = broken(failing());
+    settle(&mut pool, at(0));
+    let (now, id, _) = probe(&mut pool, at(0));
+    pool.cancel(&id, false, now.plus(1));
+    assert_ne!(one(started(&mut pool, now.plus(1))).0, id);
+}
+
+#[test]
+fn the_next_is_the_probe_when_one_finds_no_slot() {
+    let mut pool = broken(failing());
+    settle(&mut pool, at(0));
+    let now = pool.next_wakeup(at(0)).unwrap();
+    pool.on_wakeup(now);
+    let effects = pool.take_effects();
+    let [Effect::AcquireSlot { id, grant, .. }] = effects.as_slice() else { panic!("one is tried: {effects:?}") };
+    pool.slot_answered(id, *grant, Some(SlotAnswer::Full), now);
+    assert_ne!(one(started(&mut pool, now)).0, *id);
+}
+
+#[test]
+fn a_refusal_of_the_request_itself_is_no_failure_of_its_worker() {
+    let refused = Report::Failed { failure: failure(), retry: Retry::No };
+    assert_eq!(started(&mut broken(refused), at(0)).len(), 2);
+}
