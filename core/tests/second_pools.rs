@@ -1,0 +1,178 @@
+//! Requests that need several pools: what is not there in one of them holds back nobody, and is given back everywhere.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+
+mod support;
+
+use rm_core::id::RequestId;
+use rm_core::partition::{Member, Partition};
+use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Report, Signal, Submission};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::Usage;
+use rm_core::units::{Instant, NanoUsd, Tokens};
+use support::{at, config, demand, id_of, normal, pool, queue, request, run_until, started, started_ids, units};
+
+fn of_two_pools(n: u64, held_at: Instant) -> Submission {
+    Submission { demands: vec![demand("home", 1), demand("other", 3)], has_slot: true, ..normal(n, 1, held_at) }
+}
+
+/// The lease that a grant asks for.
+fn asked(pool: &mut Pool) -> (RequestId, u32, LeaseOrder) {
+    let asks = |effect| match effect {
+        Effect::AcquireLease { id, grant, order, .. } => Some((id, grant, order)),
+        _ => None,
+    };
+    pool.take_effects().into_iter().find_map(asks).expect("it asks for a lease")
+}
+
+fn gives_back(pool: &mut Pool, order: &LeaseOrder) -> bool {
+    pool.take_effects().contains(&Effect::SettleLease {
+        pool: id_of("other"),
+        key: order.key.clone(),
+        used: Tokens::ZERO,
+        signal: Signal::default(),
+    })
+}
+
+#[test]
+fn a_request_whose_second_pool_is_not_there_holds_back_nobody_and_keeps_its_place() {
+    let mut pool = pool(config(1, 1));
+    let old = queue(&mut pool, of_two_pools(0, at(0)), at(0));
+    let (id, grant, _) = asked(&mut pool);
+    let younger: Vec<RequestId> = (1..6).map(|n| queue(&mut pool, normal(n, 1, at(n as i64)), at(10))).collect();
+    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(1_500)) };
+    pool.lease_answered(&id, grant, &id_of("other"), not_now, at(20));
+    assert_eq!(started_ids(&mut pool, at(20)), younger[..1], "the token is the next one's, at once");
+    let order: Vec<RequestId> = run_until(&mut pool, at(20), at(3_020)).into_iter().map(|(_, id)| id).collect();
+    assert_eq!(order, [younger[1].clone(), old, younger[2].clone()], "by its age it is before those that came later");
+}
+
+#[test]
+fn a_lease_that_was_asked_for_and_not_answered_is_given_back() {
+    let mut pool = pool(config(1, 1));
+    queue(&mut pool, of_two_pools(0, at(0)), at(0));
+    let (id, grant, order) = asked(&mut pool);
+    pool.lease_answered(&id, grant, &id_of("other"), LeaseAnswer::Unreachable, at(5_000));
+    assert!(gives_back(&mut pool, &order), "it may have been granted");
+}
+
+#[test]
+fn a_grant_that_nobody_answers_is_given_up_and_made_again() {
+    let mut pool = pool(config(1, 1));
+    queue(&mut pool, of_two_pools(0, at(0)), at(0));
+    let (id, grant, order) = asked(&mut pool);
+    let later = pool.next_wakeup(at(0)).expect("it is not waited for for ever");
+    assert!(later <= at(10_000));
+    pool.on_wakeup(later);
+    assert!(gives_back(&mut pool, &order));
+    // The answer comes after all, and belongs to nobody.
+    pool.lease_answered(&id, grant, &id_of("other"), LeaseAnswer::Granted, later.plus(1));
+    assert!(gives_back(&mut pool, &order));
+    let again = run_until(&mut pool, later.plus(1), later.plus(5_000));
+    assert_eq!(again.len(), 1);
+    assert!(pool.request(&id).unwrap().started_grant > grant);
+}
+
+fn lease(client: &str, tier: Tier, amount: u64, enqueued_at: Instant) -> LeaseOrder {
+    let id = RequestId::new(at(0), [9; 10], &id_of("elsewhere"));
+    LeaseOrder {
+        key: format!("{id}#1"),
+        client: client.parse().unwrap(),
+        tier,
+        urgency: Urgency::Normal,
+        enqueued_at,
+        amount: units(amount),
+        cost: NanoUsd::ZERO,
+        ttl_ms: 60_000,
+    }
+}
+
+/// A pool with five tokens, and a premium request that waits for ten.
+fn waited_for(partitions: Vec<Partition>) -> Pool {
+    let mut pool = pool(PoolConfig { partitions, ..config(10, 1) });
+    queue(&mut pool, normal(0, 5, at(0)), at(0));
+    started(&mut pool, at(0));
+    let mut premium = request(1, "premium", Tier::Premium, Urgency::Normal, at(0));
+    premium.demands = vec![demand("home", 10)];
+    queue(&mut pool, premium, at(0));
+    pool
+}
+
+#[test]
+fn a_lease_is_not_granted_before_a_request_of_higher_rank_that_waits() {
+    let mut pool = waited_for(Vec::new());
+    let lower = pool.acquire_lease(lease("basic", Tier::Basic, 1, at(0)), at(0));
+    assert!(matches!(lower, LeaseAnswer::NotNow { retry_at: Some(_) }), "{lower:?}");
+    assert_eq!(pool.acquire_lease(lease("first", Tier::Enterprise, 1, at(0)), at(0)), LeaseAnswer::Granted);
+}
+
+#[test]
+fn a_lease_is_granted_of_its_clients_own_share_whoever_waits() {
+    let share = Partition { name: "basic".into(), member: Member::Tier(Tier::Basic), percent: 30, lends: true };
+    let mut pool = waited_for(vec![share]);
+    assert_eq!(pool.acquire_lease(lease("basic", Tier::Basic, 3, at(0)), at(0)), LeaseAnswer::Granted);
+}
+
+#[test]
+fn a_lease_that_was_not_used_is_as_if_it_had_never_been() {
+    let mut pool = pool(config(10, 1));
+    let order = lease("one", Tier::Basic, 4, at(0));
+    let before = (pool.view(at(0)).available, pool.fairness().millipoints(&order.client));
+    assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted);
+    assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted, "the same lease");
+    assert_eq!(pool.view(at(0)).available, units(6));
+    pool.settle_lease(&order.key, Tokens::ZERO, &Signal::default(), at(0));
+    let after = (pool.view(at(0)).available, pool.fairness().millipoints(&order.client));
+    assert_eq!(before, after);
+}
+
+#[test]
+fn a_lease_that_nobody_settles_runs_out() {
+    let mut pool = pool(config(10, 0));
+    pool.acquire_lease(lease("one", Tier::Basic, 10, at(0)), at(0));
+    queue(&mut pool, normal(0, 10, at(0)), at(0));
+    assert_eq!(run_until(&mut pool, at(0), at(61_000)).len(), 1);
+    assert_eq!(pool.ledger().expired, units(10).micros());
+}
+
+#[test]
+fn no_lease_is_granted_in_a_pause() {
+    let mut pool = pool(config(10, 1));
+    let pause = Signal { pause_ms: Some(1_000), ..Signal::default() };
+    pool.settle_lease("", Tokens::ZERO, &pause, at(0));
+    let answer = pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(0));
+    assert_eq!(answer, LeaseAnswer::NotNow { retry_at: Some(at(1_000)) });
+    assert_eq!(pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(1_000)), LeaseAnswer::Granted);
+}
+
+#[test]
+fn a_second_pool_is_told_what_was_used_of_it_and_charges_it_even_when_its_lease_is_gone() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, of_two_pools(0, at(0)), at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let usage = vec![Usage { pool: id_of("other"), amount: units(2), parts: None }];
+    pool.report(&id, grant, Report::Succeeded { usage, remaining: vec![] }, at(1));
+    let told = pool.take_effects().into_iter().find_map(|effect| match effect {
+        Effect::SettleLease { key, used, .. } => Some((key, used)),
+        _ => None,
+    });
+    let (key, used) = told.expect("it is told");
+    assert_eq!(used, units(2));
+    let mut other = support::pool(config(10, 0));
+    other.settle_lease(&key, used, &Signal::default(), at(2));
+    assert_eq!((other.view(at(2)).available, other.ledger().overused), (units(8), units(2).micros()));
+}
+
+#[test]
+fn what_is_leased_counts_as_its_clients_use() {
+    let mut pool = pool(config(10, 0));
+    let order = lease("one", Tier::Basic, 4, at(0));
+    pool.acquire_lease(order.clone(), at(0));
+    assert_eq!(pool.fairness().millipoints(&order.client), 0);
+}
