@@ -4,11 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use rm_core::account::{Account, AccountConfig, AccountEffect, AtHome, ClientStatus, ORPHAN_AFTER_MS, SlotAnswer};
+use rm_core::account::{
+    Account, AccountConfig, AccountEffect, AtHome, ClientStatus, HoldRefusal, ORPHAN_AFTER_MS, SlotAnswer,
+};
 use rm_core::id::{PoolId, RequestId};
 use rm_core::period::Period;
 use rm_core::priority::Tier;
-use rm_core::request::Kind;
+use rm_core::request::{Kind, Settlement, Status};
 use rm_core::units::{Instant, NanoUsd};
 
 const NOW: Instant = Instant::from_millis(1_800_000_000_000);
@@ -62,4 +64,84 @@ fn a_slot_whose_release_was_lost_is_found() {
     assert_eq!(account.next_wakeup(), None, "it is known at home, and has no slot");
     account.home_answered(&id, None, AtHome::Unknown, due);
     assert!(account.held_for(&id).is_none(), "its pool never heard of it");
+}
+
+#[test]
+fn who_waits_for_a_slot_is_told_when_a_run_is_settled_or_more_are_allowed() {
+    let mut account = account();
+    let (first, second) = (held(&mut account, 1), held(&mut account, 2));
+    let pool: PoolId = "other".parse().unwrap();
+    let wake = [AccountEffect::WakePool { pool: pool.clone() }];
+    assert_eq!(account.acquire_slot(&second, 1, &pool, NOW), SlotAnswer::Full);
+    account.configure(AccountConfig { max_concurrent: 2, revision: 2, ..account.config().clone() });
+    assert_eq!(account.take_effects(), wake);
+    account.configure(AccountConfig { max_concurrent: 1, revision: 3, ..account.config().clone() });
+    assert_eq!(account.acquire_slot(&second, 2, &pool, NOW), SlotAnswer::Full);
+    let settlement = Settlement {
+        event: first.as_str().into(),
+        request: first,
+        client: "client".parse().unwrap(),
+        status: Status::Succeeded,
+        kind: Kind::Execution,
+        at: NOW,
+        lines: Vec::new(),
+        cost: NanoUsd::ZERO,
+        uncertain: false,
+    };
+    account.settle(&settlement, Period::month_of(NOW));
+    assert_eq!(account.take_effects(), wake);
+    assert_eq!(account.acquire_slot(&second, 3, &pool, NOW), SlotAnswer::Granted);
+}
+
+#[test]
+fn a_reservation_takes_no_slot() {
+    let mut account = account();
+    let id = RequestId::new(NOW, [7; 10], &"home".parse().unwrap());
+    let hold = account.hold(&id, NanoUsd::ZERO, Kind::Reservation, Period::month_of(NOW), NOW).unwrap();
+    assert_eq!((hold.slot, account.view(Period::month_of(NOW)).running), (false, 0));
+}
+
+#[test]
+fn a_hold_that_is_asked_for_twice_is_one_hold() {
+    let mut account = account();
+    let id = RequestId::new(NOW, [7; 10], &"home".parse().unwrap());
+    let amount = NanoUsd::from_nanos(70).unwrap();
+    let month = Period::month_of(NOW);
+    let first = account.hold(&id, amount, Kind::Execution, month, NOW).unwrap();
+    let again = account.hold(&id, amount, Kind::Execution, month, NOW.plus(5)).unwrap();
+    assert_eq!(first, again);
+    assert_eq!((account.view(month).held, account.view(month).running), (amount, 1));
+    account.abandon(&id);
+    assert_eq!((account.view(month).held, account.view(month).running), (NanoUsd::ZERO, 0));
+}
+
+#[test]
+fn a_slot_is_asked_after_again_while_it_is_held() {
+    let mut account = account();
+    let id = held(&mut account, 1);
+    let due = NOW.plus(ORPHAN_AFTER_MS);
+    account.on_wakeup(due, 16);
+    account.home_answered(&id, Some(0), AtHome::Busy, due);
+    assert_eq!(account.next_wakeup(), Some(due.plus(ORPHAN_AFTER_MS)), "its release may be lost yet");
+}
+
+#[test]
+fn a_suspended_client_begins_nothing() {
+    let mut account = account();
+    account.configure(AccountConfig { status: ClientStatus::Suspended, revision: 2, ..account.config().clone() });
+    let id = RequestId::new(NOW, [7; 10], &"home".parse().unwrap());
+    let refused = account.hold(&id, NanoUsd::ZERO, Kind::Execution, Period::month_of(NOW), NOW);
+    assert_eq!(refused, Err(HoldRefusal::Suspended));
+    assert!(account.held_for(&id).is_none());
+}
+
+#[test]
+fn a_run_that_is_cancelled_frees_its_slot_waits_for_nothing_and_keeps_its_hold() {
+    let mut account = account();
+    let id = RequestId::new(NOW, [7; 10], &"home".parse().unwrap());
+    let (amount, month) = (NanoUsd::from_nanos(70).unwrap(), Period::month_of(NOW));
+    account.hold(&id, amount, Kind::Execution, month, NOW).unwrap();
+    account.cancelled(&id, 1);
+    let view = account.view(month);
+    assert_eq!((view.running, view.queued, view.held), (0, 0, amount));
 }
