@@ -36,6 +36,7 @@ fn gives_back(pool: &mut Pool, order: &LeaseOrder) -> bool {
         pool: id_of("other"),
         key: order.key.clone(),
         used: Tokens::ZERO,
+        after_run: false,
         signal: Signal::default(),
     })
 }
@@ -127,7 +128,7 @@ fn a_lease_that_was_not_used_is_as_if_it_had_never_been() {
     assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted);
     assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted, "the same lease");
     assert_eq!(pool.view(at(0)).available, units(6));
-    pool.settle_lease(&order.key, Tokens::ZERO, &Signal::default(), at(0));
+    pool.settle_lease(&order.key, Tokens::ZERO, true, &Signal::default(), at(0));
     let after = (pool.view(at(0)).available, pool.fairness().millipoints(&order.client));
     assert_eq!(before, after);
 }
@@ -145,7 +146,7 @@ fn a_lease_that_nobody_settles_runs_out() {
 fn no_lease_is_granted_in_a_pause() {
     let mut pool = pool(config(10, 1));
     let pause = Signal { pause_ms: Some(1_000), ..Signal::default() };
-    pool.settle_lease("", Tokens::ZERO, &pause, at(0));
+    pool.settle_lease("", Tokens::ZERO, false, &pause, at(0));
     let answer = pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(0));
     assert_eq!(answer, LeaseAnswer::NotNow { retry_at: Some(at(1_000)) });
     assert_eq!(pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(1_000)), LeaseAnswer::Granted);
@@ -165,7 +166,7 @@ fn a_second_pool_is_told_what_was_used_of_it_and_charges_it_even_when_its_lease_
     let (key, used) = told.expect("it is told");
     assert_eq!(used, units(2));
     let mut other = support::pool(config(10, 0));
-    other.settle_lease(&key, used, &Signal::default(), at(2));
+    other.settle_lease(&key, used, true, &Signal::default(), at(2));
     assert_eq!((other.view(at(2)).available, other.ledger().overused), (units(8), units(2).micros()));
 }
 
