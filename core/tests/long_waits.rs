@@ -312,7 +312,7 @@ fn deferred_work_waits_for_a_window_that_is_days_away() {
     pool.on_wakeup(at(24 * HOUR));
     assert!(pool.take_changes().ended.is_empty());
     pool.on_wakeup(at(72 * HOUR));
-    assert_eq!(started_ids(&mut pool, at(72 * HOUR)), [id.clone()]);
+    assert_eq!(started_ids(&mut pool, at(72 * HOUR)), std::slice::from_ref(&id));
     pool.report(&id, 1, used(1), at(72 * HOUR));
     assert_eq!(pool.take_changes().ended[0].end.status, Status::Succeeded);
 }
