@@ -59,9 +59,6 @@ schemas! {
     Tier => one_of("A client's tier.", Tier::ALL.map(Tier::as_str));
     Urgency => one_of("A lane of the queue.", Urgency::ALL.map(Urgency::as_str));
     ClientStatus => one_of("Whether a client may begin anything.", ["active", "suspended"]);
-    Blocked => one_of(
-        "What holds a request.",
-        ["tokens", "concurrency", "secondary_pool", "scheduler_stopped", "retry_backoff"]
-    );
+    Blocked => one_of("What holds a request.", Blocked::ALL.map(Blocked::as_str));
     AlertKind => one_of("What an alert is about.", AlertKind::ALL.map(AlertKind::as_str));
 }

@@ -33,6 +33,33 @@ pub enum Blocked {
     WorkerUnavailable,
 }
 
+impl Blocked {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Tokens,
+        Self::Concurrency,
+        Self::SecondaryPool,
+        Self::SchedulerStopped,
+        Self::RetryBackoff,
+        Self::OffPeak,
+        Self::WorkerUnavailable,
+    ];
+
+    /// Its name, as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Concurrency => "concurrency",
+            Self::SecondaryPool => "secondary_pool",
+            Self::SchedulerStopped => "scheduler_stopped",
+            Self::RetryBackoff => "retry_backoff",
+            Self::OffPeak => "off_peak",
+            Self::WorkerUnavailable => "worker_unavailable",
+        }
+    }
+}
+
 /// Where a waiting request stands.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -384,6 +411,18 @@ impl Pool {
             oldest_wait_ms: lanes.iter().map(|lane| lane.oldest_wait_ms).max().unwrap_or(0),
             next_grant_ms: self.head_ready_at.map(|at| at.since(now)),
             lanes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Blocked;
+
+    #[test]
+    fn what_blocks_has_one_name() {
+        for blocked in Blocked::ALL {
+            assert_eq!(serde_json::to_string(&blocked).unwrap(), format!("\"{}\"", blocked.as_str()));
         }
     }
 }
