@@ -66,7 +66,8 @@ pub fn recorded_bill(recorded: &Recorded) -> BillView {
     }
 }
 
-/// What was charged in the end: a late charge has all the use that there was.
+/// What was charged in the end. Before a cancelled run's cost stayed held, its use was a charge of its own, with all the use
+/// that there was: such rows may still be there.
 fn all_lines(recorded: &Recorded) -> Vec<Line> {
     recorded.late.as_ref().unwrap_or(&recorded.end).lines.clone()
 }
