@@ -111,6 +111,7 @@ fn an_order_of_another_home_has_its_turn_too() {
         enqueued_at: at(0),
         amount: units(1),
         cost: NanoUsd::ZERO,
+        returns: true,
         ttl_ms: SECOND,
     };
     for second in 0..1_000 {
@@ -151,6 +152,7 @@ fn leases_do_not_pass_a_promoted_request_without_end() {
             enqueued_at: now,
             amount: units(1),
             cost: NanoUsd::ZERO,
+            returns: true,
             ttl_ms: 60 * SECOND,
         };
         let key = order.key.clone();
@@ -315,4 +317,35 @@ fn deferred_work_waits_for_a_window_that_is_days_away() {
     assert_eq!(started_ids(&mut pool, at(72 * HOUR)), std::slice::from_ref(&id));
     pool.report(&id, 1, used(1), at(72 * HOUR));
     assert_eq!(pool.take_changes().ended[0].end.status, Status::Succeeded);
+}
+
+#[test]
+fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
+    let mut pool = pool(config(10, 1));
+    queue(&mut pool, needs(request(1, "first", Tier::Basic, Urgency::Normal, at(0)), 10), at(0));
+    assert_eq!(pump(&mut pool, at(0), LeaseAnswer::Never).len(), 1);
+    let id = RequestId::new(at(0), [9; 10], &id_of("elsewhere"));
+    let order = |number: i64| LeaseOrder {
+        key: format!("{id}#{number}"),
+        client: "high".parse().unwrap(),
+        tier: Tier::Enterprise,
+        urgency: Urgency::Normal,
+        enqueued_at: at(0),
+        amount: units(8),
+        cost: NanoUsd::ZERO,
+        returns: true,
+        ttl_ms: SECOND,
+    };
+    for second in 0..60 {
+        let now = at(second * SECOND);
+        pool.on_wakeup(now);
+        let number = 100 + second as u64;
+        queue(&mut pool, request(number, &format!("low-{number}"), Tier::Basic, Urgency::Normal, now), now);
+        pump(&mut pool, now, LeaseAnswer::Never);
+        if second % 5 == 0 && pool.acquire_lease(order(second), now) == LeaseAnswer::Granted {
+            assert!(second <= 10, "eight are refilled in eight seconds: at {second} s");
+            return;
+        }
+    }
+    panic!("it is passed over without end");
 }

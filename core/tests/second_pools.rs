@@ -90,6 +90,7 @@ fn lease(client: &str, tier: Tier, amount: u64, enqueued_at: Instant) -> LeaseOr
         enqueued_at,
         amount: units(amount),
         cost: NanoUsd::ZERO,
+        returns: true,
         ttl_ms: 60_000,
     }
 }

@@ -61,6 +61,7 @@ impl Pool {
                 enqueued_at: request.enqueued_at,
                 amount: demand.amount,
                 cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),
+                returns: request.kind == Kind::Execution,
                 ttl_ms: request
                     .timeout_ms
                     .saturating_add(RUN_GRACE_MS.saturating_mul(2))

@@ -4,7 +4,9 @@ use crate::fair_share::weight;
 use crate::id::RequestId;
 use crate::off_peak;
 use crate::partition;
-use crate::pool::{Pool, finish::Finish};
+use crate::pool::finish::Finish;
+use crate::pool::supply::Leave;
+use crate::pool::{Pool, entry};
 use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier};
 use crate::queue::{Flow, Pick};
 use crate::request::{Failure, Phase, Request, Status};
@@ -17,6 +19,9 @@ pub const MAX_GRANTS_PER_EVENT: usize = 16;
 /// The most grants of one client that may be waiting for its account at once: a client that is at its limit should cost
 /// a question or two, not one for each request that it has queued.
 const MAX_ACQUIRING_PER_CLIENT: u32 = 4;
+
+/// What a member must leave that takes of its partition's own share.
+const OWN_SHARE: Leave = Leave { insist: true, promised: Tokens::ZERO };
 
 /// What comes next.
 enum Turn {
@@ -87,11 +92,11 @@ impl Pool {
     fn next_turn(&mut self, now: Instant) -> Turn {
         let wanted = self.wanted(now);
         let Some(head) = self.next_in_turn(None, now) else { return Turn::Wait(None) };
-        let Some((own, amount)) = self.requests.get(&head.id).map(|request| self.place_of(request)) else {
-            return Turn::Wait(None);
-        };
+        let Some(first) = self.requests.get(&head.id) else { return Turn::Wait(None) };
+        let (own, amount) = self.place_of(first);
         let insist = head.promoted && self.is_promoted_turn(None);
-        let mut ready_at = match self.take_tokens(amount, own, &wanted, insist, now) {
+        let leave = Leave { insist, promised: self.promised_before(&entry(first), now) };
+        let mut ready_at = match self.take_tokens(amount, own, &wanted, leave, now) {
             Ok(drawn) => return Turn::Granted { pick: head, own: drawn, picked_for: None },
             Err(Availability::Never) => return Turn::Refused(head.id),
             Err(Availability::At(at)) => Some(at),
@@ -109,7 +114,7 @@ impl Pool {
             let by_share = share.map(|share| self.state.shares.reaches(share, &limits, amount, now));
             let at = match by_share {
                 // What the others lend is not their own to insist on: whose turn comes first is served first.
-                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, true, now) {
+                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, OWN_SHARE, now) {
                     Ok(drawn) => return Turn::Granted { pick, own: drawn, picked_for: Some(index) },
                     Err(Availability::At(at)) => Some(at),
                     Err(_) => None,

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::fair_share::weight;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
-use crate::pool::supply::Taken;
+use crate::pool::supply::{Leave, Taken};
 use crate::pool::timer::Timer;
 use crate::pool::{Effect, Pool, Signal, entry};
 use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier, Urgency};
@@ -33,6 +33,9 @@ pub struct LeaseOrder {
     /// What that costs.
     #[serde(default)]
     pub cost: NanoUsd,
+    /// If it is refused it is asked again.
+    #[serde(default)]
+    pub returns: bool,
     /// After this long without a settlement the tokens go back.
     pub ttl_ms: i64,
 }
@@ -66,21 +69,35 @@ pub struct Lease {
     pub promoted: bool,
 }
 
-/// Tokens that are kept, on the turn of a promoted request of another pool, until it asks again.
+/// Tokens that are kept for a request of another pool: it is its turn here, they are not there yet, and it asks only now and
+/// then. Without this everybody of lower rank here would take them as they come.
 #[derive(Debug, Clone)]
 pub(super) struct Promise {
     /// For which request.
     pub id: RequestId,
-    /// Since when it waits.
-    pub enqueued_at: Instant,
-    /// How much.
-    pub amount: Tokens,
+    /// What it asked for.
+    pub order: LeaseOrder,
     /// If it does not ask again until then, they are anybody's.
     pub until: Instant,
 }
 
 /// How long tokens are kept for a request that asks every few seconds.
 const PROMISE_MS: i64 = 10_000;
+
+/// The order as the queue would have it.
+fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
+    Entry {
+        id,
+        client: &order.client,
+        tier: order.tier,
+        urgency: order.urgency,
+        enqueued_at: order.enqueued_at,
+        amount: order.amount,
+        needs_slot: false,
+        worker: None,
+        off_peak: false,
+    }
+}
 
 /// The name of the lease that belongs to one grant of a request.
 pub(super) fn lease_key(id: &RequestId, grant: u32) -> String {
@@ -145,14 +162,12 @@ impl Pool {
             return LeaseAnswer::NotNow { retry_at: self.head_ready_at };
         }
         let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(None);
-        // What is kept for it is kept for nobody else.
-        let kept = self.promise.take_if(|promise| promise.id == id);
-        let own = match self.take_tokens(order.amount, own, &self.wanted(now), promoted, now) {
+        let leave = Leave { insist: promoted, promised: self.promised_before(&asked(&order, &id), now) };
+        let own = match self.take_tokens(order.amount, own, &self.wanted(now), leave, now) {
             Ok(own) => own,
             Err(answer) => {
-                self.promise = kept.or_else(|| self.promise.take());
-                if promoted {
-                    self.keep_for(id, &order, now);
+                if order.returns {
+                    self.keep_for(id, order, now);
                 }
                 let retry_at = match answer {
                     Availability::At(at) => Some(at),
@@ -161,6 +176,7 @@ impl Pool {
                 return LeaseAnswer::NotNow { retry_at };
             }
         };
+        self.promise.take_if(|promise| promise.id == id);
         self.state.since_promoted = if promoted { 0 } else { self.state.since_promoted.saturating_add(1) };
         let weight = weight(order.cost, order.amount);
         self.fairness.record(&order.client, weight, now);
@@ -187,40 +203,41 @@ impl Pool {
         now.since(enqueued_at) >= STARVATION_BOUND_MS
     }
 
-    /// Keeps tokens for a promoted request of another pool, unless they are kept for an older one.
-    fn keep_for(&mut self, id: RequestId, order: &LeaseOrder, now: Instant) {
-        let place = (order.enqueued_at, &id);
-        if self.promise.as_ref().is_none_or(|promise| place <= (promise.enqueued_at, &promise.id)) {
-            let until = now.plus(PROMISE_MS);
-            self.promise = Some(Promise { id, enqueued_at: order.enqueued_at, amount: order.amount, until });
+    /// Keeps tokens for a request of another pool, unless they are kept for one that goes before it.
+    fn keep_for(&mut self, id: RequestId, order: LeaseOrder, now: Instant) {
+        if self.promised_before(&asked(&order, &id), now).is_zero() {
+            self.promise = Some(Promise { id, order, until: now.plus(PROMISE_MS) });
         }
     }
 
-    /// Whether an eligible request that waits here goes before the one that the order is for: by the score or, on a turn
-    /// of the promoted ones, by age.
-    fn somebody_is_before(&self, order: &LeaseOrder, id: &RequestId, partition: Option<usize>, now: Instant) -> bool {
-        let Some(pick) = self.next_in_turn(partition, now) else {
-            return false;
+    /// What is kept for a request of another pool that goes before this one.
+    pub(super) fn promised_before(&self, one: &Entry<'_>, now: Instant) -> Tokens {
+        let Some(promise) = self.promise.as_ref().filter(|promise| promise.id != *one.id) else {
+            return Tokens::ZERO;
         };
-        let Some(first) = self.requests.get(&pick.id) else {
-            return false;
-        };
-        let is_old = self.is_old(order.enqueued_at, now);
-        if self.is_promoted_turn(partition) && (pick.promoted || is_old) {
-            return pick.promoted && (!is_old || (first.enqueued_at, &first.id) < (order.enqueued_at, id));
+        let theirs = asked(&promise.order, &promise.id);
+        if self.goes_before(&theirs, one, self.is_promoted_turn(None), now) {
+            promise.order.amount
+        } else {
+            Tokens::ZERO
         }
-        let asked = Entry {
-            id,
-            client: &order.client,
-            tier: order.tier,
-            urgency: order.urgency,
-            enqueued_at: order.enqueued_at,
-            amount: order.amount,
-            needs_slot: false,
-            worker: None,
-            off_peak: false,
-        };
-        self.queue.is_before(&self.config.weights, &self.fairness, &entry(first), &asked, now)
+    }
+
+    /// Whether one request goes before another: by the score or, on a turn of the promoted ones, by age.
+    fn goes_before(&self, one: &Entry<'_>, other: &Entry<'_>, promoted_turn: bool, now: Instant) -> bool {
+        let (one_is_old, other_is_old) = (self.is_old(one.enqueued_at, now), self.is_old(other.enqueued_at, now));
+        if promoted_turn && (one_is_old || other_is_old) {
+            return one_is_old && (!other_is_old || (one.enqueued_at, one.id) < (other.enqueued_at, other.id));
+        }
+        self.queue.is_before(&self.config.weights, &self.fairness, one, other, now)
+    }
+
+    /// Whether an eligible request that waits here goes before the one that the order is for.
+    fn somebody_is_before(&self, order: &LeaseOrder, id: &RequestId, partition: Option<usize>, now: Instant) -> bool {
+        let first = self.next_in_turn(partition, now).and_then(|pick| self.requests.get(&pick.id));
+        first.is_some_and(|first| {
+            self.goes_before(&entry(first), &asked(order, id), self.is_promoted_turn(partition), now)
+        })
     }
 
     /// Whether the client's partition has enough of its own for the order, and no member of higher rank waits for it.

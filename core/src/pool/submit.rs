@@ -4,7 +4,8 @@ use thiserror::Error;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::pipeline::Step;
-use crate::pool::{Effect, Pool};
+use crate::pool::supply::Leave;
+use crate::pool::{Effect, Pool, entry};
 use crate::priority::{Tier, Urgency};
 use crate::request::{Demand, Kind, Phase, Request};
 use crate::token_bucket::Availability;
@@ -167,7 +168,8 @@ impl Pool {
             return now.plus(RETRY_HINT_MS);
         };
         let own = self.partition_of(&request.client, request.tier);
-        let by_tokens = match self.availability(request.home_amount(), own, &self.wanted(now), false, now) {
+        let leave = Leave { insist: false, promised: self.promised_before(&entry(request), now) };
+        let by_tokens = match self.availability(request.home_amount(), own, &self.wanted(now), leave, now) {
             Availability::At(at) => at,
             _ => now.plus(RETRY_HINT_MS),
         };

@@ -27,6 +27,15 @@ pub struct Signal {
     pub resets_in_ms: Option<i64>,
 }
 
+/// What a grant must leave in the pool, besides the claims of other partitions.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Leave {
+    /// Lent shares do not come back before it.
+    pub insist: bool,
+    /// What is kept for a request of another pool that goes before it.
+    pub promised: Tokens,
+}
+
 /// Tokens that were taken.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taken {
@@ -83,13 +92,13 @@ impl Pool {
         self.config.partitions.iter().enumerate().map(wanted_of).collect()
     }
 
-    /// When a member of `partition` can take `amount`. With `insist` lent shares do not come back before it.
+    /// When a member of `partition` can take `amount`.
     pub(super) fn availability(
         &self,
         amount: Tokens,
         partition: Option<usize>,
         wanted: &[Tokens],
-        insist: bool,
+        leave: Leave,
         now: Instant,
     ) -> Availability {
         if amount > self.reach(partition) {
@@ -97,10 +106,10 @@ impl Pool {
         }
         let limits = self.limits();
         let partitions = &self.config.partitions;
-        let promised = self.promise.as_ref().map_or(Tokens::ZERO, |promise| promise.amount);
-        let kept = amount.saturating_add(promised);
-        let claimed =
-            |shares: &partition::Shares| shares.claimed(partitions, partition, wanted, insist).saturating_add(kept);
+        let kept = amount.saturating_add(leave.promised);
+        let claimed = |shares: &partition::Shares| {
+            shares.claimed(partitions, partition, wanted, leave.insist).saturating_add(kept)
+        };
         let needed = claimed(&self.state.shares);
         let at = match self.state.bucket.availability(&limits, needed, now) {
             Availability::At(at) if !partitions.is_empty() => at,
@@ -130,10 +139,10 @@ impl Pool {
         amount: Tokens,
         partition: Option<usize>,
         wanted: &[Tokens],
-        insist: bool,
+        leave: Leave,
         now: Instant,
     ) -> Result<Tokens, Availability> {
-        match self.availability(amount, partition, wanted, insist, now) {
+        match self.availability(amount, partition, wanted, leave, now) {
             Availability::Now => {}
             other => return Err(other),
         }

@@ -144,6 +144,9 @@ pub struct PoolView {
     /// How much of the reserved shares is lent.
     #[serde(default)]
     pub lent: Tokens,
+    /// What is kept for a request of another pool whose turn it is.
+    #[serde(default)]
+    pub promised: Tokens,
     /// The parts that are set aside.
     #[serde(default)]
     pub partitions: Vec<PartitionView>,
@@ -351,6 +354,7 @@ impl Pool {
             effective_refill_per_second: Some(self.limits().refill_per_second),
             paused_until: self.state.paused_until.filter(|until| *until > now),
             lent: self.state.shares.lent(self.available(now)),
+            promised: self.promise.as_ref().map_or(Tokens::ZERO, |promise| promise.order.amount),
             partitions: self.partition_views(now),
             breakers: self.state.breakers.iter().map(breaker_view).collect(),
         }

@@ -137,7 +137,7 @@ fn no_token_idles(world: &World) {
         let view = object.pool.view(now);
         let claims = view.partitions.iter().fold(Tokens::ZERO, |sum, partition| sum.saturating_add(partition.claimed));
         let paused = view.paused_until.is_some();
-        let needed = request.home_amount().saturating_add(claims);
+        let needed = request.home_amount().saturating_add(claims).saturating_add(view.promised);
         if object.pool.wait_for(needed, now) == Ok(0) && !paused && !backlog {
             panic!("{name}: {} waits although its tokens are there", request.id);
         }
