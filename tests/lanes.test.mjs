@@ -101,6 +101,7 @@ test("windows that make no sense are refused where they are wrong", async () => 
     [{ days: ["monday"], from: "22:00", to: "06:00" }, "/offPeak/days/0"],
     [{ days, from: "24:00", to: "06:00" }, "/offPeak"],
     [{ days, from: "9:00", to: "06:00" }, "/offPeak"],
+    [{ days, from: "+1:00", to: "06:00" }, "/offPeak"],
     [{ days, from: "22:00", to: "06:00", timeZone: "Mars/Olympus" }, "/offPeak/timeZone"],
   ]) {
     const answer = await rm.put("/admin/pools/odd-window", { unit: "u", capacity: 1, refillPerSecond: 1, unitPriceUsd: 0, offPeak });

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::WorkerBinding;
 use crate::request::{Demand, Line, Request, Status};
-use crate::units::{Instant, NanoUsd, Tokens};
+use crate::units::{Instant, NanoUsd};
 
 /// The most steps of a pipeline.
 pub const STEPS_MAX: usize = 16;
@@ -147,10 +147,4 @@ fn add(sum: &mut Line, line: &Line) {
 #[must_use]
 pub fn total(lines: &[Line]) -> NanoUsd {
     lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost))
-}
-
-/// Whether a line says anything: a step that needs nothing of its home has none for it.
-#[must_use]
-pub fn says_something(line: &Line) -> bool {
-    line.estimated != Tokens::ZERO || line.actual != Tokens::ZERO
 }

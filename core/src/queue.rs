@@ -135,7 +135,7 @@ impl Queue {
         }
     }
 
-    /// The next request among the flows that `eligible` lets through. On a promoted turn that is the oldest promoted
+    /// The next request among the flows that `eligible` lets through, by their first request. On a promoted turn that is the oldest promoted
     /// one, if there is any; else it is the one with the highest score.
     pub fn pick(
         &self,
@@ -143,10 +143,13 @@ impl Queue {
         fairness: &FairShare,
         promoted_turn: bool,
         now: Instant,
-        eligible: impl Fn(&Flow, Tier) -> bool,
+        eligible: impl Fn(&Flow, Tier, &RequestId) -> bool,
     ) -> Option<Pick> {
         let is_old = |enqueued_at: Instant| now.since(enqueued_at) >= STARVATION_BOUND_MS;
-        let waiting = || self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
+        let lets_through = |flow: &Flow, queue: &FlowQueue| {
+            queue.by_age.first().is_some_and(|(_, first)| eligible(flow, queue.tier, first))
+        };
+        let waiting = || self.flows.iter().filter(|(flow, queue)| lets_through(flow, queue));
         if promoted_turn {
             let oldest = waiting().filter_map(|(_, queue)| queue.by_age.first()).min();
             if let Some((enqueued_at, id)) = oldest

@@ -349,3 +349,32 @@ fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
     }
     panic!("it is passed over without end");
 }
+
+#[test]
+fn one_that_wants_more_than_the_share_does_not_keep_the_share_from_the_others_of_its_tier() {
+    for lends in [true, false] {
+        let mut settings = config(100, 1);
+        settings.partitions = vec![partition("basics", Member::Tier(Tier::Basic), 30, lends)];
+        let mut pool = pool(settings);
+        queue(&mut pool, needs(request(1, "first", Tier::Enterprise, Urgency::Fast, at(0)), 70), at(0));
+        assert_eq!(started_ids(&mut pool, at(0)).len(), 1);
+        // It is next, and waits for more than there is.
+        queue(&mut pool, needs(request(2, "high", Tier::Enterprise, Urgency::Fast, at(1)), 60), at(1));
+        queue(&mut pool, needs(request(3, "large", Tier::Basic, Urgency::Normal, at(2)), 40), at(2));
+        let small = queue(&mut pool, needs(request(4, "small", Tier::Basic, Urgency::Normal, at(3)), 5), at(3));
+        assert_eq!(started_ids(&mut pool, at(3)), [small], "lends: {lends}");
+    }
+}
+
+#[test]
+fn what_a_step_says_of_a_pool_that_it_does_not_need_is_neither_billed_nor_taken() {
+    let mut pool = pool(config(100, 0));
+    let mut pipeline = request(1, "c", Tier::Basic, Urgency::Normal, at(0));
+    pipeline.demands = vec![demand("home", 0), demand("other", 1)];
+    pipeline.later = vec![Step { worker: None, demands: vec![demand("home", 5)], max_attempts: 1, timeout_ms: SECOND }];
+    let id = queue(&mut pool, pipeline, at(0));
+    assert_eq!(started_ids(&mut pool, at(0)), std::slice::from_ref(&id));
+    pool.report(&id, 1, used(40), at(1));
+    assert_eq!(pool.request(&id).unwrap().past[0].lines.len(), 1);
+    assert_eq!(pool.view(at(1)).available, units(95), "only the second step has taken any");
+}

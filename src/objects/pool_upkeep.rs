@@ -52,8 +52,9 @@ impl PoolObject {
         store.save_fairness(&fairness)?;
         self.go_on(applied.effects).await;
         let timeouts = self.timeouts.take().into_iter().collect();
-        let (pool, queue) = self.look(|pool: &Pool, now| (pool.view(now), pool.queue_view(now)))?;
-        Ok(TickAnswer { pool, depth: queue.depth, oldest_wait_ms: queue.oldest_wait_ms, timeouts })
+        let seen = |pool: &Pool, now| (pool.view(now), pool.queue_view(now).depth, pool.oldest_wait_ms(now));
+        let (pool, depth, oldest_wait_ms) = self.look(seen)?;
+        Ok(TickAnswer { pool, depth, oldest_wait_ms, timeouts })
     }
 
     async fn delete_payloads(self: Rc<Self>, swept: Vec<StoredPayload>) {

@@ -158,7 +158,7 @@ impl PoolObject {
             *memory = None;
             return Err(error);
         }
-        if changes.state {
+        if changes.state || !changes.requests.is_empty() || !changes.ended.is_empty() {
             self.snapshot_due.set(true);
         }
         Ok(Applied { outcome, effects, now })

@@ -130,7 +130,8 @@ impl OffPeak {
     /// The rule; `None` if a time is none.
     pub fn rule(&self) -> Option<OffPeakRule> {
         let minute = |text: &str| {
-            let (hours, minutes) = text.split_once(':').filter(|(h, m)| h.len() == 2 && m.len() == 2)?;
+            let digits = |part: &str| part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit());
+            let (hours, minutes) = text.split_once(':').filter(|(h, m)| digits(h) && digits(m))?;
             let (hours, minutes) = (hours.parse::<u16>().ok()?, minutes.parse::<u16>().ok()?);
             (hours < 24 && minutes < 60).then(|| hours.saturating_mul(60).saturating_add(minutes))
         };

@@ -1,7 +1,7 @@
 //! How a request ends: its tokens go back, its bill is made, its account is to be told.
 
 use crate::id::PoolId;
-use crate::pipeline::{merged, says_something, total};
+use crate::pipeline::{merged, total};
 use crate::pool::lease::lease_key;
 use crate::pool::{Effect, Ended, Pool, Remaining, Signal};
 use crate::request::{Demand, End, Failure, Line, Phase, Request, Settlement, Status, Usage};
@@ -64,7 +64,9 @@ impl Finish {
 /// The bill of a request: a line for each pool, and their sum.
 pub(super) fn bill(request: &Request, used: &[Usage], as_reserved: bool) -> (Vec<Line>, NanoUsd) {
     let line = |demand: &Demand| Line::of(demand, used.iter().find(|usage| usage.pool == demand.pool), as_reserved);
-    let lines: Vec<Line> = request.demands.iter().map(line).filter(says_something).collect();
+    // A step that needs nothing of its home has not used it, whatever its worker says: it has no price there.
+    let needed = request.demands.iter().filter(|demand| !demand.amount.is_zero());
+    let lines: Vec<Line> = needed.map(line).collect();
     let cost = total(&lines);
     (lines, cost)
 }
@@ -88,7 +90,8 @@ impl Pool {
             _ => (Tokens::ZERO, now),
         };
         let home = self.config.pool.clone();
-        let home_used = used_of(&home, request.home_amount());
+        let needs_home = !request.home_amount().is_zero();
+        let home_used = if needs_home { used_of(&home, request.home_amount()) } else { Tokens::ZERO };
         if !reserved.is_zero() || !home_used.is_zero() {
             self.settle_tokens(self.taken_by(request, reserved, since), home_used, used.expired, now);
             self.gave_back |= home_used < reserved;

@@ -227,15 +227,21 @@ impl Pool {
     /// Who is next among all, or among the members of a partition.
     pub(super) fn next_in_turn(&self, partition: Option<usize>, now: Instant) -> Option<Pick> {
         let promoted_turn = self.is_promoted_turn(partition);
-        let eligible = |flow: &Flow, tier: Tier| {
-            (partition.is_none() || partition::index_of(&self.config.partitions, &flow.client, tier) == partition)
-                && self.is_eligible(flow, now)
+        let limits = self.limits();
+        // One that wants more than its share can hold waits for what is shared, and not for the share: others may have that.
+        let fits = |index: usize, id: &RequestId| {
+            let share = self.config.partitions.get(index).map(|partition| partition.limits(&limits).capacity);
+            share.is_some_and(|share| self.requests.get(id).is_some_and(|request| request.home_amount() <= share))
+        };
+        let eligible = |flow: &Flow, tier: Tier, first: &RequestId| {
+            let own = || partition::index_of(&self.config.partitions, &flow.client, tier);
+            partition.is_none_or(|index| own() == Some(index) && fits(index, first)) && self.is_eligible(flow, now)
         };
         self.queue.pick(&self.config.weights, &self.fairness, promoted_turn, now, eligible)
     }
 
     fn pick_free(&self, now: Instant) -> Option<Pick> {
-        let eligible = |flow: &Flow, _| self.is_eligible(flow, now);
+        let eligible = |flow: &Flow, _, _: &RequestId| self.is_eligible(flow, now);
         self.free.pick(&self.config.weights, &self.fairness, true, now, eligible)
     }
 

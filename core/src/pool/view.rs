@@ -261,7 +261,14 @@ impl Pool {
         let available = self.available(now).saturating_sub(claimed).micros();
         let debt = i128::from(self.state.bucket.debt().micros());
         let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
-        let rate = i128::from(self.limits().refill_per_second.micros());
+        // What is gained goes to the dedicated parts as well.
+        let kept = |index: usize, partition: &Partition| !partition.lends && Some(index) != own;
+        let parts = self.config.partitions.iter().enumerate().filter(|(index, partition)| kept(*index, partition));
+        let limits = self.limits();
+        let rate = parts.fold(limits.refill_per_second, |rate, (_, partition)| {
+            rate.saturating_sub(partition.limits(&limits).refill_per_second)
+        });
+        let rate = i128::from(rate.micros());
         let is_free = request.home_amount().is_zero();
         let by_tokens = if is_free || missing == 0 { Some(0) } else { missing.checked_div(rate) };
         let by_tokens = [by_tokens, self.share_wait(request, own, now)].into_iter().flatten().min();
@@ -328,9 +335,10 @@ impl Pool {
         let limits = self.limits();
         let mut bucket = self.state.bucket.clone();
         bucket.refill(&limits, now);
+        let paused_ms = self.state.paused_until.map_or(0, |until| until.since(now));
         match bucket.availability(&limits, amount, now) {
-            Availability::Now => Ok(0),
-            Availability::At(at) => Ok(at.since(now)),
+            Availability::Now => Ok(paused_ms),
+            Availability::At(at) => Ok(at.since(now).max(paused_ms)),
             other => Err(other),
         }
     }
@@ -383,6 +391,14 @@ impl Pool {
             }
         };
         partitions.iter().enumerate().map(view).collect()
+    }
+
+    /// How long the longest waiting request has waited, of those that wait for no window of their own choice.
+    #[must_use]
+    pub fn oldest_wait_ms(&self, now: Instant) -> i64 {
+        let closed = self.is_off_peak(now).is_err();
+        let waits = |request: &&Request| request.is_waiting() && !(closed && request.is_off_peak());
+        self.requests.values().filter(waits).map(|request| now.since(request.enqueued_at)).max().unwrap_or(0)
     }
 
     /// How many requests have not ended, and how many leases and settlements are open: a pool with any is not to be
