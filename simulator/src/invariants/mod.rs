@@ -26,5 +26,6 @@ pub mod log;
 pub mod shell;
 pub mod shrink;
 mod steps;
+mod turns;
 mod words;
 pub mod world;
