@@ -33,6 +33,31 @@ test("an immediate request that cannot start within its lane's limit is refused 
   assert.equal((await rm.execute(rm.work("laner", "hopeless", 90, { urgency: "normal" }))).status, 202);
 });
 
+test("an immediate request is refused for want of a slot, and where nothing will ever come", async () => {
+  await rm.pool("slotted", { capacity: 100, refillPerSecond: 100 });
+  await rm.client("single", { maxConcurrent: 1 });
+  const long = rm.work("single", "slotted", 1, { timeoutMs: 240_000, input: { simulate: { delayMs: 120_000 } } });
+  const { requestId } = ok(await rm.execute(long));
+  await waitFor(async () => (await rm.execution(requestId)).status === "running", "the run");
+  const refused = await rm.execute(rm.work("single", "slotted", 1, { urgency: "immediate" }));
+  assert.deepEqual([refused.status, refused.body.code], [429, "insufficient_resources"], refused.text);
+  assert.ok(refused.body.retryAfterMs > 60_000 && refused.body.retryAfterMs <= 120_000, `${refused.body.retryAfterMs}: half of its limit, while nothing is known`);
+  const waits = ok(await rm.execute(rm.work("single", "slotted", 1)));
+  assert.ok(waits.estimatedWaitMs > 60_000, `${waits.estimatedWaitMs}`);
+  ok(await rm.post(`/api/execution/${requestId}/cancel`));
+  assert.equal((await rm.ended(waits.requestId)).status, "succeeded");
+
+  await rm.pool("dry", { capacity: 10, refillPerSecond: 0 });
+  ok(await rm.post("/internal/consume", { reservationId: await all("dry", 8), usage: [{ pool: "dry", amount: 8 }] }));
+  const out = await all("dry", 1);
+  const never = await rm.execute(rm.work("laner", "dry", 3, { urgency: "immediate" }));
+  assert.deepEqual([never.status, never.body.code, never.body.retryAfterMs > 25_000], [429, "insufficient_resources", true], never.text);
+  const may = ok(await rm.execute(rm.work("laner", "dry", 2, { urgency: "immediate" })));
+  assert.equal(may.estimatedWaitMs, null);
+  ok(await rm.post("/internal/release", { reservationId: out }));
+  assert.equal((await rm.ended(may.requestId)).status, "succeeded");
+});
+
 test("an immediate request that has waited for its lane's limit expires", async () => {
   await rm.pool("impatient", { capacity: 10, refillPerSecond: 0 });
   await all("impatient", 10);

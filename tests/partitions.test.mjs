@@ -95,3 +95,38 @@ test("parts that make no sense are refused where they are wrong", async () => {
     assert.deepEqual([answer.status, answer.body.errors?.[0].pointer], [400, pointer], answer.text);
   }
 });
+
+test("what is dedicated to others is out of reach in every pool of a request, in every step, and nothing is held", async () => {
+  const partitions = [{ name: "gold", kind: "dedicated", clientId: "gold", percent: 60 }];
+  await rm.pool("second-set", { capacity: 100, refillPerSecond: 1000, partitions });
+  await rm.pool("first-set", { capacity: 10, refillPerSecond: 0.01 });
+  const resources = [{ pool: "first-set", amount: 1 }, { pool: "second-set", amount: 41 }];
+  const before = await rm.current("bronze");
+  const refused = await rm.execute({ clientId: "bronze", worker: "ECHO", resources });
+  assert.deepEqual([refused.status, refused.body.code], [422, "unsatisfiable"], refused.text);
+  assert.match(refused.body.detail, /`second-set`.*40.*dedicated/);
+  assert.equal((await rm.post("/internal/reserve", { clientId: "bronze", resources })).status, 422);
+  ok(await rm.put("/admin/templates/late-step", { steps: [
+    { worker: "ECHO", resources: [{ pool: "first-set", base: 1 }] },
+    { worker: "ECHO", resources: [{ pool: "second-set", base: 41 }] },
+  ] }));
+  assert.equal((await rm.execute({ clientId: "bronze", templateId: "late-step" })).status, 422);
+  assert.equal((await rm.post("/api/cost/estimate", { clientId: "bronze", templateId: "late-step" })).status, 422);
+  await waitFor(async () => (await rm.current("bronze")).heldUsd === before.heldUsd, "what was held");
+  assert.equal((await rm.poolNow("first-set")).available, 10);
+  assert.equal(ok(await rm.execute({ clientId: "gold", worker: "ECHO", resources }, { wait: 10 })).status, "succeeded");
+});
+
+test("a check for a client knows its part", async () => {
+  await rm.pool("checked", { capacity: 100, refillPerSecond: 1, partitions: [{ name: "gold", kind: "dedicated", clientId: "gold", percent: 60 }] });
+  const check = async (clientId, amount) => ok(await rm.post("/api/resources/check", { clientId, resources: [{ pool: "checked", amount }] }));
+  assert.deepEqual(await check("bronze", 41), { available: false, waitMs: null, resources: [{ pool: "checked", requested: 41, available: 100, satisfiable: false, waitMs: null }] });
+  assert.equal((await check("bronze", 40)).available, true);
+  assert.equal((await check("gold", 100)).available, true);
+  ok(await rm.post("/internal/consume", { reservationId: ok(await reserve("bronze", "checked", 40)).reservationId, usage: [{ pool: "checked", amount: 40 }] }));
+  const drained = await check("bronze", 4);
+  assert.ok(!drained.available && drained.waitMs > 3_000 && drained.waitMs <= 4_100, `${drained.waitMs}: the set aside 60 are not there for it`);
+  assert.equal((await check("gold", 60)).waitMs, 0);
+  const nobody = await rm.post("/api/resources/check", { clientId: "nobody", resources: [{ pool: "checked", amount: 1 }] });
+  assert.deepEqual([nobody.status, nobody.body.code], [404, "not_found"]);
+});

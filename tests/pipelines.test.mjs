@@ -62,6 +62,21 @@ test("the whole is held at once, and a step's tokens are taken when it is due", 
   assert.equal((await rm.ended(requestId)).status, "succeeded");
 });
 
+test("what a step took beyond its estimate is held at once: the budget is not spent twice", async () => {
+  await rm.client("spender", { monthlyBudgetUsd: 1 });
+  await rm.pool("p-dear");
+  ok(await rm.put("/admin/templates/dear", { steps: [
+    { worker: "ECHO", resources: [{ pool: "p-dear", base: 5 }] }, { worker: "ECHO", resources: [{ pool: "p-dear", base: 6 }] },
+  ] }));
+  const send = (input) => rm.execute({ clientId: "spender", templateId: "dear", input });
+  const { requestId } = ok(await send({ simulate: { usage: { "p-dear": 95 }, result: { simulate: { delayMs: 3_000 } } } }));
+  await waitFor(async () => (await rm.execution(requestId)).steps[1].status === "running", "the second step");
+  assert.equal((await rm.current("spender")).heldUsd, 1.01, "95 cents, and what the rest may cost");
+  const refused = await send({});
+  assert.deepEqual([refused.status, refused.body.code], [402, "budget_exceeded"], refused.text);
+  ok(await rm.post(`/api/execution/${requestId}/cancel`));
+});
+
 test("a step that fails is tried again alone; one that fails for good ends it, and what was done is charged", async () => {
   await rm.resetStats();
   const retried = ok(await run(handing({ simulate: { failFirst: 1 } }), { wait: 20 }));

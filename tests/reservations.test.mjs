@@ -190,3 +190,16 @@ test("a reserve that is sent again after its end has the same answer, and takes 
   }
   assert.equal((await rm.current("replayer")).heldUsd, 0);
 });
+
+test("what was used beyond the estimate is held as soon as it is said", async () => {
+  await rm.pool("beyond-hold", { capacity: 10, refillPerSecond: 0 });
+  await rm.client("overspender", { monthlyBudgetUsd: 0.2 });
+  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "overspender", resources: amounts("beyond-hold", 5) }));
+  ok(await consume(reservationId, amounts("beyond-hold", 18), { final: false }));
+  await waitFor(async () => (await rm.current("overspender")).heldUsd === 0.18, "the hold");
+  const refused = await rm.post("/internal/reserve", { clientId: "overspender", resources: amounts("beyond-hold", 3) });
+  assert.deepEqual([refused.status, refused.body.code], [402, "budget_exceeded"]);
+  ok(await release(reservationId));
+  await waitFor(async () => (await rm.current("overspender")).spentUsd === 0.18, "the charge");
+  assert.equal((await rm.current("overspender")).heldUsd, 0);
+});

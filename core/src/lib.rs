@@ -26,6 +26,7 @@ pub mod priority;
 pub mod queue;
 pub mod request;
 pub mod retry;
+pub mod run_time;
 pub mod sorted_list;
 pub mod throttle;
 pub mod token_bucket;

@@ -71,6 +71,21 @@ impl Request {
         merged(past.chain(expected.map(|demand| Line::of(demand, None, false))))
     }
 
+    /// What must be held for it at least: what its past steps have cost, what a reservation says it used, and what the
+    /// rest is expected to cost. It is more than was held at first once something took more than was expected.
+    #[must_use]
+    pub fn least_hold(&self) -> NanoUsd {
+        let expected = |demand: &Demand| demand.estimated_cost().unwrap_or(NanoUsd::ZERO);
+        let used = |demand: &Demand| self.used.iter().find(|usage| usage.pool == demand.pool);
+        let past = self.past.iter().map(|step| total(&step.lines));
+        let now = self.demands.iter().map(|demand| {
+            let so_far = used(demand).map(|usage| Line::of(demand, Some(usage), false).cost);
+            so_far.map_or(expected(demand), |cost| cost.max(expected(demand)))
+        });
+        let later = self.later.iter().flat_map(|step| &step.demands).map(expected);
+        past.chain(now).chain(later).fold(NanoUsd::ZERO, NanoUsd::saturating_add)
+    }
+
     /// Notes how the current step ended.
     pub(crate) fn close_step(&mut self, status: Status, lines: Vec<Line>, now: Instant) {
         self.past.push(PastStep {

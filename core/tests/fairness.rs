@@ -165,7 +165,7 @@ fn a_promoted_client_without_a_slot_holds_back_nobody_and_goes_on_when_it_has_on
             }
             for effect in effects {
                 match effect {
-                    Effect::AcquireSlot { id, grant, client } => {
+                    Effect::AcquireSlot { id, grant, client, .. } => {
                         let full = client.as_str() == "patient";
                         let answer = if full { SlotAnswer::Full } else { SlotAnswer::Granted };
                         pool.slot_answered(&id, grant, Some(answer), now);

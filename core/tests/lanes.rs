@@ -4,6 +4,7 @@
 
 mod support;
 
+use rm_core::account::SlotAnswer;
 use rm_core::lane::{IMMEDIATE_WAIT_MS, LaneLimits, Lanes};
 use rm_core::off_peak::Window;
 use rm_core::pipeline::Step;
@@ -13,7 +14,7 @@ use rm_core::request::{FORCE_SLACK_MS, Status};
 use support::{at, config, demand, failure, pool, queue, request, run_until, started, started_ids, used};
 
 fn order(n: u64, urgency: Urgency, now: i64) -> Submission {
-    request(n, "client", Tier::Standard, urgency, at(now))
+    Submission { has_slot: true, ..request(n, "client", Tier::Standard, urgency, at(now)) }
 }
 
 /// A pool whose one token is taken.
@@ -156,4 +157,66 @@ fn deferred_work_that_cannot_wait_when_it_comes_goes_at_once_and_as_normal_work(
     let mut idle = support::pool(with_window(config(1, 1)));
     queue(&mut idle, submission, at(0));
     assert_eq!(started_ids(&mut idle, at(0)), [id], "in the same event");
+}
+
+/// An immediate request of the client whose run the pool of [`taken`] has, without a slot.
+fn without_slot(n: u64) -> Submission {
+    Submission { has_slot: false, demands: vec![demand("home", 0)], ..order(n, Urgency::Immediate, 0) }
+}
+
+fn refused_until(pool: &mut Pool, submission: Submission, now: i64) -> Option<i64> {
+    match pool.submit(submission, Mode::Queue, at(now)) {
+        Submitted::Refused(Refusal::NotNow { retry_at }) => Some(retry_at.since(at(now))),
+        other => {
+            assert_eq!(other, Submitted::Accepted);
+            None
+        }
+    }
+}
+
+#[test]
+fn an_immediate_request_is_refused_if_its_clients_slots_are_taken_for_longer() {
+    let mut pool = taken(0, with_immediate);
+    // The run's limit is 600 s; nothing else is known of it.
+    assert_eq!(refused_until(&mut pool, without_slot(1), 0), Some(300_000 - IMMEDIATE_WAIT_MS));
+    assert!(pool.requests().count() == 1 && pool.take_changes().ended.is_empty(), "nothing is kept of it");
+    let other = Submission { client: "other".parse().unwrap(), ..without_slot(2) };
+    assert_eq!(refused_until(&mut pool, other, 0), None, "what another client runs says nothing");
+    let later = Submission { held_at: at(290_000), ..without_slot(3) };
+    assert_eq!(refused_until(&mut pool, later, 290_000), None, "it is about to end");
+}
+
+#[test]
+fn when_a_slot_comes_free_is_learnt_from_the_runs_before() {
+    let worker = || Some("WORKER".parse().unwrap());
+    let run = |n, slot| Submission { worker: worker(), has_slot: slot, ..order(n, Urgency::Normal, 0) };
+    let mut pool = pool(with_immediate(config(100, 0)));
+    for (n, ms) in [(1, 1_000), (2, 1_000), (3, 1_000)] {
+        let id = queue(&mut pool, run(n, true), at(0));
+        let (_, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&id, grant, used(1), at(ms));
+    }
+    queue(&mut pool, run(4, true), at(10_000));
+    started(&mut pool, at(10_000));
+    let mut wait = |n, now: i64| {
+        let immediate = Submission { urgency: Urgency::Immediate, held_at: at(now), ..run(n, false) };
+        let id = queue(&mut pool, immediate, at(now));
+        let grant = pool.request(&id).unwrap().grants;
+        pool.slot_answered(&id, grant, Some(SlotAnswer::Full), at(now));
+        pool.position(&id, at(now)).unwrap().estimated_start_at.unwrap().since(at(now))
+    };
+    assert_eq!(wait(5, 10_400), 600);
+    assert_eq!(wait(6, 10_400), 1_600, "after the one before it");
+}
+
+#[test]
+fn an_immediate_request_is_refused_where_nothing_will_come_and_waits_for_what_may_come_back() {
+    let mut pool = pool(with_immediate(config(10, 0)));
+    let all = Submission { demands: vec![demand("home", 8)], ..order(1, Urgency::Normal, 0) };
+    let id = queue(&mut pool, all, at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let three = |n| Submission { demands: vec![demand("home", 3)], ..order(n, Urgency::Immediate, 0) };
+    assert_eq!(refused_until(&mut pool, three(2), 0), None);
+    pool.report(&id, grant, used(8), at(1));
+    assert_eq!(refused_until(&mut pool, three(3), 2), Some(IMMEDIATE_WAIT_MS - 2), "two are left, and none is out");
 }

@@ -378,3 +378,37 @@ fn what_a_step_says_of_a_pool_that_it_does_not_need_is_neither_billed_nor_taken(
     assert_eq!(pool.request(&id).unwrap().past[0].lines.len(), 1);
     assert_eq!(pool.view(at(1)).available, units(95), "only the second step has taken any");
 }
+
+#[test]
+fn leases_out_of_a_share_that_is_lent_stand_back_on_a_promoted_ones_turn() {
+    let mut settings = config(10, 1);
+    settings.partitions = vec![partition("members", Member::Tier(Tier::Standard), 100, true)];
+    let mut pool = pool(settings);
+    let first = queue(&mut pool, needs(request(1, "first", Tier::Enterprise, Urgency::Normal, at(0)), 10), at(0));
+    assert_eq!(pump(&mut pool, at(0), LeaseAnswer::Never), [first]);
+    let old = queue(&mut pool, needs(request(2, "old", Tier::Basic, Urgency::Deferred, at(0)), 10), at(0));
+    for second in 1..1_500_i64 {
+        let now = at(second * SECOND);
+        pool.on_wakeup(now);
+        if started_ids(&mut pool, now).contains(&old) {
+            return;
+        }
+        let id = RequestId::new(now, [7; 10], &id_of("elsewhere"));
+        let order = LeaseOrder {
+            key: format!("{id}#1"),
+            client: "member".parse().unwrap(),
+            tier: Tier::Standard,
+            urgency: Urgency::Normal,
+            enqueued_at: now,
+            amount: units(1),
+            cost: NanoUsd::ZERO,
+            returns: false,
+            ttl_ms: 60 * SECOND,
+        };
+        let key = order.key.clone();
+        if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
+            pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+        }
+    }
+    panic!("it never starts");
+}

@@ -73,6 +73,30 @@ fn a_step_gives_its_slot_back() {
 }
 
 #[test]
+fn a_step_that_took_more_than_was_held_for_it_raises_the_hold_before_the_next_one_runs() {
+    let mut pool = pool(config(10, 10));
+    let id = queue(&mut pool, pipeline(1, 2, &[3, 4]), at(0));
+    let (_, first) = one(&mut pool, 0);
+    pool.report(&id, first, used(6), at(1));
+    let effects = pool.take_effects();
+    let raised = |effect: &Effect| match effect {
+        Effect::RaiseHold { least_hold, .. } => Some(*least_hold),
+        _ => None,
+    };
+    assert_eq!(effects.iter().filter_map(raised).collect::<Vec<_>>(), [cost(6 + 3 + 4)]);
+    let asked = |effect: &Effect| match effect {
+        Effect::AcquireSlot { least_hold, .. } => Some(*least_hold),
+        _ => None,
+    };
+    assert_eq!(effects.iter().filter_map(asked).collect::<Vec<_>>(), [cost(13)], "if that gets lost");
+    let mut pool = self::pool(config(10, 0));
+    let id = queue(&mut pool, pipeline(1, 2, &[3, 4]), at(0));
+    let (_, first) = one(&mut pool, 0);
+    pool.report(&id, first, used(1), at(1));
+    assert_eq!(pool.take_effects().iter().filter_map(raised).count(), 0, "less is no news");
+}
+
+#[test]
 fn a_report_that_comes_twice_is_not_that_of_the_next_step() {
     let mut pool = pool(config(10, 0));
     let id = queue(&mut pool, pipeline(1, 1, &[10, 1]), at(0));

@@ -7,6 +7,7 @@ mod support;
 use rm_core::id::RequestId;
 use rm_core::pool::{Effect, Mode, Pool, ReportOutcome, Submission, Submitted};
 use rm_core::request::{Kind, Status, Usage};
+use rm_core::units::NanoUsd;
 use support::{PRICE, at, config, id_of, normal, pool, units};
 
 fn use_of(n: u64) -> Vec<Usage> {
@@ -58,4 +59,15 @@ fn one_that_is_released_is_charged_for_what_was_said() {
     assert_eq!(pool.release(&id, at(2)), ReportOutcome::Ended);
     assert_eq!(pool.release(&id, at(3)), ReportOutcome::Ignored);
     assert_eq!(ended(&mut pool), (Status::Succeeded, 3));
+}
+
+#[test]
+fn what_it_used_beyond_is_held_as_soon_as_it_is_said() {
+    let (mut pool, id) = reserved();
+    pool.consume(&id, use_of(6), false, at(1));
+    assert_eq!(pool.take_effects(), [], "as was held");
+    pool.consume(&id, use_of(9), false, at(2));
+    let client = pool.request(&id).unwrap().client.clone();
+    let least_hold = NanoUsd::from_nanos(9 * PRICE).unwrap();
+    assert_eq!(pool.take_effects(), [Effect::RaiseHold { id, client, least_hold }]);
 }

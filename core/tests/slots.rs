@@ -145,3 +145,20 @@ fn a_run_that_is_cancelled_frees_its_slot_waits_for_nothing_and_keeps_its_hold()
     let view = account.view(month);
     assert_eq!((view.running, view.queued, view.held), (0, 0, amount));
 }
+
+#[test]
+fn a_hold_is_raised_and_never_lowered_before_its_end() {
+    let mut account = account();
+    let id = held(&mut account, 1);
+    let period = Period::month_of(NOW);
+    let nanos = |n| NanoUsd::from_nanos(n).unwrap();
+    for (least, held) in [(5, 5), (3, 5), (7, 7)] {
+        account.raise_hold(&id, nanos(least));
+        assert_eq!(account.totals(period.month).held, nanos(held));
+        assert_eq!(account.held_for(&id).unwrap().amount, nanos(held));
+    }
+    account.raise_hold(&RequestId::new(NOW, [9; 10], &"home".parse().unwrap()), nanos(9));
+    assert_eq!(account.totals(period.month).held, nanos(7), "what has ended is held for no more");
+    account.abandon(&id);
+    assert_eq!(account.totals(period.month).held, NanoUsd::ZERO);
+}

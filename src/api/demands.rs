@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::estimate;
-use rm_core::id::{PoolId, TemplateId};
+use rm_core::id::{ClientId, PoolId, TemplateId};
+use rm_core::priority::Tier;
 use rm_core::request::Demand;
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use worker::{Context, Env};
@@ -134,6 +135,28 @@ fn demand(
         ));
     }
     Ok(Demand { apart: price.apart, price_version: price.version, ..Demand::flat(pool.clone(), amount, price.unit) })
+}
+
+/// Refuses what a client can never be granted, because it is dedicated to others.
+pub fn check_reach<'a>(
+    catalog: &Catalog,
+    (client, tier): (&ClientId, Tier),
+    demands: impl Iterator<Item = &'a Demand>,
+) -> Result<(), Problem> {
+    for demand in demands {
+        // A pool that is gone by now refuses by itself.
+        let reach = catalog.reach(&demand.pool, client, tier).unwrap_or(Tokens::MAX);
+        if demand.amount > reach {
+            let detail = format!(
+                "of `{}` the client can be granted {} at most at once, for the rest is dedicated to others; {} are needed",
+                demand.pool,
+                reach.units(),
+                demand.amount.units()
+            );
+            return Err(Problem::new(Code::Unsatisfiable, detail));
+        }
+    }
+    Ok(())
 }
 
 /// What demands cost in all.

@@ -8,6 +8,7 @@ use rm_core::units::NanoUsd;
 use crate::api::Call;
 use crate::api::admission::{Plan, plan};
 use crate::api::body::read_json;
+use crate::api::demands::check_reach;
 use crate::api::executions::unavailable;
 use crate::api::rate_limit;
 use crate::api::reply::Reply;
@@ -28,6 +29,7 @@ async fn planned(call: &mut Call) -> Result<(Plan, NanoUsd), Problem> {
     let plan = plan(&call.env, &catalog, body, clock::now())?;
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
+    check_reach(&catalog, (&plan.client, account.tier), plan.demands())?;
     rate_limit::note(call, plan.demands()).await;
     Ok((plan, account.remaining))
 }

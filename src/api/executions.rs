@@ -11,7 +11,7 @@ use rm_core::units::Instant;
 
 use crate::api::admission::{Plan, PlannedStep, fingerprint, new_id, plan};
 use crate::api::body::read_json;
-use crate::api::demands::with_home;
+use crate::api::demands::{check_reach, with_home};
 use crate::api::rate_limit;
 use crate::api::reply::Reply;
 use crate::api::{Call, traceparent};
@@ -96,6 +96,12 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
             return Err(problem);
         }
     };
+    if !held.replayed
+        && let Err(problem) = check_reach(&catalog, (&client, held.tier), plan.demands())
+    {
+        give_up(&call, &client, &held).await;
+        return Err(problem);
+    }
     let (submit, input) = submission(&call, plan, &held, wait).await?;
     let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
     let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
@@ -108,7 +114,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
             of_execution(&call, from_record(&call, &held.id).await?, None, wait).await?
         }
         SubmitAnswer::Refused { refusal } => {
-            give_up(&call, &submit.spec, &held).await;
+            give_up(&call, &client, &held).await;
             if let Payload::Stored(stored) = submit.input
                 && !held.replayed
             {
@@ -155,7 +161,7 @@ async fn hold(call: &Call, plan: &Plan, idempotency: Option<Idempotency>, now: I
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
     match answer {
         HoldAnswer::Held { at, slot, tier } => Ok(Held { id, at, slot, tier, replayed: false, open: true }),
-        HoldAnswer::Replayed { id, at, open, tier } => Ok(Held { id, at, slot: false, tier, replayed: true, open }),
+        HoldAnswer::Replayed { id, at, open, slot, tier } => Ok(Held { id, at, slot, tier, replayed: true, open }),
         other => Err(hold_refused(other, now)),
     }
 }
@@ -209,7 +215,7 @@ async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(
         Ok(None) if held.open => Payload::Inline(plan.input.clone()),
         Ok(None) => Payload::Inline(Box::default()),
         Err(error) => {
-            give_up(call, &spec, held).await;
+            give_up(call, &spec.client_id, held).await;
             return Err(Problem::unavailable(format!("the input could not be stored: {error}")));
         }
     };
@@ -262,9 +268,9 @@ async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem
 }
 
 /// Gives back what was held for a request that was refused. If this fails, the account finds out by itself.
-async fn give_up(call: &Call, spec: &Spec, held: &Held) {
+async fn give_up(call: &Call, client: &ClientId, held: &Held) {
     if !held.replayed {
-        let _later = self::call(&call.env, spec.client_id.as_str(), &AbandonCall { id: held.id.clone() }).await;
+        let _later = self::call(&call.env, client.as_str(), &AbandonCall { id: held.id.clone() }).await;
     }
 }
 

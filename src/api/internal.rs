@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use crate::api::Call;
 use crate::api::admission::new_id;
 use crate::api::body::read_json;
-use crate::api::demands::{check_amounts, cost_of, home_first, of_amounts};
+use crate::api::demands::{check_amounts, check_reach, cost_of, home_first, of_amounts};
 use crate::api::executions::{hold_refused, idempotency, refused, unavailable, used_before};
 use crate::api::reply::Reply;
 use crate::dispatch::usage_of;
@@ -61,13 +61,22 @@ async fn admit(
     let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, idempotency: key };
     match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
         HoldAnswer::Held { at, tier, .. } => {
+            if let Err(problem) = check_reach(catalog, (&body.client_id, tier), demands.iter()) {
+                give_up(call, body, id).await;
+                return Err(problem);
+            }
             Ok(Admitted { id, at, tier, replayed: false, known: false, demands, cost })
         }
-        HoldAnswer::Replayed { id, at, open, tier } => {
+        HoldAnswer::Replayed { id, at, open, tier, .. } => {
             Ok(Admitted { id, at, tier, replayed: true, known: !open, demands, cost })
         }
         other => Err(hold_refused(other, now)),
     }
+}
+
+/// Gives back what was held. If this fails, the account finds out by itself.
+async fn give_up(call: &Call, body: &ReserveBody, id: RequestId) {
+    let _later = self::call(&call.env, body.client_id.as_str(), &AbandonCall { id }).await;
 }
 
 /// `POST /internal/reserve`: all the pools or none.
@@ -129,8 +138,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         return Err(Problem::new(Code::Conflict, "the reservation of that key has ended, and is not kept any more"));
     }
     if !replayed {
-        // If this fails, the account finds out by itself.
-        let _later = self::call(&call.env, body.client_id.as_str(), &AbandonCall { id }).await;
+        give_up(&call, &body, id).await;
     }
     Err(refused(refusal, clock::now()))
 }

@@ -21,7 +21,7 @@ pub async fn views(call: &Call, pools: impl Iterator<Item = &PoolId>) -> Result<
     Ok(answers.into_iter().flatten().collect())
 }
 
-const VIEW: ViewCall = ViewCall { amount: None };
+const VIEW: ViewCall = ViewCall { amount: None, for_whom: None };
 
 /// `GET /api/queue/status`.
 pub async fn status(call: &Call) -> Result<Reply, Problem> {

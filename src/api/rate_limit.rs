@@ -45,6 +45,6 @@ pub async fn note(call: &Call, demands: impl Iterator<Item = &Demand>) {
             call.notes.rate_limit.replace(Some(RateLimit::of(&view)));
         }
         // The answer notes it by itself; one that does not come is missed by nobody.
-        _ => drop(call.pool(pool, &ViewCall { amount: None }, 0).await),
+        _ => drop(call.pool(pool, &ViewCall { amount: None, for_whom: None }, 0).await),
     }
 }

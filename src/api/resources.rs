@@ -1,8 +1,9 @@
 //! `/api/resources/…`.
 
 use futures_util::future::join_all;
+use rm_core::id::ClientId;
 use rm_core::pool::{BreakerView, PoolView};
-use rm_core::priority::Points;
+use rm_core::priority::{Points, Tier};
 use rm_core::units::Tokens;
 
 use crate::api::Call;
@@ -13,6 +14,7 @@ use crate::api::reply::Reply;
 use crate::host::object::call;
 use crate::host::{clock, log};
 use crate::store::{catalog, snapshot};
+use crate::wire::account;
 use crate::wire::api::{Availability, CheckBody, CheckLine, CheckView, PoolAvailability, ResourceAmount, WorkerView};
 use crate::wire::pool::ViewCall;
 use crate::wire::problem::{Code, FieldError, Problem};
@@ -28,7 +30,9 @@ pub async fn availability(call: &Call) -> Result<Reply, Problem> {
         });
         match stored {
             Some(view) => Ok(Some(view)),
-            None => Ok(self::call(&call.env, pool.as_str(), &ViewCall { amount: None }).await?.map(|view| view.pool)),
+            None => Ok(self::call(&call.env, pool.as_str(), &ViewCall { amount: None, for_whom: None })
+                .await?
+                .map(|view| view.pool)),
         }
     });
     let views = join_all(views).await.into_iter().collect::<Result<Vec<_>, _>>().map_err(unavailable)?;
@@ -81,13 +85,15 @@ pub async fn check(mut call: Call) -> Result<Reply, Problem> {
     if let Some(client) = &body.client_id {
         call.may_touch(client)?;
     }
+    let for_whom = for_whom(&call, body.client_id).await?;
     let amounts: Vec<_> = body.resources.iter().map(|resource| (&resource.pool, resource.amount)).collect();
     check_amounts(&amounts, "/resources", 1)?;
     if body.resources.is_empty() {
         return Err(Problem::field("/resources", "must name at least one pool"));
     }
     let alone = body.resources.len() == 1;
-    let lines = body.resources.iter().enumerate().map(|(index, wanted)| check_one(&call, index, wanted));
+    let lines =
+        body.resources.iter().enumerate().map(|(index, wanted)| check_one(&call, index, wanted, for_whom.clone()));
     let resources = join_all(lines).await.into_iter().collect::<Result<Vec<_>, _>>()?;
     if !alone {
         // The headers are about one pool; there is no saying which.
@@ -99,9 +105,22 @@ pub async fn check(mut call: Call) -> Result<Reply, Problem> {
     Reply::json(200, &CheckView { available: wait_ms == Some(0), wait_ms, resources })
 }
 
-async fn check_one(call: &Call, index: usize, wanted: &ResourceAmount) -> Result<CheckLine, Problem> {
+/// A client with its tier: by these a pool knows what is set aside for it.
+async fn for_whom(call: &Call, client: Option<ClientId>) -> Result<Option<(ClientId, Tier)>, Problem> {
+    let Some(client) = client else { return Ok(None) };
+    let account = self::call(&call.env, client.as_str(), &account::ViewCall {}).await.map_err(unavailable)?;
+    let account = account.ok_or_else(|| Problem::not_found("client"))?;
+    Ok(Some((client, account.tier)))
+}
+
+async fn check_one(
+    call: &Call,
+    index: usize,
+    wanted: &ResourceAmount,
+    for_whom: Option<(ClientId, Tier)>,
+) -> Result<CheckLine, Problem> {
     let amount = Tokens::from_units(wanted.amount);
-    let view = call.pool(&wanted.pool, &ViewCall { amount }, 0).await.map_err(unavailable)?;
+    let view = call.pool(&wanted.pool, &ViewCall { amount, for_whom }, 0).await.map_err(unavailable)?;
     let Some(view) = view else {
         let detail = format!("there is no pool `{}`", wanted.pool);
         let mut problem = Problem::new(Code::Unsatisfiable, detail.clone());
@@ -112,7 +131,7 @@ async fn check_one(call: &Call, index: usize, wanted: &ResourceAmount) -> Result
         pool: wanted.pool.clone(),
         requested: wanted.amount,
         available: view.pool.available.units(),
-        satisfiable: amount.is_some_and(|amount| amount <= view.pool.capacity),
+        satisfiable: amount.is_some_and(|amount| amount <= view.reach),
         wait_ms: view.wait_ms,
     })
 }

@@ -19,7 +19,7 @@ use crate::store::catalog;
 use crate::store::record::UsageEvent;
 use crate::wire::account::{
     AbandonCall, AcquireSlotCall, CloseAnswer, CloseCall, ConfigureCall, FindKeyCall, HoldAnswer, HoldCall,
-    Idempotency, ReleaseSlotCall, SettleCall, TickCall, ViewCall,
+    Idempotency, RaiseHoldCall, ReleaseSlotCall, SettleCall, TickCall, ViewCall,
 };
 
 /// How long charges are gathered before they are sent to D1 together.
@@ -245,9 +245,15 @@ impl AccountObject {
             AbandonCall::PATH => answer::<AbandonCall>(&self.abandon(&read(body)?).await?),
             AcquireSlotCall::PATH => {
                 let call: AcquireSlotCall = read(body)?;
-                let granted =
-                    self.event(|account, now| account.acquire_slot(&call.id, call.grant, &call.pool, now)).await?;
-                answer::<AcquireSlotCall>(&granted)
+                let acquire = |account: &mut Account, now| {
+                    account.raise_hold(&call.id, call.least_hold);
+                    account.acquire_slot(&call.id, call.grant, &call.pool, now)
+                };
+                answer::<AcquireSlotCall>(&self.event(acquire).await?)
+            }
+            RaiseHoldCall::PATH => {
+                let call: RaiseHoldCall = read(body)?;
+                answer::<RaiseHoldCall>(&self.event(|account, _| account.raise_hold(&call.id, call.least_hold)).await?)
             }
             ReleaseSlotCall::PATH => {
                 let call: ReleaseSlotCall = read(body)?;
@@ -274,11 +280,14 @@ impl AccountObject {
     /// The answer to a key that was used before.
     fn find_key(&self, key: &Idempotency) -> Result<Option<HoldAnswer>> {
         let Some(used) = self.store()?.key_use(&key.key, clock::now())? else { return Ok(None) };
-        let known = |account: &Account| (account.config().tier, account.held_for(&used.id).is_some());
+        let known = |account: &Account| {
+            let hold = account.held_for(&used.id);
+            (account.config().tier, hold.is_some(), hold.is_some_and(|hold| hold.slot == Some(0)))
+        };
         let known = self.account.borrow().as_ref().map(known);
         Ok(Some(match known {
-            Some((tier, open)) if used.fingerprint == key.fingerprint => {
-                HoldAnswer::Replayed { id: used.id, at: used.at, open, tier }
+            Some((tier, open, slot)) if used.fingerprint == key.fingerprint => {
+                HoldAnswer::Replayed { id: used.id, at: used.at, open, slot, tier }
             }
             _ => HoldAnswer::Mismatch,
         }))

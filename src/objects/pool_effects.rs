@@ -9,6 +9,7 @@ use rm_core::id::{PoolId, RequestId};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Report, Retry};
 use rm_core::priority::Urgency;
 use rm_core::request::{Failure, Request};
+use rm_core::units::NanoUsd;
 use wasm_bindgen_futures::spawn_local;
 use worker::Result;
 
@@ -19,7 +20,7 @@ use crate::objects::resource_pool::PoolObject;
 use crate::objects::starts::Start;
 use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
-use crate::wire::account::{AcquireSlotCall, ReleaseSlotCall, SettleCall};
+use crate::wire::account::{AcquireSlotCall, RaiseHoldCall, ReleaseSlotCall, SettleCall};
 use crate::wire::pool::{LeaseCall, LeaseFreeCall, LeaseReply, SettleLeaseCall};
 
 /// How often a release is tried before it is left to the lease's own end.
@@ -43,8 +44,11 @@ impl PoolObject {
                         spawn_local(object.start(start));
                     }
                 }
-                Effect::AcquireSlot { id, grant, client } => {
-                    spawn_local(object.acquire_slot(id, grant, client.as_str().to_owned()));
+                Effect::AcquireSlot { id, grant, client, least_hold } => {
+                    spawn_local(object.acquire_slot(id, grant, client.as_str().to_owned(), least_hold));
+                }
+                Effect::RaiseHold { id, client, least_hold } => {
+                    spawn_local(object.raise_hold(RaiseHoldCall { id, least_hold }, client.as_str().to_owned()));
                 }
                 Effect::ReleaseSlot { id, grant, client, ended } => {
                     let release = ReleaseSlotCall { id, grant, ended };
@@ -102,11 +106,18 @@ impl PoolObject {
         }
     }
 
-    async fn acquire_slot(self: Rc<Self>, id: RequestId, grant: u32, client: String) {
+    async fn acquire_slot(self: Rc<Self>, id: RequestId, grant: u32, client: String, least_hold: NanoUsd) {
         let Some(pool) = id.home() else { return };
-        let answer = call(&self.env, &client, &AcquireSlotCall { id: id.clone(), grant, pool }).await;
+        let answer = call(&self.env, &client, &AcquireSlotCall { id: id.clone(), grant, pool, least_hold }).await;
         let granted = answer.map_err(|error| log::warn("account_unreachable", &client, &error.to_string())).ok();
         self.happen(|pool, now| pool.slot_answered(&id, grant, granted, now)).await;
+    }
+
+    /// If this gets lost, the account learns it with the next slot that is asked for, or at the end.
+    async fn raise_hold(self: Rc<Self>, raise: RaiseHoldCall, client: String) {
+        if let Err(error) = call(&self.env, &client, &raise).await {
+            log::warn("hold_not_raised", raise.id.as_str(), &error.to_string());
+        }
     }
 
     async fn release_slot(self: Rc<Self>, release: ReleaseSlotCall, client: String) {

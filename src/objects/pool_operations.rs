@@ -355,10 +355,13 @@ impl PoolObject {
     }
 
     fn view(&self, call: &ViewCall) -> Result<ViewAnswer> {
+        let amount = call.amount.unwrap_or(Tokens::ZERO);
+        let for_whom = call.for_whom.as_ref().map(|(client, tier)| (client, *tier));
         self.look(|pool, now| ViewAnswer {
             pool: pool.view(now),
             queue: pool.queue_view(now),
-            wait_ms: pool.wait_for(call.amount.unwrap_or(Tokens::ZERO), now).ok(),
+            wait_ms: pool.wait_for(amount, for_whom, now).ok(),
+            reach: pool.reach_of(for_whom),
             scheduler_running: pool.config().scheduler_running,
             foretold: pool.starts_foretold(),
         })

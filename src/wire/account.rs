@@ -55,6 +55,8 @@ pub enum HoldAnswer {
         at: Instant,
         /// Its cost is still held; else it has ended.
         open: bool,
+        /// The slot that came with it is still there.
+        slot: bool,
         /// The client's tier.
         tier: Tier,
     },
@@ -99,8 +101,21 @@ pub struct AcquireSlotCall {
     pub grant: u32,
     /// At which pool.
     pub pool: PoolId,
+    /// What is to be held for it at least.
+    #[serde(default)]
+    pub least_hold: NanoUsd,
 }
 operation!(AcquireSlotCall, "/acquire-slot", SlotAnswer);
+
+/// A request takes more than was held for it, and goes on.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RaiseHoldCall {
+    /// Which request.
+    pub id: RequestId,
+    /// What is to be held for it at least.
+    pub least_hold: NanoUsd,
+}
+operation!(RaiseHoldCall, "/raise-hold", ());
 
 /// Take a slot back.
 #[derive(Debug, Serialize, Deserialize)]

@@ -307,6 +307,9 @@ operation!(AtHomeCall, "/at-home", AtHome);
 pub struct ViewCall {
     /// An amount to look for.
     pub amount: Option<Tokens>,
+    /// For whom: what is set aside for others is not there for them.
+    #[serde(default)]
+    pub for_whom: Option<(ClientId, Tier)>,
 }
 
 /// The pool, its queue, and when the amount could be taken.
@@ -314,6 +317,8 @@ pub struct ViewCall {
 pub struct ViewAnswer {
     pub pool: PoolView,
     pub queue: QueueView,
+    /// The most that can ever be taken at once.
+    pub reach: Tokens,
     /// Milliseconds; `None` is never.
     pub wait_ms: Option<i64>,
     pub scheduler_running: bool,

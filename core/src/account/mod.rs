@@ -138,6 +138,21 @@ impl Account {
         SlotAnswer::Granted
     }
 
+    /// A request takes more than was held for it, and goes on: what it has used it has used, so that at least this much is
+    /// held from now on, be it beyond the budget.
+    pub fn raise_hold(&mut self, id: &RequestId, least: NanoUsd) {
+        let more = self.holds.get(id).map_or(NanoUsd::ZERO, |hold| least.saturating_sub(hold.amount));
+        if more > NanoUsd::ZERO
+            && let Some(mut hold) = self.take(id)
+        {
+            let totals = self.periods.get(&hold.period_start).copied().unwrap_or_default();
+            self.set_period(hold.period_start, PeriodTotals { held: totals.held.saturating_add(more), ..totals });
+            hold.amount = least;
+            self.changes.holds.insert(id.clone());
+            self.put(hold);
+        }
+    }
+
     /// A request was cancelled while it ran: its slot is free, and it waits for nothing. Its cost stays held until it is
     /// known what it used.
     pub fn cancelled(&mut self, id: &RequestId, grant: u32) {

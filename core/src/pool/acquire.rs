@@ -48,7 +48,8 @@ impl Pool {
         let id = request.id.clone();
         let grant = request.grants;
         if request.kind == Kind::Execution && !slot {
-            self.effects.push(Effect::AcquireSlot { id, grant, client: request.client.clone() });
+            let (client, least_hold) = (request.client.clone(), request.least_hold());
+            self.effects.push(Effect::AcquireSlot { id, grant, client, least_hold });
             self.put(request);
             return;
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::{LeaseOrder, Signal};
 use crate::request::{End, Request, Settlement};
-use crate::units::{Instant, Tokens};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// A request that ended, whole, for the pool forgets it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,17 @@ pub enum Effect {
         grant: u32,
         /// Of whom.
         client: ClientId,
+        /// See [`Effect::RaiseHold`]: a step does not run before its account knows what the ones before it have cost.
+        least_hold: NanoUsd,
+    },
+    /// Something took more than was held for it, and the request goes on: its account holds this much at least.
+    RaiseHold {
+        /// Of which request.
+        id: RequestId,
+        /// Of whom.
+        client: ClientId,
+        /// What to hold.
+        least_hold: NanoUsd,
     },
     /// Give a slot back.
     ReleaseSlot {

@@ -243,6 +243,11 @@ impl Pool {
     /// Whether the client's partition has enough of its own for the order, and no member of higher rank waits for it.
     fn has_share_for(&self, order: &LeaseOrder, id: &RequestId, own: Option<usize>, now: Instant) -> bool {
         let Some(share) = own.and_then(|index| self.config.partitions.get(index)) else { return false };
+        // On a promoted one's turn what is lent does not come back before it: see `Pool::next_turn`.
+        let head = self.next_in_turn(None, now);
+        if share.lends && self.is_promoted_turn(None) && head.is_some_and(|head| head.promoted) {
+            return false;
+        }
         self.state.shares.left(share) >= order.amount && !self.somebody_is_before(order, id, own, now)
     }
 

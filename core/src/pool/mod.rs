@@ -10,6 +10,7 @@ mod acquire;
 mod cancel;
 mod effect;
 mod finish;
+mod foretell;
 mod grant;
 mod lease;
 mod outcome;
@@ -63,6 +64,8 @@ pub struct Pool {
     waiting: usize,
     /// The same by lane.
     lane_waiting: BTreeMap<Urgency, u32>,
+    /// The executions that a client runs here.
+    running: BTreeMap<ClientId, BTreeSet<RequestId>>,
     /// How many requests of a client are in the phase `Acquiring`.
     acquiring: BTreeMap<ClientId, u32>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
@@ -96,6 +99,7 @@ impl Pool {
             shares: Shares::default(),
             throttle: Throttle::default(),
             breakers: BTreeMap::new(),
+            run_times: BTreeMap::new(),
             foretold: StartsForetold::default(),
         };
         let state = state.unwrap_or_else(fresh);
@@ -111,6 +115,7 @@ impl Pool {
             blocked: BTreeMap::new(),
             waiting: 0,
             lane_waiting: BTreeMap::new(),
+            running: BTreeMap::new(),
             acquiring: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             promise: None,
@@ -280,7 +285,15 @@ impl Pool {
                     }
                 }
             }
-            _ => {}
+            Phase::Running { .. } => {
+                if let Some(ids) = self.running.get_mut(&request.client) {
+                    ids.remove(&request.id);
+                    if ids.is_empty() {
+                        self.running.remove(&request.client);
+                    }
+                }
+            }
+            Phase::Parked { .. } | Phase::Abandoned { .. } => {}
         }
         Some(request)
     }
@@ -303,7 +316,10 @@ impl Pool {
                 let count = self.acquiring.entry(request.client.clone()).or_insert(0);
                 *count = count.saturating_add(1);
             }
-            _ => {}
+            Phase::Running { .. } if request.kind == Kind::Execution => {
+                self.running.entry(request.client.clone()).or_default().insert(request.id.clone());
+            }
+            Phase::Running { .. } | Phase::Parked { .. } | Phase::Abandoned { .. } => {}
         }
     }
 

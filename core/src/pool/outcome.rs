@@ -8,7 +8,7 @@ use crate::pool::finish::{Finish, Used, bill};
 use crate::pool::{Effect, Pool, Signal};
 use crate::request::{Cause, Failure, Phase, Request, Status, Usage};
 use crate::retry::{MAX_PAUSE_MS, backoff_ms};
-use crate::units::{Instant, Tokens};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// Whether another attempt may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,6 +90,10 @@ impl Pool {
             return ReportOutcome::Ignored;
         };
         self.judge_report(id, &phase, &report, now);
+        if let (Phase::Running { started_at, .. }, Report::Succeeded { .. } | Report::TimedOut) = (&phase, &report) {
+            let worker = self.requests.get(id).and_then(|request| request.worker.clone());
+            self.learn_run_time(worker.as_ref(), *started_at, now);
+        }
         match (phase, report) {
             (Phase::Abandoned { .. }, report) => match self.take(id) {
                 Some(request) => self.close_abandoned(request, Some(report), now),
@@ -159,11 +163,22 @@ impl Pool {
         let (id, client) = (request.id.clone(), request.client.clone());
         self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
         let (lines, _) = bill(&request, &usage, true);
+        let expected = request.least_hold();
         request.close_step(Status::Succeeded, lines, now);
         request.next_step();
+        self.raise_hold(&request, expected);
         request.phase = Phase::Waiting;
         self.put(request);
         ReportOutcome::StepEnded { step }
+    }
+
+    /// Tells the account if more must be held for a request than before.
+    pub(super) fn raise_hold(&mut self, request: &Request, before: NanoUsd) {
+        let least_hold = request.least_hold();
+        if least_hold > before {
+            let (id, client) = (request.id.clone(), request.client.clone());
+            self.effects.push(Effect::RaiseHold { id, client, least_hold });
+        }
     }
 
     fn failed_once(

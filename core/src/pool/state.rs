@@ -13,6 +13,7 @@ use crate::partition::{Partition, Shares};
 use crate::pool::Lease;
 use crate::priority::Weights;
 use crate::request::Request;
+use crate::run_time::RunTime;
 use crate::throttle::Throttle;
 use crate::token_bucket::{BucketLimits, TokenBucket};
 use crate::units::Instant;
@@ -86,6 +87,9 @@ pub struct PoolState {
     /// Downstream workers that fail.
     #[serde(default)]
     pub(super) breakers: BTreeMap<WorkerBinding, Breaker>,
+    /// How long the downstream workers take.
+    #[serde(default)]
+    pub(super) run_times: BTreeMap<WorkerBinding, RunTime>,
     /// How well starts were foretold.
     #[serde(default)]
     pub(super) foretold: StartsForetold,

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::pipeline::Step;
+use crate::pool::foretell::RETRY_HINT_MS;
 use crate::pool::supply::Leave;
 use crate::pool::{Effect, Pool, entry};
 use crate::priority::{Tier, Urgency};
@@ -14,8 +15,6 @@ use crate::units::{Instant, Tokens};
 /// A request that comes this long after its hold is refused: by then the account may be about to give the hold up (see
 /// `account::ORPHAN_AFTER_MS`).
 pub const SUBMIT_LIMIT_MS: i64 = 30_000;
-/// The hint when nothing better is known.
-const RETRY_HINT_MS: i64 = 1_000;
 
 /// Where a request goes when its tokens are not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,9 +109,12 @@ impl Pool {
         let mut request = Request { wait_limit_ms, ..waiting(submission) };
         request.forced = request.force_at().is_some_and(|at| at <= now);
         self.put(request);
-        self.grant_with_slot(now, has_slot.then_some(&id));
+        let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
+        if no_slot.is_none() {
+            self.grant_with_slot(now, has_slot.then_some(&id));
+        }
         let still_waiting = self.requests.get(&id).is_some_and(|request| request.phase == Phase::Waiting);
-        let too_late = still_waiting.then(|| self.starts_too_late(&id, now)).flatten();
+        let too_late = no_slot.or_else(|| still_waiting.then(|| self.starts_too_late(&id, now)).flatten());
         if (still_waiting && mode == Mode::NowOrNever) || too_late.is_some() {
             let retry_at = too_late.unwrap_or_else(|| self.retry_hint(&id, now));
             self.take(&id);
@@ -121,26 +123,11 @@ impl Pool {
             self.grant(now);
             return Submitted::Refused(Refusal::NotNow { retry_at });
         }
-        if still_waiting && let Some(request) = self.requests.get(&id) {
-            let ahead = self.ahead_of(request, now);
-            let expected = self.estimated_start(request, ahead, now);
-            if let Some(request) = self.requests.get_mut(&id) {
-                request.expected_start = expected;
-            }
-        }
+        self.foretell_start(&id, now);
         if still_waiting && has_slot {
             self.effects.push(Effect::ReleaseSlot { id, grant: 0, client, ended: false });
         }
         Submitted::Accepted
-    }
-
-    /// When a lane's request may come again, if it is not expected to start within its lane's limit.
-    fn starts_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
-        let request = self.requests.get(id)?;
-        let limit = request.wait_limit_ms.filter(|_| request.kind == Kind::Execution)?;
-        let start = self.estimated_start(request, self.ahead_of(request, now), now)?;
-        let last = request.enqueued_at.plus(limit);
-        (start > last).then(|| now.plus(start.since(last).max(RETRY_HINT_MS)))
     }
 
     fn admit(&self, submission: &Submission, now: Instant) -> Result<(), Refusal> {

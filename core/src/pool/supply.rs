@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::breaker::Sign;
 use crate::id::ClientId;
 use crate::partition::{self, Partition};
-use crate::pool::Pool;
+use crate::pool::{Pool, PoolConfig, PoolState};
 use crate::priority::Tier;
 use crate::request::Request;
 use crate::retry::MAX_PAUSE_MS;
@@ -54,20 +54,14 @@ impl Pool {
 
     /// Brings bucket and claims up to `now`, at each moment at the rate that applied then.
     pub(super) fn refill(&mut self, now: Instant) {
-        while let Some(at) = self.state.throttle.eases_at()
-            && at <= now
-        {
-            self.refill_until(at);
-            self.state.throttle.ease();
-            self.changes.state = true;
-        }
-        self.refill_until(now);
+        self.changes.state |= refill(&mut self.state, &self.config, now);
     }
 
-    fn refill_until(&mut self, at: Instant) {
-        let limits = self.limits();
-        self.state.bucket.refill(&limits, at);
-        self.state.shares.refill(&self.config.partitions, &limits, at);
+    /// The supply as it will be at `now` if nobody takes any.
+    pub(super) fn supply_at(&self, now: Instant) -> PoolState {
+        let mut state = self.state.clone();
+        refill(&mut state, &self.config, now);
+        state
     }
 
     /// The partition that a client's requests belong to.
@@ -101,17 +95,30 @@ impl Pool {
         leave: Leave,
         now: Instant,
     ) -> Availability {
+        self.availability_of(&self.state, amount, partition, wanted, leave, now)
+    }
+
+    /// The same for a supply as it would be at `now`.
+    pub(super) fn availability_of(
+        &self,
+        state: &PoolState,
+        amount: Tokens,
+        partition: Option<usize>,
+        wanted: &[Tokens],
+        leave: Leave,
+        now: Instant,
+    ) -> Availability {
         if amount > self.reach(partition) {
             return Availability::Never;
         }
-        let limits = self.limits();
+        let limits = state.throttle.apply(&self.config.limits);
         let partitions = &self.config.partitions;
         let kept = amount.saturating_add(leave.promised);
         let claimed = |shares: &partition::Shares| {
             shares.claimed(partitions, partition, wanted, leave.insist).saturating_add(kept)
         };
-        let needed = claimed(&self.state.shares);
-        let at = match self.state.bucket.availability(&limits, needed, now) {
+        let needed = claimed(&state.shares);
+        let at = match state.bucket.availability(&limits, needed, now) {
             Availability::At(at) if !partitions.is_empty() => at,
             // Claims are more than there is room for: what they wait for comes first, and then this is asked again.
             Availability::Never => return Availability::NoRefill,
@@ -121,9 +128,9 @@ impl Pool {
         // two such moments everything grows evenly, so the first moment at which enough is there is found in a few steps.
         let mut at = at;
         for _ in 0..=partitions.len() {
-            let mut shares = self.state.shares.clone();
+            let mut shares = state.shares.clone();
             shares.refill(partitions, &limits, at);
-            match self.state.bucket.availability(&limits, claimed(&shares), now) {
+            match state.bucket.availability(&limits, claimed(&shares), now) {
                 Availability::At(later) if later > at => at = later,
                 Availability::Never => return Availability::NoRefill,
                 _ => break,
@@ -234,4 +241,24 @@ impl Pool {
     pub const fn throttle(&self) -> &Throttle {
         &self.state.throttle
     }
+}
+
+/// Brings a supply up to `now`; whether its rate changed.
+fn refill(state: &mut PoolState, config: &PoolConfig, now: Instant) -> bool {
+    let mut eased = false;
+    while let Some(at) = state.throttle.eases_at()
+        && at <= now
+    {
+        refill_until(state, config, at);
+        state.throttle.ease();
+        eased = true;
+    }
+    refill_until(state, config, now);
+    eased
+}
+
+fn refill_until(state: &mut PoolState, config: &PoolConfig, at: Instant) {
+    let limits = state.throttle.apply(&config.limits);
+    state.bucket.refill(&limits, at);
+    state.shares.refill(&config.partitions, &limits, at);
 }

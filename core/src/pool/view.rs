@@ -10,7 +10,6 @@ use crate::pool::{Pool, entry};
 use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
 use crate::queue::Flow;
 use crate::request::{Cause, Kind, Phase, Request};
-use crate::token_bucket::Availability;
 use crate::units::{Instant, Tokens};
 
 /// What holds a request.
@@ -248,69 +247,7 @@ impl Pool {
         }
     }
 
-    /// When the tokens for it and for all before it are refilled, as far as they may be taken for it, and nothing of its
-    /// own holds it up any more. `None` if that is not a matter of time.
-    pub(super) fn estimated_start(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
-        if !self.config.scheduler_running {
-            return None;
-        }
-        let own = self.partition_of(&request.client, request.tier);
-        let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false);
-        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::from(ahead));
-        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
-        let available = self.available(now).saturating_sub(claimed).micros();
-        let debt = i128::from(self.state.bucket.debt().micros());
-        let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
-        // What is gained goes to the dedicated parts as well.
-        let kept = |index: usize, partition: &Partition| !partition.lends && Some(index) != own;
-        let parts = self.config.partitions.iter().enumerate().filter(|(index, partition)| kept(*index, partition));
-        let limits = self.limits();
-        let rate = parts.fold(limits.refill_per_second, |rate, (_, partition)| {
-            rate.saturating_sub(partition.limits(&limits).refill_per_second)
-        });
-        let rate = i128::from(rate.micros());
-        let is_free = request.home_amount().is_zero();
-        let by_tokens = if is_free || missing == 0 { Some(0) } else { missing.checked_div(rate) };
-        let by_tokens = [by_tokens, self.share_wait(request, own, now)].into_iter().flatten().min();
-        let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
-        let parked = match request.phase {
-            Phase::Parked { until, .. } => until,
-            _ => now,
-        };
-        let window = match self.is_off_peak(now) {
-            Err(opens_at) if request.is_off_peak() => [opens_at, request.force_at()].into_iter().flatten().min()?,
-            _ => now,
-        };
-        let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
-        // What needs nothing of the pool does not wait for its pause.
-        let paused = self.state.paused_until.filter(|_| !is_free).unwrap_or(now);
-        let others = [parked, window, breaker.unwrap_or(now), paused];
-        others.into_iter().chain([by_tokens]).max()
-    }
-
-    /// How long it takes, in milliseconds, until a member's turn comes out of its partition's own share, past whoever waits
-    /// for what is shared.
-    fn share_wait(&self, request: &Request, own: Option<usize>, now: Instant) -> Option<i128> {
-        let partition = own.and_then(|index| self.config.partitions.get(index))?;
-        let limits = partition.limits(&self.limits());
-        if request.home_amount() > limits.capacity {
-            return None;
-        }
-        let place = entry(request);
-        let flow = place.flow();
-        let member = |other: &Flow, tier| {
-            partition::index_of(&self.config.partitions, &other.client, tier) == own
-                && (*other == flow || self.is_eligible(other, now))
-        };
-        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, member);
-        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::try_from(ahead).unwrap_or(i128::MAX));
-        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
-        let left = i128::from(self.state.shares.left(partition).micros());
-        let missing = wanted.saturating_sub(left).max(0).saturating_mul(1_000);
-        if missing == 0 { Some(0) } else { missing.checked_div(i128::from(limits.refill_per_second.micros())) }
-    }
-
-    fn available(&self, now: Instant) -> Tokens {
+    pub(super) fn available(&self, now: Instant) -> Tokens {
         let limits = self.limits();
         let mut bucket = self.state.bucket.clone();
         bucket.refill(&limits, now);
@@ -325,22 +262,6 @@ impl Pool {
             Phase::Waiting | Phase::Parked { .. } => AtHome::Waiting,
             Phase::Acquiring { .. } | Phase::Running { .. } | Phase::Abandoned { .. } => AtHome::Busy,
         })
-    }
-
-    /// When an amount could be taken, if nobody else wanted any: `Ok(0)` is now, `Err(None)` is never.
-    ///
-    /// # Errors
-    /// `Some` is not by waiting; `None` is more than the pool can hold.
-    pub fn wait_for(&self, amount: Tokens, now: Instant) -> Result<i64, Availability> {
-        let limits = self.limits();
-        let mut bucket = self.state.bucket.clone();
-        bucket.refill(&limits, now);
-        let paused_ms = self.state.paused_until.map_or(0, |until| until.since(now));
-        match bucket.availability(&limits, amount, now) {
-            Availability::Now => Ok(paused_ms),
-            Availability::At(at) => Ok(at.since(now).max(paused_ms)),
-            other => Err(other),
-        }
     }
 
     /// The bucket.

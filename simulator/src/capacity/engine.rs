@@ -282,7 +282,10 @@ impl<'a> Engine<'a> {
         let now = self.now;
         match effect {
             Effect::Start { id, grant, limit_ms, .. } => self.start(home, id, grant, limit_ms),
-            Effect::AcquireSlot { id, grant, client } => {
+            Effect::RaiseHold { id, client, least_hold } => {
+                self.at_account(&client, |account| account.raise_hold(&id, least_hold));
+            }
+            Effect::AcquireSlot { id, grant, client, .. } => {
                 let answer = self.at_account(&client, |account| account.acquire_slot(&id, grant, home, now));
                 self.at_pool(home, |pool| pool.slot_answered(&id, grant, answer, now));
             }

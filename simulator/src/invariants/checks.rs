@@ -1,9 +1,11 @@
 //! The invariants: what must hold after each step, and what must hold in the end.
 
+use rm_core::id::ClientId;
 use rm_core::pool::{Blocked, Pool};
-use rm_core::request::{Kind, Phase};
+use rm_core::request::{Kind, Phase, Request};
 use rm_core::units::Tokens;
 
+use super::shell::PoolObject;
 use super::world::World;
 
 /// Something that must hold. It panics where it does not.
@@ -29,6 +31,7 @@ pub const ALL: Checks = Checks {
     always: &[
         Check { name: "1: tokens granted in any window", holds: tokens_never_exceed_capacity_and_refill },
         Check { name: "2: spent and held within the budget", holds: budgets },
+        Check { name: "2: what a run has taken and will take is held", holds: runs_are_held_for },
         Check { name: "3: running within the client's limit", holds: slots },
         Check { name: "6: the ledger adds up", holds: the_ledger_adds_up },
         Check { name: "7: no token idles while somebody waits for it", holds: no_token_idles },
@@ -72,6 +75,17 @@ fn budgets(world: &World) {
         assert!(object.spent() + object.held() <= most, "{name}: {} + {} > {most}", object.spent(), object.held());
         let held: i64 = object.holds.values().map(|hold| hold.amount.nanos()).sum();
         assert_eq!(held, object.held(), "{name}: holds and their sum");
+    }
+}
+
+/// 2: what the past steps of a run have really cost is held, besides what the rest may cost.
+fn runs_are_held_for(world: &World) {
+    let requests = world.pools.values().flat_map(|object| object.pool.requests());
+    let running =
+        |request: &&Request| request.kind == Kind::Execution && matches!(request.phase, Phase::Running { .. });
+    for request in requests.filter(running) {
+        let Some(hold) = world.accounts[&request.client].holds.get(&request.id) else { continue };
+        assert!(hold.amount >= request.least_hold(), "{}: {:?} are held", request.id, hold.amount);
     }
 }
 
@@ -138,7 +152,7 @@ fn no_token_idles(world: &World) {
         let claims = view.partitions.iter().fold(Tokens::ZERO, |sum, partition| sum.saturating_add(partition.claimed));
         let paused = view.paused_until.is_some();
         let needed = request.home_amount().saturating_add(claims).saturating_add(view.promised);
-        if object.pool.wait_for(needed, now) == Ok(0) && !paused && !backlog {
+        if object.pool.wait_for(needed, None, now) == Ok(0) && !paused && !backlog {
             panic!("{name}: {} waits although its tokens are there", request.id);
         }
     }
@@ -158,17 +172,16 @@ fn nothing_is_left_to_grant(world: &World) {
     }
 }
 
-/// 8: while a promoted request waits for tokens, no more than three grants in a row go to others. Shares that partitions
-/// grant of their own are counted by themselves.
+/// 8: while a promoted request waits for tokens, no more than three grants in a row go to others. What dedicated
+/// partitions grant of their own is not counted.
 fn promoted_ones_have_their_turn(world: &World) {
     for (name, passed_over) in &world.passed_over {
-        if world.pools[name].pool.config().partitions.is_empty() {
-            assert!(*passed_over <= 3, "{name}: {passed_over} grants in a row passed a promoted request over");
-        }
+        assert!(*passed_over <= 3, "{name}: {passed_over} grants in a row passed a promoted request over");
     }
 }
 
-fn acquiring(object: &super::shell::PoolObject, client: &rm_core::id::ClientId) -> usize {
+/// How many of a client's grants wait for its account: with four of them it is granted nothing more.
+pub(crate) fn acquiring(object: &PoolObject, client: &ClientId) -> usize {
     let acquires = |phase: &Phase| matches!(phase, Phase::Acquiring { .. });
     object.pool.requests().filter(|request| request.client == *client && acquires(&request.phase)).count()
 }

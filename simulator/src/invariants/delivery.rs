@@ -1,10 +1,11 @@
 //! Messages arrive: what the objects make of them, and what the downstream workers do.
 
 use rm_core::account::{AtHome, SlotAnswer};
-use rm_core::id::{PoolId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::period::Period;
 use rm_core::pool::{LeaseAnswer, Remaining, Report, ReportOutcome, Retry};
 use rm_core::request::{Failure, Usage};
+use rm_core::units::NanoUsd;
 
 use super::shell::Message;
 use super::world::{WORKERS, World, units};
@@ -14,8 +15,9 @@ impl World {
         self.delivered += 1;
         self.log.say(self.now, || message.to_string());
         match message {
-            Message::AcquireSlot(client, pool, id, grant) => {
+            Message::AcquireSlot(client, pool, id, grant, least_hold) => {
                 let now = self.now;
+                self.raise_hold(&client, &id, least_hold);
                 let granted = self.at_account(&client, |object| object.account.acquire_slot(&id, grant, &pool, now));
                 if granted == SlotAnswer::Full {
                     self.saw("slot refused");
@@ -25,6 +27,7 @@ impl World {
             Message::SlotAnswer(pool, id, grant, granted) => {
                 self.at_pool(&pool, |object, now| object.pool.slot_answered(&id, grant, granted, now));
             }
+            Message::RaiseHold(client, id, least_hold) => self.raise_hold(&client, &id, least_hold),
             Message::ReleaseSlot(client, id, grant, ended) => {
                 self.at_account(&client, |object| match ended {
                     true => object.account.cancelled(&id, grant),
@@ -76,6 +79,15 @@ impl World {
     fn send_answer(&mut self, answer: Message) {
         let delay = 1 + self.rng.below(40) as i64;
         self.deliver_later(answer, delay);
+    }
+
+    fn raise_hold(&mut self, client: &ClientId, id: &RequestId, least: NanoUsd) {
+        let Some(held) = self.accounts[client].holds.get(id).map(|hold| hold.amount) else { return };
+        if least > held {
+            self.saw("hold raised");
+            *self.beyond_holds.get_mut(client).unwrap() += least.nanos() - held.nanos();
+        }
+        self.at_account(client, |object| object.account.raise_hold(id, least));
     }
 
     fn settle(&mut self, pool: PoolId, event: String) {

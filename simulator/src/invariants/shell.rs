@@ -14,8 +14,10 @@ use crate::setup;
 /// What is on its way. The first field is the object that it goes to.
 #[derive(Debug, Clone)]
 pub enum Message {
-    /// A pool asks an account for a slot.
-    AcquireSlot(ClientId, PoolId, RequestId, u32),
+    /// A pool asks an account for a slot, and says what is to be held at least.
+    AcquireSlot(ClientId, PoolId, RequestId, u32, NanoUsd),
+    /// A pool tells an account that a request takes more than is held for it.
+    RaiseHold(ClientId, RequestId, NanoUsd),
     /// What the account said; `None` is no answer.
     SlotAnswer(PoolId, RequestId, u32, Option<SlotAnswer>),
     /// A pool gives a slot back.
@@ -61,7 +63,8 @@ pub struct PoolObject {
     config: PoolConfig,
     state: Option<PoolState>,
     requests: BTreeMap<RequestId, Request>,
-    leases: BTreeMap<String, Lease>,
+    /// What is leased to requests with another home, as stored.
+    pub leases: BTreeMap<String, Lease>,
     /// Settlements that the account has not confirmed, by event.
     pub settlements: BTreeMap<String, Settlement>,
     /// How requests ended.

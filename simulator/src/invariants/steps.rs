@@ -11,7 +11,7 @@ use rm_core::units::{NanoUsd, Tokens};
 
 use super::shell::{AccountObject, Message, PoolObject};
 use super::words::demands_in_words;
-use super::world::{WORKERS, World, units};
+use super::world::{WORKERS, World, per_second, units};
 use crate::setup::{self, Order};
 
 impl World {
@@ -24,7 +24,8 @@ impl World {
             42..46 => self.change_something(),
             46..49 => self.crash_something(),
             _ => {
-                let millis = if self.rng.chance(90) { self.rng.below(400) } else { self.rng.below(40_000) };
+                let short = self.rng.chance(if self.slow { 60 } else { 90 });
+                let millis = if short { self.rng.below(400) } else { self.rng.below(40_000) };
                 self.log.say(self.now, || format!("{millis} ms pass"));
                 self.pass_time(millis as i64);
             }
@@ -218,13 +219,13 @@ impl World {
             config.partitions = self.draw_partitions();
         } else if self.rng.chance(50) {
             config.limits.capacity = units(4 + self.rng.below(34));
-            config.limits.refill_per_second = units(1 + self.rng.below(8));
+            config.limits.refill_per_second = self.draw_refill();
         } else {
             config.scheduler_running = !config.scheduler_running;
         }
         self.log.say(self.now, || {
             let limits = config.limits;
-            let (capacity, refill) = (limits.capacity.units(), limits.refill_per_second.units());
+            let (capacity, refill) = (limits.capacity.units(), per_second(limits.refill_per_second));
             let scheduler = if config.scheduler_running { "runs" } else { "is stopped" };
             format!("{name} now holds {capacity}, gains {refill} a second, and {scheduler}")
         });

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rm_core::id::RequestId;
+use rm_core::id::{ClientId, RequestId};
+use rm_core::partition;
 use rm_core::pool::Blocked;
-use rm_core::priority::STARVATION_BOUND_MS;
+use rm_core::priority::{STARVATION_BOUND_MS, Tier};
 use rm_core::request::Request;
 use rm_core::units::Instant;
 
+use super::checks::acquiring;
 use super::shell::PoolObject;
 
 /// Who waited for tokens before an event, and how often each was granted.
@@ -15,6 +17,7 @@ pub(crate) struct Waiting {
     grants: BTreeMap<RequestId, u32>,
     starts: BTreeMap<RequestId, u32>,
     promoted: BTreeSet<RequestId>,
+    leases: BTreeSet<String>,
 }
 
 impl Waiting {
@@ -22,12 +25,14 @@ impl Waiting {
         let for_tokens = |request: &&Request| {
             is_old(request, now)
                 && !request.home_amount().is_zero()
+                && acquiring(object, &request.client) < 4
                 && object.pool.position(&request.id, now).is_some_and(|at| at.blocked_by == Some(Blocked::Tokens))
         };
         Self {
             grants: object.pool.requests().map(|request| (request.id.clone(), request.grants)).collect(),
             starts: object.pool.requests().map(|request| (request.id.clone(), request.started_grant)).collect(),
             promoted: object.pool.requests().filter(for_tokens).map(|request| request.id.clone()).collect(),
+            leases: object.leases.keys().cloned().collect(),
         }
     }
 
@@ -39,17 +44,38 @@ impl Waiting {
         }
         let before = |numbers: &BTreeMap<RequestId, u32>, id| numbers.get(id).copied().unwrap_or(0);
         let mut count = so_far;
+        // Tokens that a request of another pool was given, on a promoted one's turn or not.
+        for (_, lease) in object.leases.iter().filter(|(key, _)| !self.leases.contains(*key)) {
+            let (client, tier) = (lease.client.as_ref(), lease.tier);
+            let of_dedicated = client.zip(tier).is_some_and(|(client, tier)| is_dedicated_to(object, client, tier));
+            count = match (lease.promoted, of_dedicated) {
+                (true, _) => 0,
+                (false, true) => count,
+                (false, false) => count + 1,
+            };
+        }
         for request in object.pool.requests().filter(|request| !request.home_amount().is_zero()) {
-            // A grant counts for those who are not promoted, a start for those who are.
+            // A grant counts for those who are not promoted, a start for those who are. What a partition grants of its own
+            // is nobody else's turn; but what is lent was theirs to wait for.
             let old = is_old(request, now);
             if old && request.started_grant > before(&self.starts, &request.id) {
-                count = 0;
-            } else if !old && request.grants > before(&self.grants, &request.id) {
+                if !request.by_share {
+                    count = 0;
+                }
+            } else if !old
+                && request.grants > before(&self.grants, &request.id)
+                && !(request.by_share && is_dedicated_to(object, &request.client, request.tier))
+            {
                 count += 1;
             }
         }
         count
     }
+}
+
+fn is_dedicated_to(object: &PoolObject, client: &ClientId, tier: Tier) -> bool {
+    let partitions = &object.pool.config().partitions;
+    partition::index_of(partitions, client, tier).is_some_and(|index| !partitions[index].lends)
 }
 
 fn is_old(request: &Request, now: Instant) -> bool {

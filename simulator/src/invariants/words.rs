@@ -17,8 +17,11 @@ pub(crate) fn demands_in_words(demands: &[Demand]) -> String {
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AcquireSlot(client, pool, id, grant) => {
+            Self::AcquireSlot(client, pool, id, grant, _) => {
                 write!(f, "{pool} → {client}: a slot for {id}, grant {grant}?")
+            }
+            Self::RaiseHold(client, id, least) => {
+                write!(f, "→ {client}: {} nano-dollars are to be held for {id}", least.nanos())
             }
             Self::SlotAnswer(pool, id, grant, answer) => {
                 let answer = match answer {

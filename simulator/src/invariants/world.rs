@@ -70,6 +70,8 @@ pub struct World {
     pub paused_until: BTreeMap<PoolId, Instant>,
     /// Objects whose alarm was lost, by name: the tick wakes them.
     deaf_until: BTreeMap<String, Instant>,
+    /// Its pools are refilled so slowly that requests wait beyond the starvation bound.
+    pub(crate) slow: bool,
     /// The worker `BAD` fails everything.
     pub(crate) worker_down: bool,
     /// Grants of a pool in a row that went to others while a promoted request waited for tokens.
@@ -83,6 +85,11 @@ pub struct World {
 
 pub(crate) fn units(n: u64) -> Tokens {
     Tokens::from_units(n).unwrap()
+}
+
+/// A rate in words.
+pub(crate) fn per_second(refill: Tokens) -> f64 {
+    refill.micros() as f64 / 1e6
 }
 
 impl World {
@@ -121,6 +128,7 @@ impl World {
             pool_time: BTreeMap::new(),
             paused_until: BTreeMap::new(),
             deaf_until: BTreeMap::new(),
+            slow: seed % 4 == 3,
             worker_down: false,
             passed_over: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -134,11 +142,12 @@ impl World {
 
     fn add_pool(&mut self, name: &str, window_cap: bool) {
         let id: PoolId = name.parse().unwrap();
-        let (capacity, refill_per_second) = (units(8 + self.rng.below(30)), units(1 + self.rng.below(8)));
+        let (capacity, refill_per_second) = (units(8 + self.rng.below(30)), self.draw_refill());
         let limits = BucketLimits { capacity, refill_per_second, window_cap };
         let cap = if window_cap { ", never more than that in a minute" } else { "" };
         self.log.heading(|| {
-            format!("{name} holds {} and gains {} a second{cap}", capacity.units(), refill_per_second.units())
+            let gains = per_second(refill_per_second);
+            format!("{name} holds {} and gains {gains} a second{cap}", capacity.units())
         });
         self.most_limits.insert(id.clone(), (capacity, refill_per_second));
         self.pool_time.insert(id.clone(), self.now);
@@ -150,6 +159,12 @@ impl World {
             config.off_peak = Some(self.draw_windows());
         }
         self.pools.insert(id, PoolObject::new(config, self.now));
+    }
+
+    /// From one unit a second to eight, or a twentieth of that.
+    pub(crate) fn draw_refill(&mut self) -> Tokens {
+        let refill = units(1 + self.rng.below(8)).micros();
+        Tokens::from_micros(if self.slow { refill / 20 } else { refill }).unwrap()
     }
 
     /// A share that is lent for Standard, and one of its own for `cy`.
@@ -251,11 +266,14 @@ impl World {
         let overused_before = object.pool.ledger().overused;
         let before = Waiting::of(object, now);
         let outcome = event(object, now);
-        let passed_over = before.passed_over(object, now, self.passed_over.get(name).copied().unwrap_or(0));
-        self.passed_over.insert(name.clone(), passed_over);
-        let object = self.pools.get_mut(name).unwrap();
         let saved = object.save();
-        if object.pool.ledger().overused > overused_before {
+        let passed_over = before.passed_over(object, now, self.passed_over.get(name).copied().unwrap_or(0));
+        let divided = !object.pool.config().partitions.is_empty();
+        let overused = object.pool.ledger().overused > overused_before;
+        if passed_over > self.passed_over.insert(name.clone(), passed_over).unwrap_or(0) {
+            self.saw(if divided { "promoted one passed over in a divided pool" } else { "promoted one passed over" });
+        }
+        if overused {
             self.saw("pool overused");
         }
         for (id, status) in saved.ended {
@@ -289,7 +307,10 @@ impl World {
                 let client = self.owners[&id].clone();
                 self.at_account(&client, |object| object.account.abandon(&id));
             }
-            Effect::AcquireSlot { id, grant, client } => self.send(Message::AcquireSlot(client, home, id, grant)),
+            Effect::AcquireSlot { id, grant, client, least_hold } => {
+                self.send(Message::AcquireSlot(client, home, id, grant, least_hold));
+            }
+            Effect::RaiseHold { id, client, least_hold } => self.send(Message::RaiseHold(client, id, least_hold)),
             Effect::ReleaseSlot { id, grant, client, ended } => {
                 self.send(Message::ReleaseSlot(client, id, grant, ended));
             }
@@ -405,21 +426,23 @@ impl World {
             *slots = (*slots).max(config.max_concurrent as usize);
             self.at_account(&name, |object| object.account.configure(config));
         }
-        for _ in 0..20_000 {
+        for _ in 0..400_000 {
             let message = self.messages.first_key_value().map(|((at, _), _)| *at);
             let Some(at) = [message, self.next_alarm()].into_iter().flatten().min() else { break };
             let step = at.since(self.now).max(1);
             self.pass_time(step);
         }
         // The buckets fill up.
-        self.pass_time(600_000);
+        self.pass_time(if self.slow { 12_000_000 } else { 600_000 });
     }
 }
 
 /// What the shell tells the core when a call has no answer.
 fn no_answer(message: &Message) -> Option<Message> {
     match message {
-        Message::AcquireSlot(_, pool, id, grant) => Some(Message::SlotAnswer(pool.clone(), id.clone(), *grant, None)),
+        Message::AcquireSlot(_, pool, id, grant, _) => {
+            Some(Message::SlotAnswer(pool.clone(), id.clone(), *grant, None))
+        }
         Message::AcquireLease(pool, home, id, grant, _) => {
             Some(Message::LeaseAnswer(home.clone(), id.clone(), *grant, pool.clone(), LeaseAnswer::Unreachable))
         }

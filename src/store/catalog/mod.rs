@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use rm_core::estimate::Learnt;
-use rm_core::id::{PoolId, TemplateId};
+use rm_core::id::{ClientId, PoolId, TemplateId};
 use rm_core::lane::{LaneLimits, Lanes};
+use rm_core::partition;
 use rm_core::pool::PoolConfig;
 use rm_core::pricing::Price;
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::token_bucket::BucketLimits;
-use rm_core::units::Instant;
+use rm_core::units::{Instant, Tokens};
 use serde::Deserialize;
 use wasm_bindgen::JsValue;
 use worker::{Env, Error, Result};
@@ -26,7 +27,7 @@ use worker::{Env, Error, Result};
 use crate::host::time_zone::TimeZone;
 use crate::host::{clock, log};
 use crate::store::estimates::FactorRow;
-use crate::wire::admin::{Partition, PoolRecord, TemplateBody};
+use crate::wire::admin::{Partition, PoolBody, PoolRecord, TemplateBody};
 use pools::PoolRow;
 use prices::PriceRow;
 use templates::TemplateRow;
@@ -61,6 +62,14 @@ thread_local! {
 }
 
 impl Catalog {
+    /// The most that a client can ever be granted of a pool at once: what is dedicated to others is out of its reach.
+    pub fn reach(&self, pool: &PoolId, client: &ClientId, tier: Tier) -> Option<Tokens> {
+        let body = &self.pools.get(pool)?.body;
+        let partitions: Vec<_> = body.partitions.iter().filter_map(Partition::for_scheduler).collect();
+        let own = partition::index_of(&partitions, client, tier);
+        Some(partition::reach(&partitions, &limits(body), own))
+    }
+
     /// A pool's configuration, as its object needs it.
     pub fn pool_config(&self, pool: &PoolId, now: Instant) -> Option<PoolConfig> {
         let PoolRecord { body, revision, .. } = self.pools.get(pool)?;
@@ -71,11 +80,7 @@ impl Catalog {
         Some(PoolConfig {
             pool: pool.clone(),
             unit: body.unit.clone(),
-            limits: BucketLimits {
-                capacity: body.capacity,
-                refill_per_second: body.refill_per_second,
-                window_cap: body.window_cap,
-            },
+            limits: limits(body),
             low_water_percent: body.low_water_percent,
             queue_cap: body.queue_cap,
             weights: self.weights.clone(),
@@ -86,6 +91,10 @@ impl Catalog {
             revision: *revision,
         })
     }
+}
+
+const fn limits(body: &PoolBody) -> BucketLimits {
+    BucketLimits { capacity: body.capacity, refill_per_second: body.refill_per_second, window_cap: body.window_cap }
 }
 
 /// The catalog: at most ten seconds old, or as old as the last time D1 answered.

@@ -1,0 +1,206 @@
+//! When a request will start, as far as that can be foretold, and what could be taken now.
+
+use crate::id::{ClientId, RequestId, WorkerBinding};
+use crate::partition::{self, Partition};
+use crate::pool::supply::Leave;
+use crate::pool::{Pool, entry};
+use crate::priority::Tier;
+use crate::queue::Flow;
+use crate::request::{Kind, Phase, Request};
+use crate::run_time::RunTime;
+use crate::token_bucket::Availability;
+use crate::units::{Instant, Tokens};
+
+/// The hint when nothing better is known.
+pub(super) const RETRY_HINT_MS: i64 = 1_000;
+
+impl Pool {
+    /// When the tokens for it and for all before it are refilled, as far as they may be taken for it, and nothing of its
+    /// own holds it up any more. `None` if that is not a matter of time.
+    pub(super) fn estimated_start(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
+        if !self.config.scheduler_running {
+            return None;
+        }
+        let own = self.partition_of(&request.client, request.tier);
+        let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false);
+        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::from(ahead));
+        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
+        let available = self.available(now).saturating_sub(claimed).micros();
+        let debt = i128::from(self.state.bucket.debt().micros());
+        let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
+        // What is gained goes to the dedicated parts as well.
+        let kept = |index: usize, partition: &Partition| !partition.lends && Some(index) != own;
+        let parts = self.config.partitions.iter().enumerate().filter(|(index, partition)| kept(*index, partition));
+        let limits = self.limits();
+        let rate = parts.fold(limits.refill_per_second, |rate, (_, partition)| {
+            rate.saturating_sub(partition.limits(&limits).refill_per_second)
+        });
+        let rate = i128::from(rate.micros());
+        let is_free = request.home_amount().is_zero();
+        let by_tokens = if is_free || missing == 0 { Some(0) } else { missing.checked_div(rate) };
+        let by_tokens = [by_tokens, self.share_wait(request, own, now)].into_iter().flatten().min();
+        let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
+        let parked = match request.phase {
+            Phase::Parked { until, .. } => until,
+            _ => now,
+        };
+        let window = match self.is_off_peak(now) {
+            Err(opens_at) if request.is_off_peak() => [opens_at, request.force_at()].into_iter().flatten().min()?,
+            _ => now,
+        };
+        let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
+        // What needs nothing of the pool does not wait for its pause.
+        let paused = self.state.paused_until.filter(|_| !is_free).unwrap_or(now);
+        let slot = if self.lacks_slot(request) { self.slot_free_at(request, now) } else { now };
+        let others = [parked, window, breaker.unwrap_or(now), paused, slot];
+        others.into_iter().chain([by_tokens]).max()
+    }
+
+    /// How long it takes, in milliseconds, until a member's turn comes out of its partition's own share, past whoever waits
+    /// for what is shared.
+    fn share_wait(&self, request: &Request, own: Option<usize>, now: Instant) -> Option<i128> {
+        let partition = own.and_then(|index| self.config.partitions.get(index))?;
+        let limits = partition.limits(&self.limits());
+        if request.home_amount() > limits.capacity {
+            return None;
+        }
+        let place = entry(request);
+        let flow = place.flow();
+        let member = |other: &Flow, tier| {
+            partition::index_of(&self.config.partitions, &other.client, tier) == own
+                && (*other == flow || self.is_eligible(other, now))
+        };
+        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, member);
+        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::try_from(ahead).unwrap_or(i128::MAX));
+        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
+        let left = i128::from(self.state.shares.left(partition).micros());
+        let missing = wanted.saturating_sub(left).max(0).saturating_mul(1_000);
+        if missing == 0 { Some(0) } else { missing.checked_div(i128::from(limits.refill_per_second.micros())) }
+    }
+
+    /// Whether it has no slot of its client's, and none is known to be free.
+    fn lacks_slot(&self, request: &Request) -> bool {
+        let asks = matches!(request.phase, Phase::Acquiring { slot: false, .. });
+        request.kind == Kind::Execution && (asks || self.blocked.contains_key(&request.client))
+    }
+
+    /// When one of its client's slots is free for it, by how long runs take: `now` if the client runs nothing here, for then
+    /// that is for other pools to know.
+    fn slot_free_at(&self, request: &Request, now: Instant) -> Instant {
+        let Some(running) = self.running.get(&request.client) else { return now };
+        let mut ends: Vec<Instant> = running.iter().filter_map(|id| self.expected_end(id, now)).collect();
+        ends.sort_unstable();
+        let place = entry(request);
+        let own = |flow: &Flow, _| flow.client == request.client && flow.needs_slot;
+        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, own);
+        // The slots that are free first go to those before it, and come free again after as many runs.
+        let rounds = ahead.checked_div(ends.len()).and_then(|rounds| i64::try_from(rounds).ok()).unwrap_or(0);
+        let turn = ahead.checked_rem(ends.len()).and_then(|index| ends.get(index)).copied().unwrap_or(now);
+        turn.plus(rounds.saturating_mul(self.run_ms(request.worker.as_ref(), request.timeout_ms)))
+    }
+
+    fn expected_end(&self, id: &RequestId, now: Instant) -> Option<Instant> {
+        let request = self.requests.get(id)?;
+        let Phase::Running { started_at, .. } = request.phase else { return None };
+        Some(started_at.plus(self.run_ms(request.worker.as_ref(), request.timeout_ms)).max(now))
+    }
+
+    /// How long a run of a worker takes: as long as they took so far, or half of its limit while nothing is known.
+    fn run_ms(&self, worker: Option<&WorkerBinding>, limit_ms: i64) -> i64 {
+        let known = worker.and_then(|worker| self.state.run_times.get(worker)).map(RunTime::mean_ms);
+        known.unwrap_or(limit_ms >> 1).min(limit_ms)
+    }
+
+    /// A run has come to its end, or to its limit.
+    pub(super) fn learn_run_time(&mut self, worker: Option<&WorkerBinding>, started_at: Instant, now: Instant) {
+        let Some(worker) = worker else { return };
+        let ms = now.since(started_at);
+        match self.state.run_times.get_mut(worker) {
+            Some(known) => known.observe(ms),
+            None => {
+                self.state.run_times.insert(worker.clone(), RunTime::first(ms));
+            }
+        }
+        self.changes.state = true;
+    }
+
+    /// Notes when a request is expected to start that does not at once.
+    pub(super) fn foretell_start(&mut self, id: &RequestId, now: Instant) {
+        let waits = |request: &&Request| matches!(request.phase, Phase::Waiting | Phase::Acquiring { slot: false, .. });
+        let Some(request) = self.requests.get(id).filter(waits) else { return };
+        let expected = self.estimated_start(request, self.ahead_of(request, now), now);
+        if let Some(request) = self.requests.get_mut(id) {
+            request.expected_start = expected;
+        }
+    }
+
+    /// When a lane's request may come again, if it is not expected to start within its lane's limit.
+    pub(super) fn starts_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
+        let (request, last) = self.latest_start(id)?;
+        match self.estimated_start(request, self.ahead_of(request, now), now) {
+            Some(start) => come_again(start, last, now),
+            // Nothing is refilled, and less is out than it needs: it would wait in vain.
+            None if self.config.scheduler_running && !self.could_come_back(request.home_amount(), now) => Some(last),
+            None => None,
+        }
+    }
+
+    /// The same for one that comes without a slot, by its slot alone.
+    pub(super) fn slot_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
+        let (request, last) = self.latest_start(id)?;
+        come_again(self.slot_free_at(request, now), last, now)
+    }
+
+    fn latest_start(&self, id: &RequestId) -> Option<(&Request, Instant)> {
+        let request = self.requests.get(id)?;
+        let limit = request.wait_limit_ms.filter(|_| request.kind == Kind::Execution)?;
+        Some((request, request.enqueued_at.plus(limit)))
+    }
+
+    /// Whether there would be this much if all that is out came back unused.
+    fn could_come_back(&self, amount: Tokens, now: Instant) -> bool {
+        let ledger = self.state.ledger;
+        let settled = ledger.consumed.saturating_add(ledger.released).saturating_add(ledger.expired);
+        let out = Tokens::clamped(ledger.reserved.saturating_sub(settled));
+        amount <= self.available(now).saturating_add(out)
+    }
+
+    /// The most that can ever be taken at once; see [`Self::wait_for`].
+    #[must_use]
+    pub fn reach_of(&self, for_whom: Option<(&ClientId, Tier)>) -> Tokens {
+        for_whom.map_or(self.config.limits.capacity, |(client, tier)| self.reach(self.partition_of(client, tier)))
+    }
+
+    /// When an amount could be taken, if nobody waited for it: `Ok(0)` is now. `for_whom` is a client and its tier: what is
+    /// set aside for others is not there for them, nor what the members of another partition wait for. Without it, all that
+    /// is there counts.
+    ///
+    /// # Errors
+    /// `Some` is not by waiting; `None` is more than can ever be had.
+    pub fn wait_for(
+        &self,
+        amount: Tokens,
+        for_whom: Option<(&ClientId, Tier)>,
+        now: Instant,
+    ) -> Result<i64, Availability> {
+        let supply = self.supply_at(now);
+        let paused_ms = self.state.paused_until.map_or(0, |until| until.since(now));
+        let availability = match for_whom {
+            None => supply.bucket.availability(&supply.throttle.apply(&self.config.limits), amount, now),
+            Some((client, tier)) => {
+                let own = self.partition_of(client, tier);
+                self.availability_of(&supply, amount, own, &self.wanted(now), Leave::default(), now)
+            }
+        };
+        match availability {
+            Availability::Now => Ok(paused_ms),
+            Availability::At(at) => Ok(at.since(now).max(paused_ms)),
+            other => Err(other),
+        }
+    }
+}
+
+/// When to come again for a start that is expected after the last moment for it.
+fn come_again(start: Instant, last: Instant, now: Instant) -> Option<Instant> {
+    (start > last).then(|| now.plus(start.since(last).max(RETRY_HINT_MS)))
+}
