@@ -18,13 +18,13 @@ INSERT INTO urgencies (urgency, millipoints, max_wait_ms) VALUES
 ON CONFLICT DO NOTHING;
 
 -- A capacity is about a minute's refill.
-INSERT INTO pools (pool, unit, capacity_micros, refill_micros_per_second, unit_price_nanousd) VALUES
-  ('openai-gpt-4',   'token', 40000000000, 666666666,  30000),
-  ('openai-gpt-3.5', 'token', 90000000000, 1500000000, 1500),
-  ('email-sendgrid', 'email', 100000000,   1666666,    1000000),
-  ('sms-twilio',     'sms',   60000000,    1000000,    7500000),
-  ('database-d1',    'query', 3000000000,  50000000,   1000),
-  ('kv-storage',     'operation', 6000000000, 100000000, 500)
+INSERT INTO pools (pool, unit, capacity_micros, refill_micros_per_second, unit_price_nanousd, models) VALUES
+  ('openai-gpt-4',   'token', 40000000000, 666666666,  30000,   '["gpt-4"]'),
+  ('openai-gpt-3.5', 'token', 90000000000, 1500000000, 1500,    '["gpt-3.5"]'),
+  ('email-sendgrid', 'email', 100000000,   1666666,    1000000, '[]'),
+  ('sms-twilio',     'sms',   60000000,    1000000,    7500000, '[]'),
+  ('database-d1',    'query', 3000000000,  50000000,   1000,    '[]'),
+  ('kv-storage',     'operation', 6000000000, 100000000, 500,  '[]')
 ON CONFLICT DO NOTHING;
 
 INSERT INTO clients (client_id, name, tier, monthly_budget_nanousd) VALUES

@@ -33,7 +33,11 @@ test("an estimate counts the input and the limit of the output, and takes nothin
   const named = ok(await rm.post("/api/resources/estimate", { ...ask, resources: [{ pool: "openai-gpt-4", amount: 7 }] }));
   assert.deepEqual([named.resources[0].amount, named.confidence], [7, 1]);
   await rm.client("poor", { monthlyBudgetUsd: 0.001 });
-  assert.equal(ok(await rm.post("/api/cost/estimate", { ...ask, clientId: "poor" })).fitsBudget, false);
+  const dear = { ...ask, clientId: "poor", optimization: { level: "off" } };
+  assert.equal(ok(await rm.post("/api/cost/estimate", dear)).fitsBudget, false);
+  const cheap = ok(await rm.post("/api/cost/estimate", { ...ask, clientId: "poor" }));
+  assert.deepEqual([cheap.fitsBudget, cheap.baselineUsd, cheap.estimatedUsd, cheap.savedUsd], [true, 0.015, 0.00075, 0.01425]);
+  assert.deepEqual(cheap.optimizations, [{ strategy: "model_downgrade", detail: "gpt-3.5 instead of gpt-4", savedUsd: 0.01425 }]);
   for (const path of ["/api/resources/estimate", "/api/cost/estimate"]) {
     assert.equal((await rm.post(path, { ...ask, clientId: "nobody" })).status, 404);
     assert.equal((await rm.post(path, { ...ask, templateId: "nothing" })).status, 404);

@@ -72,7 +72,7 @@ test("the metrics are as Prometheus has them, and true", async (t) => {
   assert.equal(samples.get('resource_manager_template_requests_total{model="m",succeeded="false",template="measured"}'), 1);
   assert.equal(samples.get('resource_manager_client_month_cost_usd{client="measured-client"}'), 0.04);
   assert.equal(samples.get('resource_manager_open_alerts{kind="pool_low"}'), 1);
-  assert.equal(samples.get("resource_manager_optimization_savings_usd_total"), 0);
+  assert.equal(samples.get('resource_manager_optimization_savings_usd_total{strategy="cache"}'), 0);
   const buckets = [...samples].filter(([key]) => key.startsWith('resource_manager_queue_wait_seconds_bucket{lane="fast"'));
   assert.equal(buckets.length, 13);
   const inOrder = buckets.map(([, value]) => value);

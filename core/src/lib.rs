@@ -17,6 +17,7 @@ pub mod lane;
 pub mod off_peak;
 #[cfg(feature = "openapi")]
 pub mod openapi;
+pub mod optimizer;
 pub mod partition;
 pub mod period;
 pub mod pipeline;

@@ -16,6 +16,14 @@ pub struct Window {
     pub end: Instant,
 }
 
+impl Window {
+    /// Whether a moment is in it.
+    #[must_use]
+    pub fn contains(&self, at: Instant) -> bool {
+        (self.start..self.end).contains(&at)
+    }
+}
+
 /// A rule for windows, as clocks show the time somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffPeakRule {

@@ -156,6 +156,7 @@ fn add(sum: &mut Line, line: &Line) {
         _ => None,
     };
     sum.reported = sum.reported && line.reported;
+    sum.saved = sum.saved.and(line.saved);
 }
 
 /// The sum of lines.

@@ -6,8 +6,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::off_peak::Window;
+use crate::optimizer::{Savings, Strategy};
 use crate::request::Demand;
-use crate::units::{NanoUsd, Tokens};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// The prices of a whole unit that is not plain input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,48 @@ pub struct Price {
     pub apart: Option<PricesApart>,
     /// Which list it is from, and which edition of it.
     pub version: String,
+}
+
+/// A price without where it is from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BarePrice {
+    /// See [`Price::unit`].
+    pub unit: NanoUsd,
+    /// See [`Price::apart`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub apart: Option<PricesApart>,
+}
+
+/// What is off the price in some windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OffPeakPrice {
+    /// In per cent of the price, 100 at most.
+    pub percent_off: u8,
+    /// The windows that are known, in their order.
+    pub windows: Vec<Window>,
+}
+
+/// What is off the price of a run, by the moment that it started at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Discount {
+    /// In per cent.
+    pub percent_off: u8,
+    /// The request waited for it: otherwise it would have cost the full price.
+    pub waited_for: bool,
+}
+
+impl Discount {
+    /// What is left of a cost, rounded up to a nano-dollar.
+    #[must_use]
+    pub fn applied_to(self, cost: NanoUsd) -> NanoUsd {
+        let left = i128::from(100_u8.saturating_sub(self.percent_off));
+        let product = i128::from(cost.nanos()).saturating_mul(left).saturating_add(99);
+        let rounded = product.checked_div(100).and_then(|nanos| i64::try_from(nanos).ok());
+        rounded.and_then(NanoUsd::from_nanos).map_or(cost, |discounted| discounted.min(cost))
+    }
 }
 
 /// How much of an amount is not plain input.
@@ -85,6 +129,61 @@ impl Demand {
         cost(self.unit_price, self.apart, amount, parts)
     }
 
+    /// What a use costs, and what was saved of what it would have cost without any strategy. The steps from the one to the
+    /// other are taken one after the other, so that they add up: the model that it would have been; that of the chain;
+    /// a use alone; the share of a use together; the price of its window.
+    #[must_use]
+    pub fn billed(&self, amount: Tokens, parts: Parts) -> Option<(NanoUsd, Savings)> {
+        let share = self.cost_of(amount, parts)?;
+        let (alone, alone_parts) = match self.shared && !amount.is_zero() && self.amount > amount {
+            true => (self.amount, self.expected_parts(self.amount)),
+            false => (amount, parts),
+        };
+        let by_itself = self.cost_of(alone, alone_parts).map_or(share, |cost| cost.max(share));
+        let as_it_was = self.instead_of.and_then(|price| cost(price.unit, price.apart, alone, alone_parts));
+        let baseline = as_it_was.map_or(by_itself, |cost| cost.max(by_itself));
+        let cost = self.discount.map_or(share, |discount| discount.applied_to(share));
+        let off = share.saturating_sub(cost);
+        let waited_for = self.discount.is_some_and(|discount| discount.waited_for);
+        let savings = Savings {
+            model_downgrade: baseline.saturating_sub(by_itself),
+            request_batching: by_itself.saturating_sub(share),
+            cache: NanoUsd::ZERO,
+            off_peak: if waited_for { off } else { NanoUsd::ZERO },
+        };
+        Some((cost, savings))
+    }
+
+    /// What was saved of a use that was not made, because its result was there: all that it would have cost.
+    #[must_use]
+    pub fn spared(&self, amount: Tokens, parts: Parts, by: Strategy) -> Savings {
+        let Some((cost, savings)) = self.billed(amount, parts) else { return Savings::default() };
+        match by {
+            Strategy::RequestBatching => {
+                Savings { request_batching: savings.request_batching.saturating_add(cost), ..savings }
+            }
+            _ => Savings { cache: savings.cache.saturating_add(cost), ..savings },
+        }
+    }
+
+    /// What it would cost as it was planned, without any strategy.
+    #[must_use]
+    pub fn baseline_cost(&self) -> Option<NanoUsd> {
+        let plain = Self { instead_of: None, ..self.clone() };
+        let dear = self.instead_of.map(|price| Self { unit_price: price.unit, apart: price.apart, ..plain.clone() });
+        dear.unwrap_or(plain).estimated_cost()
+    }
+
+    /// Settles the price of a run that starts: whether it does in a window, and whether it waited for that.
+    pub(crate) fn price_at(&mut self, now: Instant, waited_since: Option<Instant>) {
+        let Some(off_peak) = &self.off_peak else { return };
+        let is_in_window = |at: Instant| off_peak.windows.iter().any(|window| window.contains(at));
+        self.discount = is_in_window(now).then(|| Discount {
+            percent_off: off_peak.percent_off,
+            waited_for: waited_since.is_some_and(|since| !is_in_window(since)),
+        });
+    }
+
     /// What is to be held for it: as much of it is output as may be, and the rest is cached or not, whichever is dearer.
     #[must_use]
     pub fn estimated_cost(&self) -> Option<NanoUsd> {
@@ -118,9 +217,10 @@ fn share(amount: Tokens, part: Tokens, whole: Tokens) -> Tokens {
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-    use super::{Parts, PricesApart, cost};
-    use crate::request::Demand;
-    use crate::units::{NanoUsd, Tokens};
+    use super::{OffPeakPrice, Parts, PricesApart, cost};
+    use crate::off_peak::Window;
+    use crate::request::{Demand, Line};
+    use crate::units::{Instant, NanoUsd, Tokens};
 
     fn units(n: u64) -> Tokens {
         Tokens::from_units(n).unwrap()
@@ -204,5 +304,22 @@ mod tests {
             let sum = parts.input_of(units(amount)).saturating_add(parts.cached_input).saturating_add(parts.output);
             prop_assert_eq!(sum, units(amount));
         }
+    }
+
+    #[test]
+    fn a_window_is_cheaper_and_saves_only_what_was_waited_for() {
+        let window = |from, to| Window { start: Instant::from_millis(from), end: Instant::from_millis(to) };
+        let off_peak = Some(OffPeakPrice { percent_off: 30, windows: vec![window(100, 200), window(300, 400)] });
+        let mut demand = Demand { off_peak, ..Demand::flat("pool".parse().unwrap(), units(7), nanos(101)) };
+        let at = Instant::from_millis;
+        let mut billed = |started, since| {
+            demand.price_at(at(started), since);
+            let line = Line::of(&demand, None, true);
+            (line.cost.nanos(), line.saved.off_peak.nanos(), line.baseline().nanos())
+        };
+        assert_eq!(billed(100, Some(at(0))), (495, 212, 707), "rounded up, and saved exactly");
+        assert_eq!(billed(350, Some(at(150))), (495, 0, 495), "it came in a window: it would not have cost more");
+        assert_eq!(billed(150, None), (495, 0, 495), "nobody waited");
+        assert_eq!(billed(200, Some(at(0))), (707, 0, 707), "forced out, at the full price");
     }
 }

@@ -12,8 +12,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use crate::optimizer::{Applied, Savings, Strategy};
 use crate::pipeline::{PastStep, Step};
-use crate::pricing::{Parts, PricesApart};
+use crate::pricing::{BarePrice, Discount, OffPeakPrice, Parts, PricesApart};
 use crate::priority::{Tier, UnknownName, Urgency};
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -43,6 +44,18 @@ pub struct Demand {
     /// Where the prices are from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub price_version: String,
+    /// What a unit would cost of the model that this is a cheaper one for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_of: Option<BarePrice>,
+    /// It is cheaper in some windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub off_peak: Option<OffPeakPrice>,
+    /// What is off the price, since it started in such a window.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discount: Option<Discount>,
+    /// It is used together with others: what is used is a share of a common use.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shared: bool,
 }
 
 impl Demand {
@@ -58,6 +71,10 @@ impl Demand {
             output_bound: None,
             formula: None,
             price_version: String::new(),
+            instead_of: None,
+            off_peak: None,
+            discount: None,
+            shared: false,
         }
     }
 }
@@ -178,6 +195,15 @@ pub struct Request {
     /// When it was expected to start, when it came and had to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_start: Option<Instant>,
+    /// What was done to make it cheaper.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<Applied>,
+    /// How many its client may run at once, as it was when it was admitted; `None` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
+    /// What was held for it at first.
+    #[serde(default, skip_serializing_if = "NanoUsd::is_none")]
+    pub held: NanoUsd,
     /// Steps that are over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<PastStep>,
@@ -348,6 +374,9 @@ pub struct Line {
     /// Where the prices are from.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub price_version: String,
+    /// What was saved of what it would have cost without any strategy.
+    #[serde(default, skip_serializing_if = "Savings::is_none")]
+    pub saved: Savings,
 }
 
 impl Line {
@@ -359,10 +388,10 @@ impl Line {
         let mut actual = usage.map_or(otherwise, |usage| usage.amount);
         let told = usage.and_then(|usage| usage.parts);
         let mut parts = told.unwrap_or_else(|| demand.expected_parts(actual)).within(actual);
-        let cost = demand.cost_of(actual, parts).unwrap_or_else(|| {
+        let (cost, saved) = demand.billed(actual, parts).unwrap_or_else(|| {
             actual = demand.amount;
             parts = demand.expected_parts(actual);
-            demand.cost_of(actual, parts).unwrap_or(NanoUsd::ZERO)
+            demand.billed(actual, parts).unwrap_or_default()
         });
         Self {
             pool: demand.pool.clone(),
@@ -375,7 +404,24 @@ impl Line {
             formula: demand.formula,
             reported: usage.is_some(),
             price_version: demand.price_version.clone(),
+            saved,
         }
+    }
+
+    /// The bill for a use that was not made: its result was there. `usage` is what it would have used.
+    #[must_use]
+    pub fn spared(demand: &Demand, usage: Option<&Usage>, by: Strategy) -> Self {
+        let amount = usage.map_or(demand.amount, |usage| usage.amount);
+        let told = usage.and_then(|usage| usage.parts);
+        let parts = told.unwrap_or_else(|| demand.expected_parts(amount)).within(amount);
+        let nothing = Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None };
+        Self { reported: false, saved: demand.spared(amount, parts, by), ..Self::of(demand, Some(&nothing), false) }
+    }
+
+    /// What it would have cost without any strategy.
+    #[must_use]
+    pub fn baseline(&self) -> NanoUsd {
+        self.cost.saturating_add(self.saved.total())
     }
 }
 

@@ -110,6 +110,12 @@ impl NanoUsd {
         (-MAX_EXACT..=MAX_EXACT).contains(&nanos).then_some(Self(nanos))
     }
 
+    /// Whether it is nothing.
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.0 == 0
+    }
+
     /// In billionths of a dollar.
     #[must_use]
     pub const fn nanos(self) -> i64 {

@@ -73,6 +73,8 @@ fn request(n: u8, kind: Kind, amounts: &[(&str, u64)]) -> Submission {
             .collect(),
         max_attempts: 3,
         timeout_ms: 1_000,
+        slots: None,
+        applied: Vec::new(),
         has_slot: true,
         worker: None,
         later: Vec::new(),

@@ -72,6 +72,8 @@ fn submission(n: u64, client: usize, urgency: Urgency, held_at: Instant) -> Subm
         demands: vec![Demand::flat(home(), Tokens::from_units(1).unwrap(), NanoUsd::ZERO)],
         max_attempts: 1,
         timeout_ms: 600_000,
+        slots: None,
+        applied: Vec::new(),
         has_slot: false,
         worker: None,
         later: Vec::new(),

@@ -5,7 +5,7 @@
 // A step of a pipeline answers with what it was handed too; with `result` it hands something else on.
 // `GET /stats` and `POST /reset` are for tests: what was called, and how much at once.
 
-const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byKey: {}, byClient: {}, traceparents: {} });
+const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byKey: {}, byClient: {}, traceparents: {}, models: {} });
 let stats = fresh();
 
 const json = (body, init) => Response.json(body, init);
@@ -47,6 +47,7 @@ async function execute(request) {
   const attemptsOf = request.headers.get("idempotency-key");
   stats.byKey[attemptsOf] = (stats.byKey[attemptsOf] ?? 0) + 1;
   stats.traceparents[key] = request.headers.get("traceparent");
+  if (order.model !== undefined) stats.models[key] = order.model;
   stats.running += 1;
   client.running += 1;
   stats.maxRunning = Math.max(stats.maxRunning, stats.running);

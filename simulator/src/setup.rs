@@ -114,6 +114,8 @@ pub fn submission(order: Order, held: Held) -> Submission {
         timeout_ms: order.timeout_ms,
         worker: order.worker,
         later: order.later,
+        applied: Vec::new(),
         has_slot: held.slot,
+        slots: Some(held.slots),
     }
 }

@@ -30,6 +30,9 @@ use crate::wire::{account, pool};
 
 const ATTEMPTS_MAX: u32 = 20;
 const PARTITIONS_MAX: usize = 16;
+/// The most models that a pool serves, and that a chain has.
+const MODELS_MAX: usize = 50;
+const CHAIN_MAX: usize = 8;
 
 fn d1(error: worker::Error) -> Problem {
     Problem::unavailable(error.to_string())
@@ -133,6 +136,7 @@ pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
     }
     check(body.low_water_percent <= 100, "/lowWaterPercent", "must be from 0 to 100")?;
     check_partitions(&body.partitions)?;
+    check_models(&body.models, "/models", MODELS_MAX)?;
     if let Some(off_peak) = &body.off_peak {
         check(!off_peak.days.is_empty(), "/offPeak/days", "must name at least one day")?;
         check(off_peak.rule().is_some(), "/offPeak", "from and to must be times such as 22:00")?;
@@ -143,6 +147,17 @@ pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     configure(&call, &catalog, pool).await?;
     Reply::json(200, catalog.pools.get(pool).ok_or_else(|| Problem::not_found("pool"))?)
+}
+
+/// Names of models: some at most, none twice.
+fn check_models(models: &[String], pointer: &str, most: usize) -> Result<(), Problem> {
+    check(models.len() <= most, pointer, &format!("must be at most {most}"))?;
+    for (index, model) in models.iter().enumerate() {
+        check_text(model, &format!("{pointer}/{index}"))?;
+        let twice = models.iter().take(index).any(|other| other == model);
+        check(!twice, &format!("{pointer}/{index}"), "is named twice")?;
+    }
+    Ok(())
 }
 
 fn check_partitions(partitions: &[Partition]) -> Result<(), Problem> {
@@ -236,6 +251,9 @@ fn check_template(call: &Call, known: &Catalog, body: &TemplateBody) -> Result<(
     if let Some(model) = &body.model {
         check_text(model, "/model")?;
     }
+    check_models(&body.downgrade_to, "/downgradeTo", CHAIN_MAX)?;
+    let chained = |floor: &String| body.downgrade_to.contains(floor);
+    check(body.quality_floor.as_ref().is_none_or(chained), "/qualityFloor", "must be one of downgradeTo")?;
     if body.steps.is_empty() {
         let worker = body.worker.as_ref();
         check(worker.is_some(), "/worker", "give a worker and its resources, or steps")?;

@@ -1,6 +1,7 @@
 //! From a body to a request that can be held for: estimate, price, home pool. It takes nothing yet.
 
 use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
+use rm_core::optimizer::{Allowed, Applied, Level};
 use rm_core::priority::Urgency;
 use rm_core::request::Demand;
 use rm_core::units::{Instant, NanoUsd};
@@ -8,11 +9,12 @@ use serde_json::value::RawValue;
 use worker::Env;
 
 use crate::api::demands::{cost_of, of_amounts, of_template, scarcest, with_home};
+use crate::api::downgrade::{self, ByModel};
 use crate::dispatch::worker_binding;
 use crate::host::random;
 use crate::store::catalog::Catalog;
-use crate::wire::admin::StepRule;
-use crate::wire::api::{ExecuteBody, Parameters};
+use crate::wire::admin::{StepRule, TemplateBody};
+use crate::wire::api::{ExecuteBody, Parameters, ResourceAmount};
 use crate::wire::problem::Problem;
 
 /// The longest limit of an attempt: ten minutes.
@@ -32,7 +34,18 @@ pub struct Plan {
     pub steps: Vec<PlannedStep>,
     /// Whether the template has steps, be it only one.
     pub is_pipeline: bool,
+    /// What is held for it.
     pub cost: NanoUsd,
+    /// What would be held without any strategy.
+    pub baseline: NanoUsd,
+    /// What makes it cheaper.
+    pub applied: Vec<Applied>,
+    /// What may be done to make it cheaper.
+    pub allowed: Allowed,
+    /// The same by other models: cheaper ones in the order of preference, or the one that this is instead of.
+    pub others: Vec<ByModel>,
+    /// Whether one of these is held for if this does not fit in the budget.
+    pub falls_back: bool,
     /// How sure the demands are, in thousandths.
     pub confidence_permille: u32,
     pub urgency: Urgency,
@@ -42,6 +55,7 @@ pub struct Plan {
 }
 
 /// One step of a request, or all of one without steps.
+#[derive(Clone)]
 pub struct PlannedStep {
     pub name: String,
     pub worker: WorkerBinding,
@@ -56,6 +70,24 @@ impl Plan {
     /// What all steps need.
     pub fn demands(&self) -> impl Iterator<Item = &Demand> {
         self.steps.iter().flat_map(|step| &step.demands).filter(|demand| !demand.amount.is_zero())
+    }
+
+    /// Goes on with another model, and with that alone.
+    pub fn take(&mut self, other: &ByModel) {
+        let step = self.steps.first().cloned();
+        self.others.extend(step.map(|step| ByModel {
+            instead_of: None,
+            step,
+            cost: self.cost,
+            baseline: self.baseline,
+            confidence_permille: self.confidence_permille,
+        }));
+        self.falls_back = false;
+        self.applied = other.applied().into_iter().collect();
+        self.cost = other.cost;
+        self.baseline = other.baseline;
+        self.confidence_permille = other.confidence_permille;
+        self.steps = vec![other.step.clone()];
     }
 
     /// The pool that keeps the request: the first of every step.
@@ -96,28 +128,92 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         return Err(Problem::field("/resources", "each step of the template names its own: leave this out"));
     }
     let general = template.map(|(_, template)| template);
+    // What a later step is handed is not known yet; its input is taken to be as long as the first one's.
+    let input_bytes = u64::try_from(input.get().len()).unwrap_or(u64::MAX);
+    let asked = Asked {
+        catalog,
+        template: template.map(|(id, _)| id),
+        general,
+        resources: body.resources.as_deref(),
+        input_bytes,
+        output_tokens,
+        timeout_ms: body.timeout_ms,
+    };
     let mut confidence_permille = 1_000;
     let mut steps = Vec::with_capacity(rules.len());
-    for (index, rule) in rules.into_iter().enumerate() {
-        let demands = match (&body.resources, template) {
+    for (index, rule) in rules.iter().enumerate() {
+        let (step, sure_permille) = asked.step(index, rule.clone())?;
+        confidence_permille = confidence_permille.min(sure_permille);
+        steps.push(step);
+    }
+    let allowed = body.optimization.unwrap_or_default().allowed();
+    let others = match (allowed.downgrade, rules.as_slice(), steps.as_slice()) {
+        (Some(_), [rule], [step]) if !is_pipeline => downgrade::alternatives(&asked, rule, step),
+        _ => Vec::new(),
+    };
+    let cost = cost_of(steps.iter().flat_map(|step| &step.demands))?;
+    let home = scarcest(catalog, steps.iter().flat_map(|step| &step.demands));
+    for step in &mut steps {
+        step.demands = with_home(std::mem::take(&mut step.demands), home.as_ref());
+    }
+    let mut plan = Plan {
+        client: body.client_id,
+        template: body.template_id.clone(),
+        steps,
+        is_pipeline,
+        cost,
+        baseline: cost,
+        applied: Vec::new(),
+        allowed,
+        falls_back: true,
+        others,
+        confidence_permille,
+        urgency: body.urgency.or(general.and_then(|template| template.default_urgency)).unwrap_or(Urgency::Normal),
+        deadline: body.deadline,
+        input,
+        parameters,
+    };
+    if allowed.downgrade == Some(Level::Aggressive) {
+        let floor = general.and_then(|template| template.quality_floor.as_deref());
+        if let Some(cheapest) = downgrade::cheapest_above(&plan.others, floor) {
+            plan.take(&cheapest);
+        }
+    }
+    Ok(plan)
+}
+
+/// What a step is planned by.
+pub struct Asked<'a> {
+    pub catalog: &'a Catalog,
+    pub template: Option<&'a TemplateId>,
+    pub general: Option<&'a TemplateBody>,
+    /// The amounts that the caller named.
+    pub resources: Option<&'a [ResourceAmount]>,
+    pub input_bytes: u64,
+    pub output_tokens: Option<u64>,
+    pub timeout_ms: Option<i64>,
+}
+
+impl Asked<'_> {
+    /// Plans a step; with how sure its demands are.
+    pub fn step(&self, index: usize, rule: StepRule) -> Result<(PlannedStep, u32), Problem> {
+        let (demands, sure_permille) = match (self.resources, self.template) {
             // Who names the amounts is sure of them.
-            (Some(resources), _) => of_amounts(catalog, resources, rule.model.as_deref())?,
-            (None, Some((id, _))) => {
-                // What a later step is handed is not known yet; its input is taken to be as long as the first one's.
-                let bytes = u64::try_from(input.get().len()).unwrap_or(u64::MAX);
-                let estimated = of_template(catalog, (id, &rule), bytes, output_tokens)?;
-                confidence_permille = confidence_permille.min(estimated.confidence_permille);
-                estimated.demands
+            (Some(resources), _) => (of_amounts(self.catalog, resources, rule.model.as_deref())?, 1_000),
+            (None, Some(id)) => {
+                let estimated = of_template(self.catalog, (id, &rule), self.input_bytes, self.output_tokens)?;
+                (estimated.demands, estimated.confidence_permille)
             }
             (None, None) => return Err(Problem::field("/resources", "must be given without a template")),
         };
         let number = index.saturating_add(1);
-        steps.push(PlannedStep {
+        let general = self.general;
+        let step = PlannedStep {
             name: rule.name.unwrap_or_else(|| number.to_string()),
             worker: rule.worker,
             model: rule.model,
             demands,
-            timeout_ms: body
+            timeout_ms: self
                 .timeout_ms
                 .or(rule.timeout_ms)
                 .or(general.and_then(|template| template.timeout_ms))
@@ -126,25 +222,9 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
                 .max_attempts
                 .or(general.and_then(|template| template.max_attempts))
                 .unwrap_or(ATTEMPTS_DEFAULT),
-        });
+        };
+        Ok((step, sure_permille))
     }
-    let cost = cost_of(steps.iter().flat_map(|step| &step.demands))?;
-    let home = scarcest(catalog, steps.iter().flat_map(|step| &step.demands));
-    for step in &mut steps {
-        step.demands = with_home(std::mem::take(&mut step.demands), home.as_ref());
-    }
-    Ok(Plan {
-        client: body.client_id,
-        template: body.template_id.clone(),
-        steps,
-        is_pipeline,
-        cost,
-        confidence_permille,
-        urgency: body.urgency.or(general.and_then(|template| template.default_urgency)).unwrap_or(Urgency::Normal),
-        deadline: body.deadline,
-        input,
-        parameters,
-    })
 }
 
 /// The one step of a request that names its worker itself.

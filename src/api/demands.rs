@@ -169,6 +169,11 @@ pub fn cost_of<'a>(demands: impl IntoIterator<Item = &'a Demand>) -> Result<Nano
     Ok(total)
 }
 
+/// What demands would cost in all without any strategy; `None` beyond what can be counted.
+pub fn baseline_of(demands: &[Demand]) -> Option<NanoUsd> {
+    demands.iter().try_fold(NanoUsd::ZERO, |sum, demand| sum.checked_add(demand.baseline_cost()?))
+}
+
 /// Puts the home first: the scarcest of the pools, whose refill takes longest to make up for this request.
 pub fn home_first(catalog: &Catalog, demands: Vec<Demand>) -> Vec<Demand> {
     let home = scarcest(catalog, demands.iter());

@@ -15,7 +15,7 @@ use crate::api::reply::Reply;
 use crate::host::clock;
 use crate::host::object::call;
 use crate::store::catalog;
-use crate::views::{estimate_lines, price_version};
+use crate::views::{estimate_lines, expected_optimizations, price_version};
 use crate::wire::account::ViewCall;
 use crate::wire::api::{ExecuteBody, ResourceAmount};
 use crate::wire::problem::Problem;
@@ -26,9 +26,15 @@ async fn planned(call: &mut Call) -> Result<(Plan, NanoUsd), Problem> {
     let body = read_json::<ExecuteBody>(&mut call.request).await?.value;
     call.may_touch(&body.client_id)?;
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let plan = plan(&call.env, &catalog, body, clock::now())?;
+    let mut plan = plan(&call.env, &catalog, body, clock::now())?;
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
+    if plan.cost > account.remaining && plan.falls_back {
+        let fitting = plan.others.iter().find(|other| other.cost <= account.remaining).cloned();
+        if let Some(other) = fitting {
+            plan.take(&other);
+        }
+    }
     check_reach(&catalog, (&plan.client, account.tier), plan.demands())?;
     rate_limit::note(call, plan.demands()).await;
     Ok((plan, account.remaining))
@@ -56,11 +62,11 @@ pub async fn cost(mut call: Call) -> Result<Reply, Problem> {
     Reply::json(
         200,
         &CostEstimate {
-            baseline_usd: plan.cost,
+            baseline_usd: plan.baseline,
             estimated_usd: plan.cost,
-            saved_usd: NanoUsd::ZERO,
+            saved_usd: plan.baseline.saturating_sub(plan.cost),
             lines: plan.steps.iter().flat_map(|step| estimate_lines(&step.demands, step.model.as_deref())).collect(),
-            optimizations: Vec::new(),
+            optimizations: expected_optimizations(&plan.applied, plan.baseline.saturating_sub(plan.cost)),
             fits_budget: plan.cost <= remaining,
             price_version: price_version(plan.demands().map(|demand| demand.price_version.as_str())),
         },

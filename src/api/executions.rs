@@ -3,15 +3,16 @@
 use std::rc::Rc;
 
 use futures_channel::oneshot;
-use rm_core::id::{ClientId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pipeline::Step;
 use rm_core::pool::PositionView;
 use rm_core::request;
-use rm_core::units::Instant;
+use rm_core::units::{Instant, NanoUsd};
 
 use crate::api::admission::{Plan, PlannedStep, fingerprint, new_id, plan};
 use crate::api::body::read_json;
 use crate::api::demands::{check_reach, with_home};
+use crate::api::downgrade;
 use crate::api::rate_limit;
 use crate::api::reply::Reply;
 use crate::api::{Call, traceparent};
@@ -19,9 +20,9 @@ use crate::dispatch;
 use crate::host::clock;
 use crate::host::object::{CallError, call};
 use crate::host::time_limit::within;
-use crate::store::{catalog, payloads, record};
+use crate::store::{catalog, payloads, record, tiers};
 use crate::views::recorded_execution;
-use crate::wire::account::{AbandonCall, FindKeyCall, HoldAnswer, HoldCall, Idempotency};
+use crate::wire::account::{AbandonCall, FindKeyCall, HoldAnswer, HoldCall, HoldChoice, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
 use crate::wire::execution::{ExecutionStatus, ExecutionView, Spec, StepSpec};
 use crate::wire::payload::Payload;
@@ -80,7 +81,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let now = clock::now();
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     let client = body.value.client_id.clone();
-    let plan = match plan(&call.env, &catalog, body.value, now) {
+    let mut plan = match plan(&call.env, &catalog, body.value, now) {
         Ok(plan) => plan,
         // What was taken in before may be out of date by now: its answer is still the same.
         Err(problem) => {
@@ -89,18 +90,27 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
             return Ok(reply.with("idempotency-replayed", "true"));
         }
     };
-    let held = match hold(&call, &plan, key, now).await {
+    if plan.falls_back
+        && !plan.others.is_empty()
+        && let Some(tier) = tiers::of(&call.env, &client, now).await
+        && let Some(cheaper) = downgrade::sooner(&call, &plan, tier, now).await
+    {
+        plan.take(&cheaper);
+    }
+    let mut held = match hold(&call, &mut plan, key, now).await {
         Ok(held) => held,
         Err(problem) => {
             rate_limit::note(&call, plan.demands()).await;
             return Err(problem);
         }
     };
-    if !held.replayed
-        && let Err(problem) = check_reach(&catalog, (&client, held.tier), plan.demands())
-    {
-        give_up(&call, &client, &held).await;
-        return Err(problem);
+    if let Err(problem) = check_reach(&catalog, (&client, held.tier), plan.demands()) {
+        if !held.replayed {
+            give_up(&call, &client, &held).await;
+            return Err(problem);
+        }
+        // What was taken in before goes on; it is not taken in anew.
+        held.open = false;
     }
     let (submit, input) = submission(&call, plan, &held, wait).await?;
     let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
@@ -149,19 +159,47 @@ struct Held {
     id: RequestId,
     at: Instant,
     slot: bool,
+    /// How many the client has, if that is known.
+    slots: Option<u32>,
     tier: rm_core::priority::Tier,
     replayed: bool,
     /// Its cost is still held.
     open: bool,
 }
 
-async fn hold(call: &Call, plan: &Plan, idempotency: Option<Idempotency>, now: Instant) -> Result<Held, Problem> {
+/// Holds the cost of a plan, or of the first of its cheaper ones that fits: the plan becomes that one.
+async fn hold(call: &Call, plan: &mut Plan, idempotency: Option<Idempotency>, now: Instant) -> Result<Held, Problem> {
     let id = new_id(plan.home(), now)?;
-    let hold = HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, idempotency };
+    let others = std::mem::take(&mut plan.others);
+    let mut or = Vec::with_capacity(others.len());
+    for one in others.iter().filter(|_| plan.falls_back) {
+        or.push(HoldChoice { id: new_id(one.home(), now)?, amount: one.cost });
+    }
+    let hold = HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, or, idempotency };
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
     match answer {
-        HoldAnswer::Held { at, slot, tier } => Ok(Held { id, at, slot, tier, replayed: false, open: true }),
-        HoldAnswer::Replayed { id, at, open, slot, tier } => Ok(Held { id, at, slot, tier, replayed: true, open }),
+        HoldAnswer::Held { other, at, slot, slots, tier } => {
+            if let Some(other) = &other
+                && let Some((_, one)) = hold.or.iter().zip(&others).find(|(choice, _)| choice.id == *other)
+            {
+                plan.take(one);
+            }
+            tiers::note(&plan.client, tier, now);
+            Ok(Held { id: other.unwrap_or(id), at, slot, slots, tier, replayed: false, open: true })
+        }
+        // Its slot may be gone again: its pool asks for one.
+        HoldAnswer::Replayed { id, at, mut open, amount, tier } => {
+            let home = id.home();
+            let is_held = |cost: NanoUsd, of: Option<&PoolId>| amount == Some(cost) && of == home.as_ref();
+            if open && !is_held(plan.cost, plan.home()) {
+                match others.iter().find(|one| is_held(one.cost, one.home())) {
+                    Some(one) => plan.take(one),
+                    // It would not be the same by now: if its pool does not know it, it is not taken in anew.
+                    None => open = plan.home() == home.as_ref(),
+                }
+            }
+            Ok(Held { id, at, slot: false, slots: None, tier, replayed: true, open })
+        }
         other => Err(hold_refused(other, now)),
     }
 }
@@ -202,7 +240,7 @@ async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(
         parameters: plan.parameters,
         traceparent: traceparent(&call.request),
         estimated: plan.cost,
-        baseline: plan.cost,
+        baseline: plan.baseline,
         created_at: held.at,
     };
     // One that has ended needs its input no more.
@@ -240,6 +278,8 @@ async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(
         timeout_ms: first.timeout_ms,
         later: steps.collect(),
         has_slot: held.slot,
+        slots: held.slots,
+        applied: plan.applied,
         only_known: !held.open,
         spec,
         input,

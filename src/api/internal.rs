@@ -58,7 +58,7 @@ async fn admit(
         }
     };
     let id = new_id(demands.first().map(|demand| &demand.pool), now)?;
-    let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, idempotency: key };
+    let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, or: Vec::new(), idempotency: key };
     match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
         HoldAnswer::Held { at, tier, .. } => {
             if let Err(problem) = check_reach(catalog, (&body.client_id, tier), demands.iter()) {
@@ -107,6 +107,8 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         timeout_ms: ttl.saturating_mul(1_000),
         later: Vec::new(),
         has_slot: false,
+        slots: None,
+        applied: Vec::new(),
         only_known: known,
         spec: Spec {
             client_id: body.client_id.clone(),

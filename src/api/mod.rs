@@ -6,6 +6,7 @@ mod auth;
 mod body;
 mod demands;
 mod docs;
+mod downgrade;
 mod estimates;
 mod executions;
 mod health;

@@ -2,6 +2,7 @@
 //! recorded has no savings, and nothing is promised.
 
 use rm_core::id::ClientId;
+use rm_core::optimizer::Strategy;
 use rm_core::units::{Instant, NanoUsd};
 use serde::Deserialize;
 
@@ -15,11 +16,11 @@ use crate::api::usage::{day, span};
 use crate::host::clock;
 use crate::host::object::call;
 use crate::store::usage::Days;
-use crate::store::{catalog, usage};
+use crate::store::{catalog, savings, usage};
 use crate::wire::account::ViewCall;
 use crate::wire::api::{ExecuteBody, HistoryBody, PeriodView};
 use crate::wire::problem::Problem;
-use crate::wire::usage::{Analysis, Opportunity, OptimizationStats, Recommendations, Strategy, StrategyStats};
+use crate::wire::usage::{Analysis, Opportunity, OptimizationStats, Recommendations, StrategyStats};
 
 const NOT_AT_WORK: &str = "this version does not apply it";
 
@@ -91,13 +92,19 @@ pub async fn stats(call: &Call, client: &ClientId) -> Result<Reply, Problem> {
     let (from, to) = span(&query, clock::now())?;
     known(call, client).await?;
     let sum = sum(call, client, from, to).await?;
-    let strategy = |strategy| StrategyStats { strategy, applied: 0, saved_usd: NanoUsd::ZERO };
+    let days = Days { first: day(from), last: day(to.plus(-1)) };
+    let saved = savings::of_client(&call.env, client, &days).await;
+    let (optimized, saved) = saved.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let strategy = |strategy| {
+        let saved = saved.iter().find(|(of, _)| *of == strategy).map(|(_, saved)| *saved).unwrap_or_default();
+        StrategyStats { strategy, applied: saved.applied, saved_usd: saved.saved, saved_bytes: saved.bytes }
+    };
     Reply::json(
         200,
         &OptimizationStats {
             period: PeriodView { start: from, end: to },
             requests: sum.requests,
-            optimized: 0,
+            optimized,
             baseline_usd: sum.baseline,
             actual_usd: sum.cost,
             saved_usd: sum.baseline.saturating_sub(sum.cost),

@@ -131,7 +131,7 @@ async fn check_one(
         pool: wanted.pool.clone(),
         requested: wanted.amount,
         available: view.pool.available.units(),
-        satisfiable: amount.is_some_and(|amount| amount <= view.reach),
+        satisfiable: amount.is_some_and(|amount| amount <= view.reach.unwrap_or(view.pool.capacity)),
         wait_ms: view.wait_ms,
     })
 }

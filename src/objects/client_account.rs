@@ -280,14 +280,11 @@ impl AccountObject {
     /// The answer to a key that was used before.
     fn find_key(&self, key: &Idempotency) -> Result<Option<HoldAnswer>> {
         let Some(used) = self.store()?.key_use(&key.key, clock::now())? else { return Ok(None) };
-        let known = |account: &Account| {
-            let hold = account.held_for(&used.id);
-            (account.config().tier, hold.is_some(), hold.is_some_and(|hold| hold.slot == Some(0)))
-        };
+        let known = |account: &Account| (account.config().tier, account.held_for(&used.id).map(|hold| hold.amount));
         let known = self.account.borrow().as_ref().map(known);
         Ok(Some(match known {
-            Some((tier, open, slot)) if used.fingerprint == key.fingerprint => {
-                HoldAnswer::Replayed { id: used.id, at: used.at, open, slot, tier }
+            Some((tier, amount)) if used.fingerprint == key.fingerprint => {
+                HoldAnswer::Replayed { id: used.id, at: used.at, open: amount.is_some(), amount, tier }
             }
             _ => HoldAnswer::Mismatch,
         }))
@@ -301,19 +298,32 @@ impl AccountObject {
         }
         let tier = |account: &Account| account.config().tier;
         let period = self.period();
+        let choices = || std::iter::once((&call.id, call.amount)).chain(call.or.iter().map(|or| (&or.id, or.amount)));
         let (outcome, effects) = self.apply(
             |account, now| {
-                let held = account.hold(&call.id, call.amount, call.kind, period, now);
-                (held, tier(account))
+                let mut first = None;
+                for (id, amount) in choices() {
+                    match account.hold(id, amount, call.kind, period, now) {
+                        Ok(held) => return (Ok((id, held)), tier(account)),
+                        Err(refusal) => first = first.or(Some(refusal)),
+                    }
+                }
+                (Err(first.unwrap_or(HoldRefusal::Suspended)), tier(account))
             },
             |(held, _), now| Extra {
-                key: call.idempotency.as_ref().filter(|_| held.is_ok()).map(|key| (key, &call.id, now)),
+                key: call.idempotency.as_ref().zip(held.as_ref().ok()).map(|(key, (id, _))| (key, *id, now)),
                 ..Extra::default()
             },
         )?;
         spawn_local(Rc::clone(self).go_on_owned(effects));
         Ok(match outcome {
-            (Ok(held), tier) => HoldAnswer::Held { at: held.at, slot: held.slot, tier },
+            (Ok((id, held)), tier) => HoldAnswer::Held {
+                other: Some(id).filter(|id| **id != call.id).cloned(),
+                at: held.at,
+                slot: held.slot,
+                slots: Some(held.slots),
+                tier,
+            },
             (Err(HoldRefusal::Budget { remaining, next_period }), _) => {
                 HoldAnswer::BudgetExceeded { remaining, next_period }
             }
@@ -364,6 +374,7 @@ impl AccountObject {
                     started_at: call.started_at,
                     estimated: call.estimated,
                     failure: call.failure,
+                    optimizations: call.optimizations,
                 }),
                 ..Extra::default()
             },

@@ -20,6 +20,7 @@ use crate::objects::resource_pool::PoolObject;
 use crate::objects::starts::Start;
 use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
+use crate::views::{baseline_of, optimizations};
 use crate::wire::account::{AcquireSlotCall, RaiseHoldCall, ReleaseSlotCall, SettleCall};
 use crate::wire::pool::{LeaseCall, LeaseFreeCall, LeaseReply, SettleLeaseCall};
 
@@ -30,12 +31,12 @@ impl PoolObject {
     /// Starts everything that is asked for. The future that comes back is done when the accounts have been told of what
     /// ended, and those who waited for it are woken; the rest goes on by itself.
     pub(super) fn perform(self: &Rc<Self>, effects: Vec<Effect>) -> Pin<Box<dyn Future<Output = ()>>> {
-        let mut settlements = Vec::new();
+        let mut settlements: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
         let mut finished = Vec::new();
         for effect in effects {
             let object = Rc::clone(self);
             match effect {
-                Effect::Settle { event } => settlements.push(object.settle(event)),
+                Effect::Settle { event } => settlements.push(Box::pin(object.settle(event))),
                 Effect::Finished { id } => finished.push(id),
                 Effect::Reserved { id, expires_at } => self.waiters.wake(&id, Wake::Reserved { expires_at }),
                 Effect::ReservationRefused { id, retry_at } => self.waiters.wake(&id, Wake::Refused { retry_at }),
@@ -48,7 +49,8 @@ impl PoolObject {
                     spawn_local(object.acquire_slot(id, grant, client.as_str().to_owned(), least_hold));
                 }
                 Effect::RaiseHold { id, client, least_hold } => {
-                    spawn_local(object.raise_hold(RaiseHoldCall { id, least_hold }, client.as_str().to_owned()));
+                    let raise = RaiseHoldCall { id, least_hold };
+                    settlements.push(Box::pin(object.raise_hold(raise, client.as_str().to_owned())));
                 }
                 Effect::ReleaseSlot { id, grant, client, ended } => {
                     let release = ReleaseSlotCall { id, grant, ended };
@@ -113,10 +115,13 @@ impl PoolObject {
         self.happen(|pool, now| pool.slot_answered(&id, grant, granted, now)).await;
     }
 
-    /// If this gets lost, the account learns it with the next slot that is asked for, or at the end.
+    /// If this gets lost, the account learns it with the next slot that is asked for, or when the pool is loaded again.
     async fn raise_hold(self: Rc<Self>, raise: RaiseHoldCall, client: String) {
-        if let Err(error) = call(&self.env, &client, &raise).await {
-            log::warn("hold_not_raised", raise.id.as_str(), &error.to_string());
+        for _ in 0..RELEASE_TRIES {
+            match call(&self.env, &client, &raise).await {
+                Ok(()) => return,
+                Err(error) => log::warn("hold_not_raised", raise.id.as_str(), &error.to_string()),
+            }
         }
     }
 
@@ -182,8 +187,8 @@ impl PoolObject {
             template: spec.and_then(|spec| Some(spec.template_id.as_ref()?.as_str().to_owned())),
             worker: spec.and_then(|spec| Some(spec.worker.as_ref()?.as_str().to_owned())),
             model: spec.and_then(|spec| spec.model.clone()),
-            // Nothing makes a request cheaper yet: what it would have cost is what it cost.
-            baseline: settlement.cost,
+            baseline: baseline_of(&settlement.lines),
+            optimizations: request.map_or_else(Vec::new, |request| optimizations(request, &settlement.lines)),
             created_at: spec.map_or(settlement.at, |spec| spec.created_at),
             urgency: request.map_or(Urgency::Normal, |request| request.urgency),
             attempts: request.map_or(0, Request::attempts_in_all),

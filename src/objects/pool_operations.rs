@@ -21,9 +21,9 @@ use crate::views::{bill_view, execution_view};
 use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, CloseAnswer, CloseCall, ConfigureCall,
-    ConsumeAnswer, ConsumeCall, ExecutionCall, LeaseCall, LeaseFreeCall, LeaseReply, Order, PingCall, PositionAnswer,
-    PositionCall, ReportCall, Run, RunOutcome, SettleLeaseCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall,
-    ViewAnswer, ViewCall, WakeCall,
+    ConsumeAnswer, ConsumeCall, ExecutionCall, ForetellAnswer, ForetellCall, LeaseCall, LeaseFreeCall, LeaseReply,
+    Order, PingCall, PositionAnswer, PositionCall, ReportCall, Run, RunOutcome, SettleLeaseCall, SubmitAnswer,
+    SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
 };
 
 /// How long a reservation over several pools may take to be decided.
@@ -71,6 +71,7 @@ impl PoolObject {
             }
             ConsumeCall::PATH => answer::<ConsumeCall>(&self.consume(read(body)?).await?),
             AtHomeCall::PATH => answer::<AtHomeCall>(&self.at_home(&read::<AtHomeCall>(body)?.id)?),
+            ForetellCall::PATH => answer::<ForetellCall>(&self.foretell(read(body)?)?),
             ViewCall::PATH => answer::<ViewCall>(&Some(self.view(&read(body)?)?)),
             ConfigureCall::PATH => {
                 let configure: ConfigureCall = read(body)?;
@@ -354,6 +355,32 @@ impl PoolObject {
         Ok(ConsumeAnswer::Consumed { lines, cost, closed: false })
     }
 
+    fn foretell(&self, call: ForetellCall) -> Result<ForetellAnswer> {
+        self.look(|pool, now| {
+            let submission = Submission {
+                id: call.id,
+                client: call.client,
+                tier: call.tier,
+                kind: Kind::Execution,
+                urgency: call.urgency,
+                held_at: now,
+                deadline: call.deadline,
+                demands: call.demands,
+                max_attempts: 1,
+                timeout_ms: call.timeout_ms,
+                worker: call.worker,
+                later: Vec::new(),
+                has_slot: false,
+                slots: None,
+                applied: Vec::new(),
+            };
+            match pool.foretell(submission, now) {
+                Ok(start) => ForetellAnswer::Wait { ms: start.map(|start| start.since(now)) },
+                Err(_) => ForetellAnswer::Refused,
+            }
+        })
+    }
+
     fn view(&self, call: &ViewCall) -> Result<ViewAnswer> {
         let amount = call.amount.unwrap_or(Tokens::ZERO);
         let for_whom = call.for_whom.as_ref().map(|(client, tier)| (client, *tier));
@@ -361,7 +388,7 @@ impl PoolObject {
             pool: pool.view(now),
             queue: pool.queue_view(now),
             wait_ms: pool.wait_for(amount, for_whom, now).ok(),
-            reach: pool.reach_of(for_whom),
+            reach: Some(pool.reach_of(for_whom)),
             scheduler_running: pool.config().scheduler_running,
             foretold: pool.starts_foretold(),
         })
@@ -375,6 +402,7 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
         LeaseCall::PATH => answer::<LeaseCall>(&LeaseReply::Never),
         AtHomeCall::PATH => answer::<AtHomeCall>(&AtHome::Unknown),
         ViewCall::PATH => answer::<ViewCall>(&None),
+        ForetellCall::PATH => answer::<ForetellCall>(&ForetellAnswer::Refused),
         ClaimCall::PATH => answer::<ClaimCall>(&None),
         ReportCall::PATH => answer::<ReportCall>(&None),
         ExecutionCall::PATH => answer::<ExecutionCall>(&None),
@@ -404,6 +432,8 @@ fn submission(call: &SubmitCall) -> Submission {
         worker: call.spec.worker.clone(),
         later: call.later.clone(),
         has_slot: call.has_slot,
+        slots: call.slots,
+        applied: call.applied.clone(),
     }
 }
 

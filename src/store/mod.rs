@@ -8,6 +8,8 @@ pub mod estimates;
 pub mod payloads;
 pub mod pool_store;
 pub mod record;
+pub mod savings;
 pub mod snapshot;
+pub mod tiers;
 pub mod totals;
 pub mod usage;

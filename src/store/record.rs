@@ -1,7 +1,10 @@
 //! The record of usage in D1: one row for each charge, from which everything about a request can be told after its pool
 //! has let go of it. Accounts send to it from their outbox; roll-ups follow by triggers.
 
+use std::collections::BTreeMap;
+
 use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::optimizer::{Savings, Strategy};
 use rm_core::pricing::{Parts, PricesApart};
 use rm_core::priority::Urgency;
 use rm_core::request::{Failure, Kind, Line, Status};
@@ -11,6 +14,7 @@ use wasm_bindgen::JsValue;
 use worker::{Env, Result};
 
 use crate::store::catalog::{number, stored};
+use crate::wire::execution::OptimizationView;
 
 /// One charge, as an account keeps it until D1 has it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -41,6 +45,8 @@ pub struct UsageEvent {
     pub estimated: NanoUsd,
     #[serde(default)]
     pub failure: Option<Failure>,
+    #[serde(default)]
+    pub optimizations: Vec<OptimizationView>,
 }
 
 impl UsageEvent {
@@ -70,8 +76,37 @@ struct StoredLine {
     output_micros: i64,
     cost_nano_usd: i64,
     baseline_nano_usd: i64,
+    /// By strategy: together they are what the baseline is more than the cost.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    saved_nano_usd: BTreeMap<Strategy, i64>,
     #[serde(default)]
     price_version: String,
+}
+
+/// What was applied to a request, in D1, version 1.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct StoredOptimization {
+    strategy: Strategy,
+    detail: String,
+    saved_nano_usd: i64,
+    saved_bytes: u64,
+}
+
+impl StoredOptimization {
+    fn of(view: &OptimizationView) -> Self {
+        Self {
+            strategy: view.strategy,
+            detail: view.detail.clone(),
+            saved_nano_usd: view.saved_usd.nanos(),
+            saved_bytes: view.saved_bytes,
+        }
+    }
+
+    fn view(self) -> Result<OptimizationView> {
+        let saved_usd = NanoUsd::from_nanos(self.saved_nano_usd).ok_or_else(|| stored("a saving out of range"))?;
+        Ok(OptimizationView { strategy: self.strategy, detail: self.detail, saved_usd, saved_bytes: self.saved_bytes })
+    }
 }
 
 /// The version of [`StoredLine`].
@@ -91,7 +126,12 @@ impl StoredLine {
             cached_input_micros: line.parts.cached_input.micros(),
             output_micros: line.parts.output.micros(),
             cost_nano_usd: line.cost.nanos(),
-            baseline_nano_usd: line.cost.nanos(),
+            baseline_nano_usd: line.baseline().nanos(),
+            saved_nano_usd: Strategy::ALL
+                .into_iter()
+                .map(|strategy| (strategy, line.saved.by(strategy).nanos()))
+                .filter(|(_, saved)| *saved > 0)
+                .collect(),
             price_version: line.price_version.clone(),
         }
     }
@@ -103,6 +143,13 @@ impl StoredLine {
                 Some(PricesApart { cached_input: money(cached_input)?, output: money(output)? })
             }
             _ => None,
+        };
+        let saved = |strategy| money(self.saved_nano_usd.get(&strategy).copied().unwrap_or(0));
+        let saved = Savings {
+            model_downgrade: saved(Strategy::ModelDowngrade)?,
+            request_batching: saved(Strategy::RequestBatching)?,
+            cache: saved(Strategy::Cache)?,
+            off_peak: saved(Strategy::OffPeak)?,
         };
         Ok(Line {
             pool: self.pool,
@@ -118,6 +165,7 @@ impl StoredLine {
             formula: self.formula_micros.map(Tokens::clamped),
             reported: self.reported,
             price_version: self.price_version,
+            saved,
         })
     }
 }
@@ -133,13 +181,14 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
         };
         let optional = |text: &Option<String>| text.clone().unwrap_or_default().into();
         let lines: Vec<StoredLine> = event.lines.iter().map(StoredLine::of).collect();
+        let optimizations: Vec<_> = event.optimizations.iter().map(StoredOptimization::of).collect();
         let failure = event.failure.as_ref().map(serde_json::to_string).transpose()?;
         let statement = db
             .prepare(
                 "INSERT INTO usage_events (event, request_id, client_id, kind, status, template_id, worker, model,
                    created_at, at, period_start, cost_nanousd, baseline_nanousd, uncertain, lines, lines_version, urgency,
-                   attempts, started_at, estimated_nanousd, failure)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
+                   attempts, started_at, estimated_nanousd, failure, optimizations)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
             )
             .bind(&[
                 event.event.as_str().into(),
@@ -163,6 +212,7 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
                 event.started_at.map_or(JsValue::NULL, |at| number(at.millis())),
                 number(event.estimated.nanos()),
                 failure.map_or(JsValue::NULL, Into::into),
+                serde_json::to_string(&optimizations)?.into(),
             ])?;
         statements.push(statement);
     }
@@ -194,6 +244,7 @@ struct EventRow {
     started_at: Option<i64>,
     estimated_nanousd: i64,
     failure: Option<String>,
+    optimizations: String,
 }
 
 impl EventRow {
@@ -229,6 +280,10 @@ impl EventRow {
             started_at: self.started_at.map(Instant::from_millis),
             estimated: money(self.estimated_nanousd)?,
             failure: self.failure.map(|failure| serde_json::from_str(&failure)).transpose()?,
+            optimizations: serde_json::from_str::<Vec<StoredOptimization>>(&self.optimizations)?
+                .into_iter()
+                .map(StoredOptimization::view)
+                .collect::<Result<_>>()?,
         })
     }
 }

@@ -1,10 +1,12 @@
 //! Totals over everything, for the metrics. Every query is bounded, and so is the number of label values.
 
+use rm_core::optimizer::Strategy;
 use rm_core::units::Instant;
 use serde::Deserialize;
 use worker::{D1Result, Env, Error, Result};
 
 use crate::store::catalog::number;
+use crate::store::savings::{self, Saved};
 
 /// The most clients, and the most templates, that have series of their own: those that cost most.
 pub const SERIES_MAX: u32 = 50;
@@ -55,13 +57,8 @@ pub struct Totals {
     pub waits: Vec<LaneWait>,
     pub clients: Vec<ClientCost>,
     pub templates: Vec<TemplateTotal>,
-    /// What requests of all templates cost less than they would have.
-    pub saved_nanousd: i64,
-}
-
-#[derive(Deserialize)]
-struct Saved {
-    saved_nanousd: i64,
+    /// What each strategy has saved.
+    pub saved: Vec<(Strategy, Saved)>,
 }
 
 /// Reads the totals. Costs of clients are those of `month`, as UTC has it.
@@ -84,11 +81,9 @@ pub async fn read(env: &Env, month: Instant) -> Result<Totals> {
                 "SELECT template_id, model, requests, succeeded, {COST} FROM template_totals
                  ORDER BY template_totals.cost_nanousd DESC LIMIT {SERIES_MAX}"
             )),
-            db.prepare("SELECT CAST(max(min(total(baseline_nanousd - cost_nanousd), 9007199254740991), 0) AS INTEGER) AS saved_nanousd
-                 FROM template_totals LIMIT 1"),
         ])
         .await?;
-    let [outcomes, waits, clients, templates, saved] = answers.as_slice() else {
+    let [outcomes, waits, clients, templates] = answers.as_slice() else {
         return Err(Error::RustError("D1 answered another number of statements".into()));
     };
     Ok(Totals {
@@ -96,7 +91,7 @@ pub async fn read(env: &Env, month: Instant) -> Result<Totals> {
         waits: rows(waits)?,
         clients: rows(clients)?,
         templates: rows(templates)?,
-        saved_nanousd: rows::<Saved>(saved)?.first().map_or(0, |saved| saved.saved_nanousd),
+        saved: savings::totals(env).await?,
     })
 }
 

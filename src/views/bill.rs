@@ -7,6 +7,7 @@ use rm_core::request::{Demand, Line, Request};
 use rm_core::units::{NanoUsd, Tokens};
 
 use crate::store::pool_store::StoredExecution;
+use crate::views::baseline_of;
 use crate::wire::execution::{BillLine, BillView, LineKind};
 
 /// The lines for what was used.
@@ -66,12 +67,13 @@ pub fn bill_view(stored: &StoredExecution, live: Option<&Request>, settled: bool
     };
     let past_versions = request.past.iter().flat_map(|step| &step.lines).map(|line| line.price_version.as_str());
     let versions = request.demands.iter().chain(later).map(|demand| demand.price_version.as_str()).chain(past_versions);
+    let baseline = used.map_or(spec.baseline, |ended| baseline_of(&ended.end.lines));
     Some(BillView {
         request_id: request.id.clone(),
         estimated_usd: spec.estimated,
         actual_usd: used.map(|ended| ended.end.cost),
-        baseline_usd: used.map_or(spec.baseline, |ended| ended.end.cost),
-        saved_usd: NanoUsd::ZERO,
+        baseline_usd: baseline,
+        saved_usd: baseline.saturating_sub(used.map_or(spec.estimated, |ended| ended.end.cost)),
         lines,
         price_version: price_version(versions),
         settled: used.is_some() && settled,

@@ -2,10 +2,11 @@
 
 use rm_core::pool::Ended;
 use rm_core::request::{Demand, Line, Phase, Request, Status};
-use rm_core::units::{Instant, NanoUsd};
+use rm_core::units::Instant;
 use worker::{Error, Result};
 
 use crate::store::pool_store::StoredExecution;
+use crate::views::{baseline_of, expected_optimizations, optimizations};
 use crate::wire::execution::{
     CostView, ExecutionStatus, ExecutionView, ResourceView, Spec, StepSpec, StepStatus, StepView,
 };
@@ -49,6 +50,11 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         pool: line.pool,
         estimated: line.estimated,
     });
+    let baseline = settled.map_or(spec.baseline, |end| baseline_of(&end.lines));
+    let optimizations = match settled {
+        Some(end) => optimizations(request, &end.lines),
+        None => expected_optimizations(&request.applied, spec.baseline.saturating_sub(spec.estimated)),
+    };
     let steps = steps_of(&spec, request, end.is_some());
     Ok(ExecutionView {
         request_id: request.id.clone(),
@@ -72,11 +78,10 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         cost: CostView {
             estimated_usd: spec.estimated,
             actual_usd: settled.map(|end| end.cost),
-            // Nothing makes a request cheaper yet: what it would have cost is what it cost.
-            baseline_usd: settled.map_or(spec.baseline, |end| end.cost),
-            saved_usd: NanoUsd::ZERO,
+            baseline_usd: baseline,
+            saved_usd: baseline.saturating_sub(settled.map_or(spec.estimated, |end| end.cost)),
         },
-        optimizations: Vec::new(),
+        optimizations,
     })
 }
 

@@ -46,7 +46,7 @@ pub fn recorded_execution(recorded: &Recorded) -> Option<ExecutionView> {
             baseline_usd: baseline(recorded),
             saved_usd: baseline(recorded).saturating_sub(cost(recorded)),
         },
-        optimizations: Vec::new(),
+        optimizations: end.optimizations.clone(),
     })
 }
 

@@ -8,6 +8,7 @@ use rm_core::units::{Instant, NanoUsd};
 use serde::{Deserialize, Serialize};
 
 use crate::host::object::operation;
+use crate::wire::execution::OptimizationView;
 
 /// The namespace's binding.
 pub const BINDING: &str = "ACCOUNT";
@@ -30,8 +31,20 @@ pub struct HoldCall {
     pub amount: NanoUsd,
     /// What the request is.
     pub kind: Kind,
+    /// If that does not fit: the same request by other ids, at other costs. The first that fits is held.
+    #[serde(default)]
+    pub or: Vec<HoldChoice>,
     /// The caller's key.
     pub idempotency: Option<Idempotency>,
+}
+
+/// Another way to do the same.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HoldChoice {
+    /// Which request.
+    pub id: RequestId,
+    /// How much.
+    pub amount: NanoUsd,
 }
 
 /// What became of a hold.
@@ -40,10 +53,16 @@ pub struct HoldCall {
 pub enum HoldAnswer {
     /// It is held.
     Held {
+        /// Which of the choices is not the first.
+        #[serde(default)]
+        other: Option<RequestId>,
         /// When.
         at: Instant,
         /// Whether a slot came with it.
         slot: bool,
+        /// How many slots the client has.
+        #[serde(default)]
+        slots: Option<u32>,
         /// The client's tier.
         tier: Tier,
     },
@@ -55,8 +74,9 @@ pub enum HoldAnswer {
         at: Instant,
         /// Its cost is still held; else it has ended.
         open: bool,
-        /// The slot that came with it is still there.
-        slot: bool,
+        /// What is held.
+        #[serde(default)]
+        amount: Option<NanoUsd>,
         /// The client's tier.
         tier: Tier,
     },
@@ -142,6 +162,9 @@ pub struct SettleCall {
     pub model: Option<String>,
     /// What the request would have cost without any optimisation.
     pub baseline: NanoUsd,
+    /// What was applied to it.
+    #[serde(default)]
+    pub optimizations: Vec<OptimizationView>,
     /// When it was admitted.
     pub created_at: Instant,
     /// Its lane.

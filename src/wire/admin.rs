@@ -31,6 +31,10 @@ pub struct PoolBody {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<f64>, minimum = 0, maximum = 9_007_199)]
     pub output_price_usd: Option<NanoUsd>,
+    /// The models that it serves: a cheaper model of a template's chain is taken from the pool that has it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 50)]
+    pub models: Vec<String>,
     #[serde(default = "PoolBody::low_water", deserialize_with = "super::strict::whole")]
     #[schema(maximum = 100)]
     pub low_water_percent: u8,
@@ -273,8 +277,15 @@ pub struct TemplateBody {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
     #[schema(minimum = 1, maximum = 600_000)]
     pub timeout_ms: Option<i64>,
+    /// Cheaper models that may do, in the order of preference.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 8)]
     pub downgrade_to: Vec<String>,
+    /// The last model of the chain that is taken where another one would do; those after it only where none of the others is
+    /// within reach. Left out: the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 200)]
+    pub quality_floor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
     #[schema(maximum = 4_294_967_295_u64)]
     pub cache_ttl_seconds: Option<u32>,

@@ -2,6 +2,7 @@
 
 use rm_core::account::AccountView;
 use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
+use rm_core::optimizer::{Allowed, Choice, Level};
 use rm_core::pool::{Blocked, LaneView, PartitionView, PositionView};
 use rm_core::priority::{Points, Score, Tier, Urgency};
 use rm_core::units::{Instant, NanoUsd, Tokens};
@@ -23,11 +24,11 @@ pub struct ResourceAmount {
 }
 
 /// What the caller allows the optimiser.
-#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OptimizationChoice {
     #[serde(default)]
-    pub level: Option<OptimizationLevel>,
+    pub level: Option<Level>,
     #[serde(default)]
     pub downgrade: Option<bool>,
     #[serde(default)]
@@ -40,13 +41,12 @@ pub struct OptimizationChoice {
     pub off_peak: Option<bool>,
 }
 
-/// How far the optimiser may go.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum OptimizationLevel {
-    Off,
-    Standard,
-    Aggressive,
+impl OptimizationChoice {
+    /// What may be done.
+    pub fn allowed(self) -> Allowed {
+        let Self { level, downgrade, batch, cache, compress, off_peak } = self;
+        Choice { level, downgrade, batch, cache, compress, off_peak }.allowed()
+    }
 }
 
 /// What the template's estimate reads of the parameters; the rest is the worker's business.
@@ -85,7 +85,6 @@ pub struct ExecuteBody {
     #[serde(default, deserialize_with = "super::strict::optional_whole")]
     #[schema(minimum = 1, maximum = 600_000)]
     pub timeout_ms: Option<i64>,
-    #[expect(dead_code, reason = "checked as it comes in; as long as nothing is optimised, every choice is kept to")]
     #[serde(default, deserialize_with = "super::strict::optional")]
     pub optimization: Option<OptimizationChoice>,
 }

@@ -1,6 +1,7 @@
 //! An execution: what is stored of it when it is admitted, and what its caller sees.
 
 use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
+use rm_core::optimizer::Strategy;
 use rm_core::priority::Urgency;
 use rm_core::request::Failure;
 use rm_core::units::{Instant, NanoUsd, Tokens};
@@ -138,9 +139,17 @@ pub struct CostView {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OptimizationView {
-    pub strategy: String,
+    pub strategy: Strategy,
     pub detail: String,
     pub saved_usd: NanoUsd,
+    #[serde(default, skip_serializing_if = "OptimizationView::is_zero")]
+    pub saved_bytes: u64,
+}
+
+impl OptimizationView {
+    const fn is_zero(bytes: &u64) -> bool {
+        *bytes == 0
+    }
 }
 
 /// An execution, whole.

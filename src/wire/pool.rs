@@ -1,7 +1,8 @@
 //! The operations of the `ResourcePool` object, which is called by its pool's name.
 
 use rm_core::account::AtHome;
-use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use rm_core::optimizer::Applied;
 use rm_core::pipeline::Step;
 use rm_core::pool::{
     LeaseOrder, PoolConfig, PoolView, PositionView, QueueView, Remaining, Retry, Signal, StartsForetold,
@@ -35,6 +36,12 @@ pub struct SubmitCall {
     pub later: Vec<Step>,
     /// The account gave a slot together with the hold.
     pub has_slot: bool,
+    /// How many the client has, if that is known.
+    #[serde(default)]
+    pub slots: Option<u32>,
+    /// What was done to make it cheaper.
+    #[serde(default)]
+    pub applied: Vec<Applied>,
     /// It has ended before: it is not to be taken in as new.
     pub only_known: bool,
     pub spec: Spec,
@@ -302,6 +309,34 @@ pub struct AtHomeCall {
 }
 operation!(AtHomeCall, "/at-home", AtHome);
 
+/// How long a request would wait here, if it came now: nothing is kept of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ForetellCall {
+    /// An id that nothing has.
+    pub id: RequestId,
+    pub client: ClientId,
+    pub tier: Tier,
+    pub urgency: Urgency,
+    pub deadline: Option<Instant>,
+    pub demands: Vec<Demand>,
+    pub worker: Option<WorkerBinding>,
+    pub timeout_ms: i64,
+}
+
+/// What is foretold.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ForetellAnswer {
+    /// It would not be taken in.
+    Refused,
+    /// It would start after this.
+    Wait {
+        /// Milliseconds; `None` if that is not a matter of time.
+        ms: Option<i64>,
+    },
+}
+operation!(ForetellCall, "/foretell", ForetellAnswer);
+
 /// The pool as it is.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ViewCall {
@@ -318,7 +353,8 @@ pub struct ViewAnswer {
     pub pool: PoolView,
     pub queue: QueueView,
     /// The most that can ever be taken at once.
-    pub reach: Tokens,
+    #[serde(default)]
+    pub reach: Option<Tokens>,
     /// Milliseconds; `None` is never.
     pub wait_ms: Option<i64>,
     pub scheduler_running: bool,

@@ -1,6 +1,7 @@
 //! Answers about what was used, and what it cost.
 
 use rm_core::id::ClientId;
+use rm_core::optimizer::Strategy;
 use rm_core::units::{Instant, NanoUsd};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -103,34 +104,6 @@ pub struct CostEstimate {
     pub price_version: String,
 }
 
-/// A strategy that makes requests cheaper.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    ModelDowngrade,
-    RequestBatching,
-    Cache,
-    Compression,
-    OffPeak,
-}
-
-impl Strategy {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ModelDowngrade, Self::RequestBatching, Self::Cache, Self::Compression, Self::OffPeak];
-
-    /// The name, as in JSON.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ModelDowngrade => "model_downgrade",
-            Self::RequestBatching => "request_batching",
-            Self::Cache => "cache",
-            Self::Compression => "compression",
-            Self::OffPeak => "off_peak",
-        }
-    }
-}
-
 /// `POST /api/optimize/analyze`.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -172,6 +145,7 @@ pub struct StrategyStats {
     pub strategy: Strategy,
     pub applied: u64,
     pub saved_usd: NanoUsd,
+    pub saved_bytes: u64,
 }
 
 /// `GET /api/optimize/recommendations/{clientId}`.

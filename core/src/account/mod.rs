@@ -95,7 +95,8 @@ impl Account {
         now: Instant,
     ) -> Result<Held, HoldRefusal> {
         if let Some(hold) = self.holds.get(id) {
-            return Ok(Held { at: hold.held_at, slot: hold.slot == Some(0) });
+            let slots = self.config.max_concurrent;
+            return Ok(Held { at: hold.held_at, slot: hold.slot == Some(0), slots });
         }
         if self.config.status == ClientStatus::Suspended {
             return Err(HoldRefusal::Suspended);
@@ -119,7 +120,7 @@ impl Account {
             ended: false,
             ask_at: Some(now.plus(ORPHAN_AFTER_MS)),
         });
-        Ok(Held { at: now, slot: slot.is_some() })
+        Ok(Held { at: now, slot: slot.is_some(), slots: self.config.max_concurrent })
     }
 
     /// Gives a slot to a request whose turn it is at `pool`. Asking again for the same request gives the same slot.

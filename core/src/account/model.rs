@@ -104,6 +104,8 @@ pub struct Held {
     pub at: Instant,
     /// Whether a slot came with it.
     pub slot: bool,
+    /// How many the client has.
+    pub slots: u32,
 }
 
 /// What is to be stored.

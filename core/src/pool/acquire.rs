@@ -80,6 +80,10 @@ impl Pool {
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
             return;
         }
+        let waited_since = request.is_off_peak().then_some(request.enqueued_at);
+        for demand in &mut request.demands {
+            demand.price_at(now, waited_since);
+        }
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;
         self.turn_is_used(&request, now);
@@ -174,7 +178,7 @@ impl Pool {
         self.event(now, |pool| pool.unblock(client));
     }
 
-    fn unblock(&mut self, client: &ClientId) {
+    pub(super) fn unblock(&mut self, client: &ClientId) {
         if let Some(recheck) = self.blocked.remove(client) {
             self.timers.remove(&(recheck, Timer::Unblock(client.clone())));
         }

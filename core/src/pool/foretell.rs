@@ -1,9 +1,12 @@
 //! When a request will start, as far as that can be foretold, and what could be taken now.
 
+use std::collections::BTreeSet;
+
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::partition::{self, Partition};
+use crate::pool::submit::waiting;
 use crate::pool::supply::Leave;
-use crate::pool::{Pool, entry};
+use crate::pool::{Pool, Refusal, Submission, entry};
 use crate::priority::Tier;
 use crate::queue::Flow;
 use crate::request::{Kind, Phase, Request};
@@ -37,7 +40,8 @@ impl Pool {
         });
         let rate = i128::from(rate.micros());
         let is_free = request.home_amount().is_zero();
-        let by_tokens = if is_free || missing == 0 { Some(0) } else { missing.checked_div(rate) };
+        let has_tokens = is_free || matches!(request.phase, Phase::Acquiring { .. });
+        let by_tokens = if has_tokens || missing == 0 { Some(0) } else { missing.checked_div(rate) };
         let by_tokens = [by_tokens, self.share_wait(request, own, now)].into_iter().flatten().min();
         let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
         let parked = match request.phase {
@@ -78,20 +82,40 @@ impl Pool {
         if missing == 0 { Some(0) } else { missing.checked_div(i128::from(limits.refill_per_second.micros())) }
     }
 
+    /// When a request would start that came now, if that is a matter of time: nothing is kept of it.
+    ///
+    /// # Errors
+    /// It would not be taken in.
+    pub fn foretell(&self, submission: Submission, now: Instant) -> Result<Option<Instant>, Refusal> {
+        self.admit(&submission, now)?;
+        let request = waiting(submission);
+        Ok(self.estimated_start(&request, self.ahead_of(&request, now), now))
+    }
+
     /// Whether it has no slot of its client's, and none is known to be free.
     fn lacks_slot(&self, request: &Request) -> bool {
         let asks = matches!(request.phase, Phase::Acquiring { slot: false, .. });
         request.kind == Kind::Execution && (asks || self.blocked.contains_key(&request.client))
     }
 
-    /// When one of its client's slots is free for it, by how long runs take: `now` if the client runs nothing here, for then
-    /// that is for other pools to know.
+    /// When one of its client's slots is free for it, by how long runs take: `now` unless the client's slots are all taken by
+    /// runs of this pool, for else that is for other pools to know.
     fn slot_free_at(&self, request: &Request, now: Instant) -> Instant {
-        let Some(running) = self.running.get(&request.client) else { return now };
+        let all_here = |running: &&BTreeSet<RequestId>| {
+            let slots = request.slots.and_then(|slots| usize::try_from(slots).ok());
+            slots.is_some_and(|slots| running.len() >= slots)
+        };
+        let Some(running) = self.running.get(&request.client).filter(all_here) else { return now };
         let mut ends: Vec<Instant> = running.iter().filter_map(|id| self.expected_end(id, now)).collect();
         ends.sort_unstable();
         let place = entry(request);
-        let own = |flow: &Flow, _| flow.client == request.client && flow.needs_slot;
+        let flow = place.flow();
+        let may_go = |other: &Flow| {
+            other.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
+                && (!other.off_peak || self.is_off_peak(now).is_ok())
+        };
+        let own =
+            |other: &Flow, _| other.client == request.client && other.needs_slot && (*other == flow || may_go(other));
         let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, own);
         // The slots that are free first go to those before it, and come free again after as many runs.
         let rounds = ahead.checked_div(ends.len()).and_then(|rounds| i64::try_from(rounds).ok()).unwrap_or(0);
@@ -126,7 +150,10 @@ impl Pool {
 
     /// Notes when a request is expected to start that does not at once.
     pub(super) fn foretell_start(&mut self, id: &RequestId, now: Instant) {
-        let waits = |request: &&Request| matches!(request.phase, Phase::Waiting | Phase::Acquiring { slot: false, .. });
+        let waits = |request: &&Request| {
+            request.kind == Kind::Execution
+                && matches!(request.phase, Phase::Waiting | Phase::Acquiring { slot: false, .. })
+        };
         let Some(request) = self.requests.get(id).filter(waits) else { return };
         let expected = self.estimated_start(request, self.ahead_of(request, now), now);
         if let Some(request) = self.requests.get_mut(id) {
@@ -162,7 +189,7 @@ impl Pool {
         let ledger = self.state.ledger;
         let settled = ledger.consumed.saturating_add(ledger.released).saturating_add(ledger.expired);
         let out = Tokens::clamped(ledger.reserved.saturating_sub(settled));
-        amount <= self.available(now).saturating_add(out)
+        amount.saturating_add(self.state.bucket.debt()) <= self.available(now).saturating_add(out)
     }
 
     /// The most that can ever be taken at once; see [`Self::wait_for`].

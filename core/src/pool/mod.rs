@@ -143,6 +143,9 @@ impl Pool {
             if matches!(request.phase, Phase::Acquiring { .. }) {
                 half_acquired.push(request.id.clone());
             }
+            if !matches!(request.phase, Phase::Abandoned { .. }) {
+                pool.raise_hold(&request);
+            }
             pool.index(&request);
             pool.requests.insert(request.id.clone(), request);
         }

@@ -8,7 +8,7 @@ use crate::pool::finish::{Finish, Used, bill};
 use crate::pool::{Effect, Pool, Signal};
 use crate::request::{Cause, Failure, Phase, Request, Status, Usage};
 use crate::retry::{MAX_PAUSE_MS, backoff_ms};
-use crate::units::{Instant, NanoUsd, Tokens};
+use crate::units::{Instant, Tokens};
 
 /// Whether another attempt may help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -163,19 +163,18 @@ impl Pool {
         let (id, client) = (request.id.clone(), request.client.clone());
         self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
         let (lines, _) = bill(&request, &usage, true);
-        let expected = request.least_hold();
         request.close_step(Status::Succeeded, lines, now);
         request.next_step();
-        self.raise_hold(&request, expected);
+        self.raise_hold(&request);
         request.phase = Phase::Waiting;
         self.put(request);
         ReportOutcome::StepEnded { step }
     }
 
-    /// Tells the account if more must be held for a request than before.
-    pub(super) fn raise_hold(&mut self, request: &Request, before: NanoUsd) {
+    /// Tells the account if more must be held for a request than was at first. However often it is told, it holds that.
+    pub(super) fn raise_hold(&mut self, request: &Request) {
         let least_hold = request.least_hold();
-        if least_hold > before {
+        if least_hold > request.held {
             let (id, client) = (request.id.clone(), request.client.clone());
             self.effects.push(Effect::RaiseHold { id, client, least_hold });
         }

@@ -40,7 +40,6 @@ impl Pool {
             return ReportOutcome::Ignored;
         }
         if let Some(mut request) = self.take(id) {
-            let before = request.least_hold();
             for new in usage {
                 match request.used.iter_mut().find(|usage| usage.pool == new.pool) {
                     Some(usage) if new.amount >= usage.amount => *usage = new,
@@ -52,7 +51,7 @@ impl Pool {
                 let used = request.used.clone();
                 self.finish(request, Finish { as_reserved: false, ..Finish::used(used) }, now);
             } else {
-                self.raise_hold(&request, before);
+                self.raise_hold(&request);
                 self.put(request);
             }
         }

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
+use crate::optimizer::Applied;
 use crate::pipeline::Step;
 use crate::pool::foretell::RETRY_HINT_MS;
 use crate::pool::supply::Leave;
@@ -10,7 +11,7 @@ use crate::pool::{Effect, Pool, entry};
 use crate::priority::{Tier, Urgency};
 use crate::request::{Demand, Kind, Phase, Request};
 use crate::token_bucket::Availability;
-use crate::units::{Instant, Tokens};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// A request that comes this long after its hold is refused: by then the account may be about to give the hold up (see
 /// `account::ORPHAN_AFTER_MS`).
@@ -54,6 +55,10 @@ pub struct Submission {
     pub later: Vec<Step>,
     /// The account gave a slot together with the hold.
     pub has_slot: bool,
+    /// How many slots the client has; they were all taken if it gave none. `None` if that is not known.
+    pub slots: Option<u32>,
+    /// What was done to make it cheaper.
+    pub applied: Vec<Applied>,
 }
 
 /// Why a request is refused. Nothing is kept of it.
@@ -106,7 +111,12 @@ impl Pool {
         let client = submission.client.clone();
         let has_slot = submission.has_slot;
         let wait_limit_ms = self.config.lanes.of(submission.urgency).max_wait_ms;
+        if has_slot {
+            // So one was free a moment ago, whatever was heard before.
+            self.unblock(&client);
+        }
         let mut request = Request { wait_limit_ms, ..waiting(submission) };
+        request.held = request.least_hold();
         request.forced = request.force_at().is_some_and(|at| at <= now);
         self.put(request);
         let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
@@ -130,7 +140,7 @@ impl Pool {
         Submitted::Accepted
     }
 
-    fn admit(&self, submission: &Submission, now: Instant) -> Result<(), Refusal> {
+    pub(super) fn admit(&self, submission: &Submission, now: Instant) -> Result<(), Refusal> {
         let reach = self.reach(self.partition_of(&submission.client, submission.tier));
         let steps = submission.later.iter().map(|step| &step.demands);
         let fits = |demands: &Vec<Demand>| demands.first().is_some_and(|demand| demand.amount <= reach);
@@ -164,7 +174,7 @@ impl Pool {
     }
 }
 
-fn waiting(submission: Submission) -> Request {
+pub(super) fn waiting(submission: Submission) -> Request {
     let Submission { mut demands, mut later, .. } = submission;
     for demands in std::iter::once(&mut demands).chain(later.iter_mut().map(|step| &mut step.demands)) {
         if let Some(others) = demands.get_mut(1..) {
@@ -193,6 +203,9 @@ fn waiting(submission: Submission) -> Request {
         own: Tokens::ZERO,
         by_share: false,
         expected_start: None,
+        applied: submission.applied,
+        slots: submission.slots,
+        held: NanoUsd::ZERO,
         past: Vec::new(),
         later,
         step_started_at: None,

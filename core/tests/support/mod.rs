@@ -72,7 +72,9 @@ pub fn request(n: u64, client: &str, tier: Tier, urgency: Urgency, held_at: Inst
         demands: vec![demand("home", 1)],
         max_attempts: 3,
         timeout_ms: 600_000,
+        applied: Vec::new(),
         has_slot: false,
+        slots: Some(1),
         worker: None,
         later: Vec::new(),
     }

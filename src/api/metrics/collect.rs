@@ -10,7 +10,7 @@ use crate::api::metrics::exposition::{Family, Kind};
 use crate::api::resources::pool_availability;
 use crate::store::totals::{SERIES_MAX, Totals};
 use crate::wire::pool::ViewAnswer;
-use crate::wire::usage::Strategy;
+use rm_core::optimizer::Strategy;
 
 /// Where the figures come from.
 pub struct Sources<'a> {
@@ -184,15 +184,20 @@ fn costs(totals: &Totals) -> Vec<Family> {
     }
     let mut savings = counter(
         "resource_manager_optimization_savings_usd_total",
-        "What was saved against what requests would have cost.",
+        "What each strategy has saved of what requests would have cost.",
     );
-    savings.add(&[], totals.saved_nanousd.clamp(0, MAX_EXACT), 9);
     let mut by_strategy =
-        counter("resource_manager_optimizations_total", "How often each strategy made a request cheaper.");
+        counter("resource_manager_optimizations_total", "How often each strategy was applied to a request.");
+    let mut bytes =
+        counter("resource_manager_optimization_saved_bytes_total", "How many bytes each strategy has saved.");
     for strategy in Strategy::ALL {
-        by_strategy.add(&[("strategy", strategy.as_str())], 0, 0);
+        let saved = totals.saved.iter().find(|(of, _)| *of == strategy).map(|(_, saved)| *saved).unwrap_or_default();
+        let labels = &[("strategy", strategy.as_str())];
+        savings.add(labels, saved.saved.nanos().clamp(0, MAX_EXACT), 9);
+        by_strategy.add(labels, int(saved.applied), 0);
+        bytes.add(labels, int(saved.bytes), 0);
     }
-    vec![clients, cost, requests, savings, by_strategy]
+    vec![clients, cost, requests, savings, by_strategy, bytes]
 }
 
 fn estimates(learnt: &BTreeMap<(TemplateId, PoolId), Learnt>) -> Vec<Family> {

@@ -23,6 +23,7 @@ pub(super) struct PoolRow {
     window_cap: u8,
     partitions: String,
     off_peak: Option<String>,
+    models: String,
     revision: i64,
 }
 
@@ -31,7 +32,7 @@ impl PoolRow {
         format!(
             "SELECT pool, unit, capacity_micros, refill_micros_per_second, unit_price_nanousd,
                cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap,
-               partitions, off_peak, revision
+               partitions, off_peak, models, revision
              FROM pools ORDER BY pool LIMIT {ROWS_MAX}"
         )
     }
@@ -55,6 +56,7 @@ impl PoolRow {
                 queue_cap: self.queue_cap,
                 window_cap: self.window_cap == 1,
                 partitions: serde_json::from_str(&self.partitions)?,
+                models: serde_json::from_str(&self.models)?,
                 off_peak: self.off_peak.as_deref().map(serde_json::from_str).transpose()?,
             },
             revision: self.revision,
@@ -69,8 +71,8 @@ pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody) -> Result<()> {
     db.prepare(
         "INSERT INTO pools (pool, unit, capacity_micros, refill_micros_per_second, unit_price_nanousd,
            cached_input_price_nanousd, output_price_nanousd, low_water_percent, queue_cap, window_cap, partitions,
-           off_peak, revision)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
+           off_peak, models, revision)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13,
            coalesce((SELECT revision + 1 FROM deleted_pools WHERE pool = ?1), 1))
          ON CONFLICT (pool) DO UPDATE SET unit = excluded.unit, capacity_micros = excluded.capacity_micros,
            refill_micros_per_second = excluded.refill_micros_per_second,
@@ -78,13 +80,14 @@ pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody) -> Result<()> {
            cached_input_price_nanousd = excluded.cached_input_price_nanousd,
            output_price_nanousd = excluded.output_price_nanousd, low_water_percent = excluded.low_water_percent,
            queue_cap = excluded.queue_cap, window_cap = excluded.window_cap,
-           partitions = excluded.partitions, off_peak = excluded.off_peak, revision = pools.revision + 1
+           partitions = excluded.partitions, off_peak = excluded.off_peak, models = excluded.models,
+           revision = pools.revision + 1
          WHERE (unit, capacity_micros, refill_micros_per_second, unit_price_nanousd, cached_input_price_nanousd,
-                output_price_nanousd, low_water_percent, queue_cap, window_cap, partitions, off_peak)
+                output_price_nanousd, low_water_percent, queue_cap, window_cap, partitions, off_peak, models)
            IS NOT (excluded.unit, excluded.capacity_micros, excluded.refill_micros_per_second,
                 excluded.unit_price_nanousd, excluded.cached_input_price_nanousd, excluded.output_price_nanousd,
                 excluded.low_water_percent, excluded.queue_cap, excluded.window_cap, excluded.partitions,
-                excluded.off_peak)",
+                excluded.off_peak, excluded.models)",
     )
     .bind(&[
         pool.as_str().into(),
@@ -102,6 +105,7 @@ pub async fn put_pool(env: &Env, pool: &PoolId, body: &PoolBody) -> Result<()> {
             Some(off_peak) => serde_json::to_string(off_peak)?.into(),
             None => JsValue::NULL,
         },
+        serde_json::to_string(&body.models)?.into(),
     ])?
     .run()
     .await?;

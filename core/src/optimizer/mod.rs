@@ -1,0 +1,11 @@
+//! What makes a request cheaper: which strategies there are, what a caller allows of them, and what each has saved.
+
+mod canonical;
+mod choice;
+mod downgrade;
+mod savings;
+
+pub use canonical::canonical;
+pub use choice::{Allowed, Choice, Level};
+pub use downgrade::{DOWNGRADE_MARGIN_MS, is_never_dearer, waits_too_long};
+pub use savings::{Applied, Savings, Strategy};

@@ -1,0 +1,135 @@
+//! When something will start: who is refused for it, and who must not be.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use rm_core::account::SlotAnswer;
+use rm_core::lane::Lanes;
+use rm_core::pool::{Effect, Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::Kind;
+use rm_core::units::Instant;
+use support::{at, config, demand, failure, pool, queue, request, started, stored, used};
+
+/// A pool whose immediate lane waits for half a minute at most.
+fn hurried(capacity: u64, refill: u64) -> Pool {
+    pool(PoolConfig { lanes: Lanes::default(), ..config(capacity, refill) })
+}
+
+fn order(n: u64, urgency: Urgency, has_slot: bool, now: Instant) -> Submission {
+    Submission { has_slot, ..request(n, "client", Tier::Standard, urgency, now) }
+}
+
+#[test]
+fn slots_that_other_pools_have_may_come_free_at_any_time() {
+    let mut pool = hurried(100, 10);
+    queue(&mut pool, order(1, Urgency::Normal, true, at(0)), at(0));
+    started(&mut pool, at(0));
+    let ten = Submission { slots: Some(10), ..order(2, Urgency::Immediate, false, at(1)) };
+    assert_eq!(pool.submit(ten, Mode::Queue, at(1)), Submitted::Accepted, "nine are elsewhere");
+    let unknown = Submission { slots: None, ..order(3, Urgency::Immediate, false, at(1)) };
+    assert_eq!(pool.submit(unknown, Mode::Queue, at(1)), Submitted::Accepted);
+    let one = Submission { slots: Some(1), ..order(4, Urgency::Immediate, false, at(1)) };
+    assert!(matches!(pool.submit(one, Mode::Queue, at(1)), Submitted::Refused(Refusal::NotNow { .. })));
+}
+
+#[test]
+fn who_brings_a_slot_does_not_wait_for_one() {
+    let mut pool = hurried(100, 10);
+    queue(&mut pool, order(1, Urgency::Normal, true, at(0)), at(0));
+    started(&mut pool, at(0));
+    let second = queue(&mut pool, order(2, Urgency::Normal, false, at(10)), at(10));
+    let grant = pool.request(&second).unwrap().grants;
+    pool.slot_answered(&second, grant, Some(SlotAnswer::Full), at(11));
+    // A run elsewhere has ended, and the news of it is still on its way.
+    let third = order(3, Urgency::Immediate, true, at(20));
+    assert_eq!(pool.submit(third, Mode::Queue, at(20)), Submitted::Accepted);
+}
+
+#[test]
+fn those_that_cannot_take_a_slot_are_not_before_one_that_can() {
+    let mut pool = hurried(1_000, 10);
+    let at_worker = |name: &str, submission| Submission {
+        worker: Some(name.parse().unwrap()),
+        timeout_ms: 10_000,
+        max_attempts: 1,
+        ..submission
+    };
+    let mut now = 0;
+    while pool.view(at(now)).breakers.is_empty() || pool.view(at(now)).breakers[0].state != "open" {
+        now += 1;
+        let other = request(100 + now as u64, "other", Tier::Standard, Urgency::Normal, at(now));
+        queue(&mut pool, at_worker("BAD", other), at(now));
+        for (id, grant) in started(&mut pool, at(now)) {
+            let failing = Report::Failed { failure: failure(), retry: Retry::Failing };
+            pool.report(&id, grant, failing, at(now));
+        }
+    }
+    for n in 0..10 {
+        let waits = Submission { slots: None, ..order(200 + n, Urgency::Immediate, false, at(now)) };
+        queue(&mut pool, at_worker("BAD", waits), at(now));
+    }
+    pool.take_effects();
+    queue(&mut pool, at_worker("GOOD", order(300, Urgency::Normal, true, at(now))), at(now));
+    assert_eq!(started(&mut pool, at(now)).len(), 1);
+    let next = at_worker("GOOD", order(301, Urgency::Immediate, false, at(now)));
+    assert_eq!(pool.submit(next, Mode::Queue, at(now)), Submitted::Accepted, "that run ends in five seconds");
+}
+
+#[test]
+fn tokens_that_a_request_has_are_not_foretold_again() {
+    let mut pool = pool(config(10, 1));
+    let all = Submission { demands: vec![demand("home", 10)], ..order(1, Urgency::Normal, false, at(0)) };
+    queue(&mut pool, all, at(0));
+    assert_eq!(started(&mut pool, at(5)).len(), 1);
+    assert!(pool.starts_foretold().error_ms <= 5, "{:?}", pool.starts_foretold());
+}
+
+#[test]
+fn a_reservation_is_granted_at_once_or_not_at_all_and_foretold_never() {
+    let mut pool = pool(config(10, 1));
+    let both = vec![demand("home", 10), demand("other", 1)];
+    let reservation = Submission { kind: Kind::Reservation, demands: both, ..order(1, Urgency::Normal, false, at(0)) };
+    assert_eq!(pool.submit(reservation, Mode::NowOrNever, at(0)), Submitted::Accepted);
+    started(&mut pool, at(5));
+    assert_eq!(pool.starts_foretold().count, 0);
+}
+
+#[test]
+fn what_a_pool_owes_does_not_come_back() {
+    let mut pool = hurried(10, 0);
+    let five = |n, urgency| Submission { demands: vec![demand("home", 5)], ..order(n, urgency, true, at(0)) };
+    let first = queue(&mut pool, five(1, Urgency::Normal), at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    queue(&mut pool, five(2, Urgency::Normal), at(0));
+    started(&mut pool, at(0));
+    pool.report(&first, grant, used(12), at(1));
+    let third = pool.submit(five(3, Urgency::Immediate), Mode::Queue, at(2));
+    assert!(matches!(third, Submitted::Refused(Refusal::NotNow { .. })), "7 are owed and 5 are out: {third:?}");
+}
+
+#[test]
+fn a_raised_hold_is_told_again_after_a_crash_and_when_it_is_said_again() {
+    let mut pool = pool(config(20, 0));
+    let reservation = Submission {
+        kind: Kind::Reservation,
+        demands: vec![demand("home", 5)],
+        ..order(1, Urgency::Normal, false, at(0))
+    };
+    let id = reservation.id.clone();
+    assert_eq!(pool.submit(reservation, Mode::NowOrNever, at(0)), Submitted::Accepted);
+    let use_of =
+        |n| vec![rm_core::request::Usage { pool: support::id_of("home"), amount: support::units(n), parts: None }];
+    let is_raise = |effect: &Effect| matches!(effect, Effect::RaiseHold { .. });
+    pool.take_effects();
+    for _ in 0..2 {
+        pool.consume(&id, use_of(18), false, at(1));
+        assert!(pool.take_effects().iter().any(is_raise));
+    }
+    let mut stored = stored(pool.config().clone());
+    stored.state = Some(pool.state().clone());
+    stored.requests = pool.requests().cloned().collect();
+    let mut pool = Pool::restore(stored, at(2));
+    assert!(pool.take_effects().iter().any(is_raise));
+}

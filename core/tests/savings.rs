@@ -1,0 +1,64 @@
+//! What is saved: totals reconcile, whatever strategies come together.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+use rm_core::optimizer::Strategy;
+use rm_core::pricing::{BarePrice, Discount, Parts, PricesApart};
+use rm_core::request::{Demand, Line, Usage};
+use rm_core::units::{NanoUsd, Tokens};
+use support::units;
+
+fn nanos(n: i64) -> NanoUsd {
+    NanoUsd::from_nanos(n).unwrap()
+}
+
+proptest! {
+    /// Whatever was applied: what it would have cost is what it costs and what each strategy saved, and nothing is
+    /// saved that would not have been spent.
+    #[test]
+    fn the_baseline_is_the_cost_and_all_savings(
+        prices in (1_i64..100_000, 1_i64..100_000, 1_i64..100_000, 0_u8..=100),
+        estimated in 1_u64..1_000_000,
+        used in 0_u64..2_000_000,
+        output in 0_u64..2_000_000,
+        flags in any::<[bool; 5]>(),
+    ) {
+        let (unit, cached, out, percent_off) = prices;
+        let [told, dear, shared, discounted, waited_for] = flags;
+        let apart = |times: i64| PricesApart { cached_input: nanos(cached * times), output: nanos(out * times) };
+        let demand = Demand {
+            apart: Some(apart(1)),
+            instead_of: dear.then(|| BarePrice { unit: nanos(unit * 7), apart: Some(apart(7)) }),
+            discount: discounted.then_some(Discount { percent_off, waited_for }),
+            shared,
+            ..Demand::flat("pool".parse().unwrap(), units(estimated), nanos(unit))
+        };
+        let parts = Parts { cached_input: Tokens::ZERO, output: units(output) };
+        let usage = Usage { pool: demand.pool.clone(), amount: units(used), parts: told.then_some(parts) };
+        let line = Line::of(&demand, Some(&usage), true);
+        let saved = line.saved;
+        for strategy in Strategy::ALL {
+            prop_assert!(saved.by(strategy) >= NanoUsd::ZERO);
+        }
+        prop_assert_eq!(line.baseline().saturating_sub(line.cost), saved.total());
+        let plain = Demand { instead_of: None, discount: None, shared: false, ..demand.clone() };
+        let alone = Line::of(&plain, Some(&usage), true).cost;
+        prop_assert!(line.cost <= alone, "no strategy makes it dearer");
+        if !shared && dear && !discounted {
+            prop_assert_eq!(line.baseline().nanos(), alone.nanos() * 7, "the same use at the other price");
+        }
+        if !(dear || shared || waited_for) {
+            prop_assert!(saved.is_none());
+        }
+        let nothing = Line::of(&demand, None, false);
+        prop_assert_eq!((nothing.cost, nothing.saved.is_none()), (NanoUsd::ZERO, true), "what did not run saved nothing");
+        for by in [Strategy::Cache, Strategy::RequestBatching] {
+            let spared = Line::spared(&demand, Some(&usage), by);
+            prop_assert_eq!((spared.cost, spared.actual), (NanoUsd::ZERO, Tokens::ZERO));
+            prop_assert_eq!(spared.baseline(), line.baseline());
+        }
+    }
+}

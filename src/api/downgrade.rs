@@ -1,0 +1,168 @@
+//! Cheaper models: what a request would need of them, and which one it gets.
+
+use rm_core::id::PoolId;
+use rm_core::optimizer::{Applied, Strategy, is_never_dearer, waits_too_long};
+use rm_core::pricing::{BarePrice, Price};
+use rm_core::priority::Tier;
+use rm_core::request::Demand;
+use rm_core::units::{Instant, NanoUsd, Tokens};
+
+use crate::api::Call;
+use crate::api::admission::{Asked, Plan, PlannedStep, new_id};
+use crate::api::demands::{baseline_of, cost_of, home_first};
+use crate::store::catalog::Catalog;
+use crate::wire::admin::{PoolRecord, StepRule};
+use crate::wire::pool::{ForetellAnswer, ForetellCall};
+
+/// So many models of a chain are asked for their waits at most: each is a call.
+const ASKED_MAX: usize = 3;
+
+/// A request by one of the models that it may be done by.
+#[derive(Clone)]
+pub struct ByModel {
+    /// The model that this is a cheaper one for; `None` for that one itself.
+    pub instead_of: Option<String>,
+    /// The home pool first.
+    pub step: PlannedStep,
+    pub cost: NanoUsd,
+    /// What the same would cost by the template's model.
+    pub baseline: NanoUsd,
+    pub confidence_permille: u32,
+}
+
+impl ByModel {
+    pub fn applied(&self) -> Option<Applied> {
+        let detail = format!("{} instead of {}", self.step.model.as_deref()?, self.instead_of.as_deref()?);
+        Some(Applied { strategy: Strategy::ModelDowngrade, detail, saved_bytes: 0 })
+    }
+
+    pub fn home(&self) -> Option<&PoolId> {
+        self.step.demands.first().map(|demand| &demand.pool)
+    }
+}
+
+/// The cheaper models of a template's chain that could do, in its order. One is left out if its price is unknown, any
+/// part of it is dearer, it would cost no less, or its pool can never hold as much.
+pub fn alternatives(asked: &Asked<'_>, rule: &StepRule, step: &PlannedStep) -> Vec<ByModel> {
+    let (Some(template), Some(from)) = (asked.general, rule.model.as_deref()) else { return Vec::new() };
+    let cost = cost_of(&step.demands).unwrap_or(NanoUsd::ZERO);
+    // An estimate is cut to what its pool can hold: a smaller pool is none for a request that would not fit.
+    let has_room = |demand: &Demand| {
+        let needed = step.demands.iter().map(|demand| demand.amount).max().unwrap_or(Tokens::ZERO);
+        let capacity = asked.catalog.pools.get(&demand.pool).map(|record| record.body.capacity);
+        demand.instead_of.is_none() || capacity.is_some_and(|capacity| needed <= capacity)
+    };
+    let fits = |cheaper: &ByModel| cheaper.cost < cost && cheaper.step.demands.iter().all(has_room);
+    let by = |model: &String| by_model(asked, rule, from, model).filter(fits);
+    template.downgrade_to.iter().filter(|model| *model != from).filter_map(by).collect()
+}
+
+fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Option<ByModel> {
+    let catalog = asked.catalog;
+    let mut pools: Vec<(PoolId, PoolId)> = Vec::new();
+    let mut swap = |pool: &PoolId| -> Option<PoolId> {
+        let to = pool_of(catalog, pool, from, model)?;
+        pools.push((pool.clone(), to.clone()));
+        Some(to)
+    };
+    let mut rule = StepRule { model: Some(model.to_owned()), ..rule.clone() };
+    let mut resources = asked.resources.map(<[_]>::to_vec);
+    match &mut resources {
+        Some(resources) => {
+            for resource in resources {
+                resource.pool = swap(&resource.pool)?;
+            }
+        }
+        None => {
+            for rate in &mut rule.resources {
+                rate.pool = swap(&rate.pool)?;
+            }
+        }
+    }
+    let asked = Asked { resources: resources.as_deref(), ..*asked };
+    let (mut step, confidence_permille) = asked.step(0, rule).ok()?;
+    for (demand, (before, _)) in step.demands.iter_mut().zip(&pools) {
+        let price_of = |pool: &PoolId, model| catalog.price(catalog.pools.get(pool)?, Some(model));
+        let (dear, cheap) = (price_of(before, from)?, price_of(&demand.pool, model)?);
+        if is_never_dearer(&cheap, &dear) {
+            demand.instead_of = Some(bare(&dear));
+        } else if bare(&cheap) != bare(&dear) {
+            return None;
+        }
+    }
+    let cost = cost_of(&step.demands).ok()?;
+    let baseline = baseline_of(&step.demands)?;
+    step.demands = home_first(catalog, step.demands);
+    Some(ByModel { instead_of: Some(from.to_owned()), step, cost, baseline, confidence_permille })
+}
+
+const fn bare(price: &Price) -> BarePrice {
+    BarePrice { unit: price.unit, apart: price.apart }
+}
+
+/// The pool that a demand on `pool` goes to with the other model: a pool that says it serves it; `pool` itself if that
+/// does, or has its price from the model; and if it has nothing to do with models, `pool` as well. `None` if there is none.
+fn pool_of(catalog: &Catalog, pool: &PoolId, from: &str, model: &str) -> Option<PoolId> {
+    let record = catalog.pools.get(pool)?;
+    let serves = |record: &PoolRecord, model: &str| record.body.models.iter().any(|served| served == model);
+    let by_table = record.body.unit_price_usd.is_none();
+    let is_the_models = serves(record, from) || (record.body.models.is_empty() && by_table);
+    if !is_the_models || serves(record, model) {
+        return Some(pool.clone());
+    }
+    let others = catalog.pools.values().filter(|other| serves(other, model));
+    let cheapest =
+        others.min_by_key(|other| catalog.price(other, Some(model)).map_or(NanoUsd::MAX, |price| price.unit));
+    match cheapest {
+        Some(other) => Some(other.pool.clone()),
+        None => by_table.then(|| pool.clone()),
+    }
+}
+
+/// The cheapest that the template's quality floor allows: those of the chain up to that one.
+pub fn cheapest_above(cheaper: &[ByModel], floor: Option<&str>) -> Option<ByModel> {
+    let allowed = match floor.and_then(|floor| cheaper.iter().position(|one| one.step.model.as_deref() == Some(floor)))
+    {
+        Some(last) => cheaper.get(..=last)?,
+        None => cheaper,
+    };
+    allowed.iter().min_by_key(|one| one.cost).cloned()
+}
+
+/// The cheaper model that a request goes on with because it would wait much less for it; `None` if it need not.
+pub async fn sooner(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<ByModel> {
+    let first = plan.steps.first()?;
+    // A pool that would not take it in keeps it waiting for ever.
+    let wait_ms = foretell(call, plan, tier, first, now).await.unwrap_or(None);
+    if !waits_too_long(wait_ms, Some(0)) {
+        return None;
+    }
+    for cheaper in plan.others.iter().take(ASKED_MAX) {
+        // One that cannot be asked, or refuses, is none.
+        if let Some(other_ms) = foretell(call, plan, tier, &cheaper.step, now).await
+            && waits_too_long(wait_ms, other_ms)
+        {
+            return Some(cheaper.clone());
+        }
+    }
+    None
+}
+
+/// How long a request would wait in its home: `Some(None)` if that is not a matter of time; `None` if it would be refused.
+async fn foretell(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: Instant) -> Option<Option<i64>> {
+    let home = step.demands.first()?.pool.clone();
+    let foretell = ForetellCall {
+        id: new_id(Some(&home), now).ok()?,
+        client: plan.client.clone(),
+        tier,
+        urgency: plan.urgency,
+        deadline: plan.deadline,
+        demands: step.demands.clone(),
+        worker: Some(step.worker.clone()),
+        timeout_ms: step.timeout_ms,
+    };
+    match call.pool(&home, &foretell, 0).await.ok()? {
+        ForetellAnswer::Wait { ms } => Some(ms),
+        ForetellAnswer::Refused => None,
+    }
+}

@@ -1,0 +1,111 @@
+// Cheaper models: when one is taken, when it is not, and that the price is then that of the model which bills.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { ok, startHarness, waitFor } from "./support/harness.mjs";
+
+let rm;
+const template = (more = {}) => ({
+  worker: "ECHO", model: "large", resources: [{ pool: "large", base: 10 }], downgradeTo: ["medium", "small"], ...more,
+});
+before(async () => {
+  rm = await startHarness();
+  await rm.pool("large", { models: ["large"], unitPriceUsd: 0.1 });
+  await rm.pool("medium", { models: ["medium"], unitPriceUsd: 0.02 });
+  await rm.pool("small", { models: ["small"], unitPriceUsd: 0.003 });
+  await rm.client("saver");
+  ok(await rm.put("/admin/templates/chain", template()));
+});
+after(() => rm.close());
+
+const send = (more = {}, options = { wait: 10 }) => rm.execute({ clientId: "saver", templateId: "chain", ...more }, options);
+const aggressive = { optimization: { level: "aggressive" } };
+const savings = async (client) =>
+  (await rm.env.DB.prepare("SELECT s.strategy, s.saved_nanousd AS saved, e.baseline_nanousd - e.cost_nanousd AS difference FROM savings s JOIN usage_events e USING (event) WHERE s.client_id = ? ORDER BY s.at").bind(client).all()).results;
+
+test("at the standard level a request within reach keeps its model", async () => {
+  const done = ok(await send());
+  assert.deepEqual([done.resources, done.cost, done.optimizations], [
+    [{ pool: "large", estimated: 10, actual: 10 }], { estimatedUsd: 1, actualUsd: 1, baselineUsd: 1, savedUsd: 0 }, []]);
+});
+
+test("an aggressive one takes the cheapest of the chain, and is billed, told and recorded by that", async () => {
+  const estimate = ok(await rm.post("/api/cost/estimate", { clientId: "saver", templateId: "chain", ...aggressive }));
+  assert.deepEqual([estimate.baselineUsd, estimate.estimatedUsd, estimate.savedUsd, estimate.lines[0].model], [1, 0.03, 0.97, "small"]);
+  const done = ok(await send({ ...aggressive, input: { simulate: { usage: { small: 7 } } } }));
+  assert.deepEqual(done.resources, [{ pool: "small", estimated: 10, actual: 7 }]);
+  // Seven units would have cost 70 cents.
+  assert.deepEqual(done.cost, { estimatedUsd: 0.03, actualUsd: 0.021, baselineUsd: 0.7, savedUsd: 0.679 });
+  assert.deepEqual(done.optimizations, [{ strategy: "model_downgrade", detail: "small instead of large", savedUsd: 0.679 }]);
+  assert.equal((await rm.stats()).models[done.requestId], "small", "its worker is told the model");
+  const bill = ok(await rm.get(`/api/cost/${done.requestId}`));
+  assert.deepEqual([bill.baselineUsd, bill.savedUsd, bill.lines[0].model, bill.lines[0].unitPriceUsd], [0.7, 0.679, "small", 0.003]);
+  const [row] = await waitFor(async () => {
+    const rows = await savings("saver");
+    return rows.length > 0 ? rows : null;
+  }, "the ledger");
+  assert.deepEqual(row, { strategy: "model_downgrade", saved: 679_000_000, difference: 679_000_000 });
+  const stats = ok(await rm.get("/api/optimize/stats/saver"));
+  assert.deepEqual([stats.optimized, stats.savedUsd, stats.strategies[0]], [1, 0.679, { strategy: "model_downgrade", applied: 1, savedUsd: 0.679, savedBytes: 0 }]);
+  const { text } = await rm.get("/metrics");
+  assert.match(text, /resource_manager_optimization_savings_usd_total\{strategy="model_downgrade"\} 0\.679\n/);
+  assert.match(text, /resource_manager_optimizations_total\{strategy="model_downgrade"\} 1\n/);
+});
+
+test("a quality floor, a caller's no and the level off are kept to", async () => {
+  ok(await rm.put("/admin/templates/floored", template({ qualityFloor: "medium" })));
+  assert.equal(ok(await send({ templateId: "floored", ...aggressive })).cost.actualUsd, 0.2);
+  for (const optimization of [{ level: "off" }, { level: "aggressive", downgrade: false }, { level: "off", downgrade: true }]) {
+    assert.equal(ok(await send({ optimization })).cost.actualUsd, 1, JSON.stringify(optimization));
+  }
+  const refused = await rm.put("/admin/templates/odd", template({ qualityFloor: "huge" }));
+  assert.deepEqual([refused.status, refused.body.errors[0].pointer], [400, "/qualityFloor"]);
+});
+
+test("a budget that has not got the dear model's cost has that of the first that fits", async () => {
+  await rm.client("poor", { monthlyBudgetUsd: 0.5 });
+  const poor = { clientId: "poor" };
+  const done = ok(await send(poor));
+  assert.deepEqual([done.resources[0].pool, done.cost.actualUsd, done.cost.baselineUsd], ["medium", 0.2, 1]);
+  assert.equal(done.optimizations[0].detail, "medium instead of large");
+  const off = await send({ ...poor, optimization: { level: "off" } });
+  assert.deepEqual([off.status, off.body.code], [402, "budget_exceeded"]);
+  await waitFor(async () => (await rm.current("poor")).spentUsd === 0.2, "the charge");
+  assert.equal(ok(await send(poor)).cost.actualUsd, 0.2);
+  await waitFor(async () => (await rm.current("poor")).spentUsd === 0.4, "the charge");
+  assert.equal(ok(await send(poor)).resources[0].pool, "small", "medium does not fit any more");
+  // The same key has the same answer, whatever fits by now.
+  const keyed = () => send(poor, { wait: 10, key: "one" });
+  const [one, other] = [ok(await keyed()), ok(await keyed())];
+  assert.deepEqual([one.requestId, one.resources[0].pool], [other.requestId, "small"]);
+});
+
+test("a request that would wait much longer for the dear pool goes to the cheap one", async () => {
+  await rm.pool("slow", { models: ["slow"], capacity: 100, refillPerSecond: 1, unitPriceUsd: 0.1 });
+  ok(await rm.put("/admin/templates/queued", template({ model: "slow", resources: [{ pool: "slow", base: 50 }] })));
+  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "saver", resources: [{ pool: "slow", amount: 100 }] }));
+  ok(await rm.post("/internal/consume", { reservationId, usage: [{ pool: "slow", amount: 100 }] }));
+  const done = ok(await send({ templateId: "queued" }));
+  assert.deepEqual([done.status, done.resources[0].pool, done.optimizations[0].strategy], ["succeeded", "medium", "model_downgrade"]);
+  const stays = ok(await send({ templateId: "queued", optimization: { downgrade: false } }, {}));
+  assert.equal(stays.status, "queued");
+  ok(await rm.call("DELETE", `/api/queue/${stays.requestId}`));
+  // Within the margin it waits.
+  await rm.pool("slow", { models: ["slow"], capacity: 100, refillPerSecond: 20, unitPriceUsd: 0.1 });
+  assert.equal(ok(await send({ templateId: "queued" })).resources[0].pool, "slow");
+});
+
+test("what would cost more, has no known price or no room is never taken", async () => {
+  await rm.pool("tiny", { models: ["tiny"], capacity: 5, unitPriceUsd: 0.001 });
+  await rm.pool("gold", { models: ["gold"], unitPriceUsd: 0.01, outputPriceUsd: 9 });
+  await rm.pool("by-table", { models: ["unpriced"], unitPriceUsd: undefined });
+  ok(await rm.put("/admin/templates/traps", template({ downgradeTo: ["tiny", "gold", "unpriced", "nowhere", "large"] })));
+  const done = ok(await send({ templateId: "traps", ...aggressive }));
+  assert.deepEqual([done.resources[0].pool, done.optimizations], ["large", []]);
+});
+
+test("a model that fails bills nothing, and saves nothing", async () => {
+  const failed = ok(await send({ ...aggressive, input: { simulate: { status: 400 } } }));
+  assert.deepEqual([failed.status, failed.cost.actualUsd, failed.cost.baselineUsd, failed.cost.savedUsd], ["failed", 0, 0, 0]);
+});
