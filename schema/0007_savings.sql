@@ -3,6 +3,9 @@
 -- The models that a pool serves: the list of its PUT, in version 1.
 ALTER TABLE pools ADD COLUMN models TEXT NOT NULL DEFAULT '[]';
 
+-- Results of the template that were kept by then are not to be used any more; NULL: never purged.
+ALTER TABLE templates ADD COLUMN purged_at INTEGER;
+
 -- What was applied to a request: [{strategy, detail, savedNanoUsd, savedBytes}], version 1.
 ALTER TABLE usage_events ADD COLUMN optimizations TEXT NOT NULL DEFAULT '[]';
 

@@ -134,6 +134,11 @@ pub enum Phase {
         /// If nobody reports until then, the attempt is lost.
         lease_until: Instant,
     },
+    /// The same request is in flight, and this one waits for its result.
+    Following {
+        /// Which one that is.
+        leader: RequestId,
+    },
     /// Cancelled while it ran: it has its end, and its tokens and slot went back. Its worker may still be at it, so its
     /// cost stays held until that reports what it used, or the lease is over.
     Abandoned {
@@ -198,6 +203,9 @@ pub struct Request {
     /// What was done to make it cheaper.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub applied: Vec<Applied>,
+    /// What requests that are the same have in common, if it may wait for one that is in flight, or be waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub twin: Option<String>,
     /// How many its client may run at once, as it was when it was admitted; `None` if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
@@ -252,7 +260,7 @@ impl Request {
     /// Whether it has not started: in the queue, parked or acquiring.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {
-        matches!(self.phase, Phase::Waiting | Phase::Parked { .. } | Phase::Acquiring { .. })
+        matches!(self.phase, Phase::Waiting | Phase::Parked { .. } | Phase::Acquiring { .. } | Phase::Following { .. })
     }
 
     /// When it expires in the queue.
@@ -416,6 +424,20 @@ impl Line {
         let parts = told.unwrap_or_else(|| demand.expected_parts(amount)).within(amount);
         let nothing = Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None };
         Self { reported: false, saved: demand.spared(amount, parts, by), ..Self::of(demand, Some(&nothing), false) }
+    }
+
+    /// The bill of another request that has the result of this use: it would have cost as much.
+    #[must_use]
+    pub fn spared_again(&self) -> Self {
+        let request_batching = self.saved.request_batching.saturating_add(self.cost);
+        Self {
+            actual: Tokens::ZERO,
+            cost: NanoUsd::ZERO,
+            parts: Parts::default(),
+            reported: false,
+            saved: Savings { request_batching, ..self.saved },
+            ..self.clone()
+        }
     }
 
     /// What it would have cost without any strategy.

@@ -59,7 +59,7 @@ fn those_that_cannot_take_a_slot_are_not_before_one_that_can() {
     let mut now = 0;
     while pool.view(at(now)).breakers.is_empty() || pool.view(at(now)).breakers[0].state != "open" {
         now += 1;
-        let other = request(100 + now as u64, "other", Tier::Standard, Urgency::Normal, at(now));
+        let other = request(100 + u64::try_from(now).unwrap(), "other", Tier::Standard, Urgency::Normal, at(now));
         queue(&mut pool, at_worker("BAD", other), at(now));
         for (id, grant) in started(&mut pool, at(now)) {
             let failing = Report::Failed { failure: failure(), retry: Retry::Failing };

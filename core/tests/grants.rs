@@ -75,6 +75,7 @@ fn request(n: u8, kind: Kind, amounts: &[(&str, u64)]) -> Submission {
         timeout_ms: 1_000,
         slots: None,
         applied: Vec::new(),
+        twin: None,
         has_slot: true,
         worker: None,
         later: Vec::new(),

@@ -74,6 +74,7 @@ fn submission(n: u64, client: usize, urgency: Urgency, held_at: Instant) -> Subm
         timeout_ms: 600_000,
         slots: None,
         applied: Vec::new(),
+        twin: None,
         has_slot: false,
         worker: None,
         later: Vec::new(),

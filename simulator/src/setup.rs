@@ -86,6 +86,8 @@ pub struct Order {
     pub urgency: Urgency,
     /// Not finished by then, it expires.
     pub deadline: Option<Instant>,
+    /// What requests that are the same have in common.
+    pub twin: Option<String>,
     /// What it needs, the home pool first.
     pub demands: Vec<Demand>,
     /// How often it may be tried.
@@ -115,6 +117,7 @@ pub fn submission(order: Order, held: Held) -> Submission {
         worker: order.worker,
         later: order.later,
         applied: Vec::new(),
+        twin: order.twin,
         has_slot: held.slot,
         slots: Some(held.slots),
     }

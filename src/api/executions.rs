@@ -3,37 +3,34 @@
 use std::rc::Rc;
 
 use futures_channel::oneshot;
-use rm_core::id::{ClientId, PoolId, RequestId};
-use rm_core::pipeline::Step;
+use rm_core::id::{ClientId, RequestId};
 use rm_core::pool::PositionView;
-use rm_core::request;
-use rm_core::units::{Instant, NanoUsd};
+use rm_core::units::Instant;
 
-use crate::api::admission::{Plan, PlannedStep, fingerprint, new_id, plan};
+use crate::api::Call;
+use crate::api::admission::{fingerprint, plan};
 use crate::api::body::read_json;
-use crate::api::demands::{check_reach, with_home};
+use crate::api::demands::check_reach;
 use crate::api::downgrade;
+use crate::api::kept::{self, CacheControl};
 use crate::api::rate_limit;
 use crate::api::reply::Reply;
-use crate::api::{Call, traceparent};
+use crate::api::submission::{give_up, hold, stored_input, submission};
 use crate::dispatch;
 use crate::host::clock;
 use crate::host::object::{CallError, call};
 use crate::host::time_limit::within;
 use crate::store::{catalog, payloads, record, tiers};
 use crate::views::recorded_execution;
-use crate::wire::account::{AbandonCall, FindKeyCall, HoldAnswer, HoldCall, HoldChoice, Idempotency};
+use crate::wire::account::{FindKeyCall, HoldAnswer, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
-use crate::wire::execution::{ExecutionStatus, ExecutionView, Spec, StepSpec};
+use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::payload::Payload;
-use crate::wire::pool::{CancelAnswer, CancelCall, ExecutionCall, Order, SubmitAnswer, SubmitCall, SubmitRefusal};
+use crate::wire::pool::{CancelAnswer, CancelCall, ExecutionCall, Order, SubmitAnswer, SubmitRefusal};
 use crate::wire::problem::{Code, Problem};
 
 /// The longest wait that `Prefer: wait` may ask for.
 const WAIT_MAX_MS: i64 = 60_000;
-/// What a Worker may still do after it has answered is cut off after 30 seconds. A run whose limit is within the wait and
-/// this is done in the caller's own Worker; a longer one in a Worker of its own.
-const AFTER_ANSWER_MS: i64 = 25_000;
 const KEY_MAX_CHARS: usize = 255;
 
 /// Which of the two routes was called.
@@ -97,6 +94,13 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     {
         plan.take(&cheaper);
     }
+    let control = CacheControl::of(&call);
+    if let Some(keep) = kept::same(&catalog, &plan, control).keep.filter(|_| !control.no_cache)
+        && let Some(found) = kept::find(&call, &catalog, &plan, &keep, now).await
+        && let Some((answer, held)) = kept::serve(&call, &plan, found, key.clone(), wait, now).await?
+    {
+        return served(&call, answer, held.replayed, kind, wait).await;
+    }
     let mut held = match hold(&call, &mut plan, key, now).await {
         Ok(held) => held,
         Err(problem) => {
@@ -106,17 +110,23 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     };
     if let Err(problem) = check_reach(&catalog, (&client, held.tier), plan.demands()) {
         if !held.replayed {
-            give_up(&call, &client, &held).await;
+            give_up(&call.env, &client, &held).await;
             return Err(problem);
         }
         // What was taken in before goes on; it is not taken in anew.
         held.open = false;
     }
-    let (submit, input) = submission(&call, plan, &held, wait).await?;
+    let mut submit = submission(&call, &plan, &held, wait)?;
+    let same = kept::same(&catalog, &plan, control);
+    submit.spec.keep = same.keep.filter(|_| !control.no_store);
+    submit.twin = same.twin;
+    submit.input = stored_input(&call, &client, &plan.input, &held).await?;
     let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
     let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
     let reply = match answer {
-        SubmitAnswer::RunHere { run } => run_here(&call, Order { run, spec: submit.spec, input }, wait).await?,
+        SubmitAnswer::RunHere { run } => {
+            run_here(&call, Order { run, spec: submit.spec, input: Payload::Inline(plan.input) }, wait).await?
+        }
         SubmitAnswer::Here { execution, position } => of_execution(&call, *execution, position.as_ref(), wait).await?,
         SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),
         // Its pool has let go of it: it is too old to be taken as new.
@@ -124,7 +134,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
             of_execution(&call, from_record(&call, &held.id).await?, None, wait).await?
         }
         SubmitAnswer::Refused { refusal } => {
-            give_up(&call, &client, &held).await;
+            give_up(&call.env, &client, &held).await;
             if let Payload::Stored(stored) = submit.input
                 && !held.replayed
             {
@@ -135,6 +145,21 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         }
     };
     Ok(if held.replayed { reply.with("idempotency-replayed", "true") } else { reply })
+}
+
+/// The answer for a request that ended with a kept result: the whole execution, whatever the caller prefers.
+async fn served(call: &Call, answer: SubmitAnswer, replayed: bool, kind: Kind, wait: i64) -> Result<Reply, Problem> {
+    let reply = match answer {
+        SubmitAnswer::Here { execution, .. } if execution.cached && kind == Kind::Execute => {
+            whole(call, *execution).await?
+        }
+        SubmitAnswer::Here { execution, position } => of_execution(call, *execution, position.as_ref(), wait).await?,
+        SubmitAnswer::Refused { refusal } => return Err(refused(refusal, clock::now())),
+        SubmitAnswer::RunHere { .. } | SubmitAnswer::Reserved { .. } => {
+            return Err(Problem::unavailable("a request that is served was taken for another"));
+        }
+    };
+    Ok(if replayed { reply.with("idempotency-replayed", "true") } else { reply })
 }
 
 /// The request that a key was used for, with whether it is still open, if it was used for the same body; else the
@@ -154,56 +179,6 @@ pub async fn used_before(
     }
 }
 
-/// A request whose cost is held.
-struct Held {
-    id: RequestId,
-    at: Instant,
-    slot: bool,
-    /// How many the client has, if that is known.
-    slots: Option<u32>,
-    tier: rm_core::priority::Tier,
-    replayed: bool,
-    /// Its cost is still held.
-    open: bool,
-}
-
-/// Holds the cost of a plan, or of the first of its cheaper ones that fits: the plan becomes that one.
-async fn hold(call: &Call, plan: &mut Plan, idempotency: Option<Idempotency>, now: Instant) -> Result<Held, Problem> {
-    let id = new_id(plan.home(), now)?;
-    let others = std::mem::take(&mut plan.others);
-    let mut or = Vec::with_capacity(others.len());
-    for one in others.iter().filter(|_| plan.falls_back) {
-        or.push(HoldChoice { id: new_id(one.home(), now)?, amount: one.cost });
-    }
-    let hold = HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, or, idempotency };
-    let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
-    match answer {
-        HoldAnswer::Held { other, at, slot, slots, tier } => {
-            if let Some(other) = &other
-                && let Some((_, one)) = hold.or.iter().zip(&others).find(|(choice, _)| choice.id == *other)
-            {
-                plan.take(one);
-            }
-            tiers::note(&plan.client, tier, now);
-            Ok(Held { id: other.unwrap_or(id), at, slot, slots, tier, replayed: false, open: true })
-        }
-        // Its slot may be gone again: its pool asks for one.
-        HoldAnswer::Replayed { id, at, mut open, amount, tier } => {
-            let home = id.home();
-            let is_held = |cost: NanoUsd, of: Option<&PoolId>| amount == Some(cost) && of == home.as_ref();
-            if open && !is_held(plan.cost, plan.home()) {
-                match others.iter().find(|one| is_held(one.cost, one.home())) {
-                    Some(one) => plan.take(one),
-                    // It would not be the same by now: if its pool does not know it, it is not taken in anew.
-                    None => open = plan.home() == home.as_ref(),
-                }
-            }
-            Ok(Held { id, at, slot: false, slots: None, tier, replayed: true, open })
-        }
-        other => Err(hold_refused(other, now)),
-    }
-}
-
 /// Why nothing is held, as a problem.
 pub fn hold_refused(answer: HoldAnswer, now: Instant) -> Problem {
     match answer {
@@ -217,76 +192,10 @@ pub fn hold_refused(answer: HoldAnswer, now: Instant) -> Problem {
         }
         HoldAnswer::Suspended => Problem::new(Code::Forbidden, "the client is suspended"),
         HoldAnswer::UnknownClient => Problem::not_found("client"),
-        HoldAnswer::Held { .. } | HoldAnswer::Replayed { .. } => {
+        HoldAnswer::Held { .. } | HoldAnswer::Replayed { .. } | HoldAnswer::Purged => {
             Problem::unavailable("the hold was taken for a refusal")
         }
     }
-}
-
-/// The submission, and the input as the run needs it. A large input is stored first; if that fails the hold goes back.
-async fn submission(call: &Call, plan: Plan, held: &Held, wait: i64) -> Result<(SubmitCall, Payload), Problem> {
-    let first = plan.steps.first().ok_or_else(|| Problem::unavailable("a request without a step"))?;
-    let step_spec = |step: &PlannedStep| StepSpec {
-        name: step.name.clone(),
-        worker: step.worker.clone(),
-        model: step.model.clone(),
-    };
-    let spec = Spec {
-        client_id: plan.client,
-        template_id: plan.template,
-        worker: Some(first.worker.clone()),
-        model: first.model.clone().filter(|_| !plan.is_pipeline),
-        steps: if plan.is_pipeline { plan.steps.iter().map(step_spec).collect() } else { Vec::new() },
-        parameters: plan.parameters,
-        traceparent: traceparent(&call.request),
-        estimated: plan.cost,
-        baseline: plan.baseline,
-        created_at: held.at,
-    };
-    // One that has ended needs its input no more.
-    let stored = match held.open {
-        true => payloads::store(&call.env, payloads::input_key(&held.id), &plan.input).await,
-        false => Ok(None),
-    };
-    let input = match stored {
-        Ok(Some(stored)) => Payload::Stored(stored),
-        Ok(None) if held.open => Payload::Inline(plan.input.clone()),
-        Ok(None) => Payload::Inline(Box::default()),
-        Err(error) => {
-            give_up(call, &spec.client_id, held).await;
-            return Err(Problem::unavailable(format!("the input could not be stored: {error}")));
-        }
-    };
-    // A repeated request keeps the home that its id names, whatever is scarcest by now.
-    let home = held.id.home();
-    let mut steps = plan.steps.into_iter().map(|step| Step {
-        worker: Some(step.worker),
-        demands: with_home(step.demands, home.as_ref()),
-        max_attempts: step.max_attempts,
-        timeout_ms: step.timeout_ms,
-    });
-    let first = steps.next().ok_or_else(|| Problem::unavailable("a request without a step"))?;
-    let submit = SubmitCall {
-        id: held.id.clone(),
-        tier: held.tier,
-        kind: request::Kind::Execution,
-        urgency: plan.urgency,
-        held_at: held.at,
-        deadline: plan.deadline,
-        demands: first.demands,
-        max_attempts: first.max_attempts,
-        timeout_ms: first.timeout_ms,
-        later: steps.collect(),
-        has_slot: held.slot,
-        slots: held.slots,
-        applied: plan.applied,
-        only_known: !held.open,
-        spec,
-        input,
-        run_here: wait > 0 && first.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS),
-        wait_ms: wait,
-    };
-    Ok((submit, Payload::Inline(plan.input)))
 }
 
 /// Runs it in this Worker. The run goes on if the caller goes away, or the wait is over.
@@ -296,21 +205,18 @@ async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem
     let env = call.env.clone();
     let context = Rc::clone(&call.context);
     context.wait_until(async move {
-        let outcome = dispatch::run_and_report(&env, order, wait).await;
+        let (outcome, to_keep) = match dispatch::run_and_report(&env, order, wait).await {
+            Ok(dispatch::Done { execution, to_keep }) => (Ok(execution), to_keep),
+            Err(error) => (Err(error), None),
+        };
         // A caller that is gone need not be told.
         let _gone = sender.send(outcome);
+        dispatch::keep(&env, to_keep).await;
     });
     match within(wait, receiver).await {
         Ok(Ok(Ok(Some(execution)))) => of_execution(call, execution, None, wait).await,
         Ok(Ok(Err(error))) => Err(unavailable(error)),
         _ => of_execution(call, find(call, &id).await?, None, wait).await,
-    }
-}
-
-/// Gives back what was held for a request that was refused. If this fails, the account finds out by itself.
-async fn give_up(call: &Call, client: &ClientId, held: &Held) {
-    if !held.replayed {
-        let _later = self::call(&call.env, client.as_str(), &AbandonCall { id: held.id.clone() }).await;
     }
 }
 

@@ -58,7 +58,14 @@ async fn admit(
         }
     };
     let id = new_id(demands.first().map(|demand| &demand.pool), now)?;
-    let hold = HoldCall { id: id.clone(), amount: cost, kind: Kind::Reservation, or: Vec::new(), idempotency: key };
+    let hold = HoldCall {
+        id: id.clone(),
+        amount: cost,
+        kind: Kind::Reservation,
+        or: Vec::new(),
+        kept_at: None,
+        idempotency: key,
+    };
     match self::call(&call.env, body.client_id.as_str(), &hold).await.map_err(unavailable)? {
         HoldAnswer::Held { at, tier, .. } => {
             if let Err(problem) = check_reach(catalog, (&body.client_id, tier), demands.iter()) {
@@ -109,6 +116,8 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         has_slot: false,
         slots: None,
         applied: Vec::new(),
+        twin: None,
+        kept: None,
         only_known: known,
         spec: Spec {
             client_id: body.client_id.clone(),
@@ -121,6 +130,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
             estimated: cost,
             baseline: cost,
             created_at: at,
+            keep: None,
         },
         input: Payload::Inline(empty()?),
         run_here: false,

@@ -11,6 +11,7 @@ mod estimates;
 mod executions;
 mod health;
 mod internal;
+mod kept;
 mod lanes;
 mod metrics;
 #[cfg(test)]
@@ -23,6 +24,7 @@ mod reply;
 mod resources;
 mod routes;
 mod status;
+mod submission;
 mod usage;
 
 use std::cell::RefCell;
@@ -241,5 +243,7 @@ async fn serve(call: Call, route: Route) -> std::result::Result<Reply, Problem> 
         Route::Template(template) => admin::template(&call, &template).await,
         Route::PutTemplate(template) => admin::put_template(call, &template).await,
         Route::DeleteTemplate(template) => admin::delete_template(&call, &template).await,
+        Route::PurgeClient(client) => kept::purge_client(&call, &client).await,
+        Route::PurgeTemplate(template) => kept::purge_template(&call, &template).await,
     }
 }

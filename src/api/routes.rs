@@ -53,12 +53,14 @@ pub enum Route {
     Template(TemplateId),
     PutTemplate(TemplateId),
     DeleteTemplate(TemplateId),
+    PurgeClient(ClientId),
+    PurgeTemplate(TemplateId),
 }
 
 impl Route {
     /// Whether it is about one client and nothing else.
     pub const fn is_about_a_client(&self) -> bool {
-        matches!(self, Self::Client(_) | Self::PutClient(_) | Self::DeleteClient(_))
+        matches!(self, Self::Client(_) | Self::PutClient(_) | Self::DeleteClient(_) | Self::PurgeClient(_))
     }
 }
 
@@ -149,6 +151,8 @@ pub static ROUTES: &[Endpoint] = &[
     endpoint(Method::Get, "/admin/templates/{templateId}", Access::Admin, |p| Ok(Route::Template(p.template()?))),
     endpoint(Method::Put, "/admin/templates/{templateId}", Access::Admin, |p| Ok(Route::PutTemplate(p.name("templateId")?))),
     endpoint(Method::Delete, "/admin/templates/{templateId}", Access::Admin, |p| Ok(Route::DeleteTemplate(p.template()?))),
+    endpoint(Method::Delete, "/admin/cache/clients/{clientId}", Access::Admin, |p| Ok(Route::PurgeClient(p.client()?))),
+    endpoint(Method::Delete, "/admin/cache/templates/{templateId}", Access::Admin, |p| Ok(Route::PurgeTemplate(p.template()?))),
 ];
 
 /// What stands in a path for its parameters.

@@ -7,6 +7,7 @@ pub use outcome::usage_of;
 
 use rm_core::id::RequestId;
 use rm_core::pool::Retry;
+use rm_core::request::Usage;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use worker::{Env, Error, Fetcher, Headers, Method, Request, RequestInit, Result};
@@ -15,7 +16,8 @@ use crate::host::log;
 use crate::host::object::{CallError, call, call_waiting};
 use crate::host::time_limit::within;
 use crate::store::payloads;
-use crate::wire::execution::ExecutionView;
+use crate::store::results::{self, KeptResult};
+use crate::wire::execution::{ExecutionStatus, ExecutionView, Keep, ResourceView};
 use crate::wire::payload::{Payload, StoredPayload};
 use crate::wire::pool::{ClaimCall, Order, ReportCall, Run, RunOutcome};
 
@@ -66,16 +68,30 @@ pub async fn take_over(env: &Env, body: &str) -> std::result::Result<bool, CallE
     let Some(home) = hand_over.id.home() else { return Ok(false) };
     let claim = ClaimCall { id: hand_over.id, grant: hand_over.grant, secret: hand_over.secret };
     let Some(order) = call(env, home.as_str(), &claim).await? else { return Ok(false) };
-    run_and_report(env, order, 0).await?;
+    let done = run_and_report(env, order, 0).await?;
+    keep(env, done.to_keep).await;
     Ok(true)
 }
 
+/// A run that was reported.
+pub struct Done {
+    /// The execution as it stands.
+    pub execution: Option<ExecutionView>,
+    /// Its result, if it is to be kept.
+    pub to_keep: Option<(Keep, KeptResult)>,
+}
+
+/// Keeps a result for the same request. If that fails, it is run again.
+pub async fn keep(env: &Env, to_keep: Option<(Keep, KeptResult)>) {
+    if let Some((keep, kept)) = to_keep
+        && let Err(error) = results::put(env, &keep, &kept).await
+    {
+        log::warn("result_not_kept", kept.request.as_str(), &error.to_string());
+    }
+}
+
 /// Runs an attempt and reports it; then waits for the request's end, if it is tried again, at most `wait_ms`.
-pub async fn run_and_report(
-    env: &Env,
-    mut order: Order,
-    wait_ms: i64,
-) -> std::result::Result<Option<ExecutionView>, CallError> {
+pub async fn run_and_report(env: &Env, mut order: Order, wait_ms: i64) -> std::result::Result<Done, CallError> {
     let input = std::mem::replace(&mut order.input, Payload::Inline(Box::default()));
     let run = match payloads::load(env, input).await {
         Ok(Some(input)) => downstream::run(env, &order, &input).await,
@@ -83,6 +99,10 @@ pub async fn run_and_report(
         Err(error) => {
             outcome::failed("input_unreachable", format!("the input cannot be read: {error}"), Retry::Backoff)
         }
+    };
+    let usage = match &run {
+        RunOutcome::Succeeded { usage, .. } => Some(usage.clone()),
+        _ => None,
     };
     let (run, result) = put_away(env, &order.run, run).await;
     let mut execution = report(env, &order, run, wait_ms).await?;
@@ -93,7 +113,22 @@ pub async fn run_and_report(
         // It need not be fetched: it has just been here.
         execution.result = Some(result);
     }
-    Ok(execution)
+    let to_keep = execution.as_ref().and_then(|execution| kept_of(&order, execution, usage?));
+    Ok(Done { execution, to_keep })
+}
+
+/// What is kept of an execution that ended well by this run.
+fn kept_of(order: &Order, execution: &ExecutionView, said: Vec<Usage>) -> Option<(Keep, KeptResult)> {
+    let keep = order.spec.keep.clone()?;
+    let result = execution.result.clone().filter(|_| execution.status == ExecutionStatus::Succeeded)?;
+    let of = |resource: &ResourceView| {
+        let said = said.iter().find(|usage| usage.pool == resource.pool && execution.steps.is_empty());
+        let amount = resource.actual?;
+        Some(Usage { pool: resource.pool.clone(), amount, parts: said.and_then(|usage| usage.parts) })
+    };
+    let usage = execution.resources.iter().filter_map(of).collect();
+    let request = order.run.id.clone();
+    Some((keep, KeptResult { at: execution.finished_at?, request, usage, result }))
 }
 
 /// Stores a result that is too large to be reported; gives it back too.

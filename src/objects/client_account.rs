@@ -19,7 +19,7 @@ use crate::store::catalog;
 use crate::store::record::UsageEvent;
 use crate::wire::account::{
     AbandonCall, AcquireSlotCall, CloseAnswer, CloseCall, ConfigureCall, FindKeyCall, HoldAnswer, HoldCall,
-    Idempotency, RaiseHoldCall, ReleaseSlotCall, SettleCall, TickCall, ViewCall,
+    Idempotency, PurgeCall, RaiseHoldCall, ReleaseSlotCall, SettleCall, TickCall, ViewCall,
 };
 
 /// How long charges are gathered before they are sent to D1 together.
@@ -271,6 +271,7 @@ impl AccountObject {
                 spawn_local(Rc::clone(self).watch_budget_owned());
                 answer::<ConfigureCall>(&())
             }
+            PurgeCall::PATH => answer::<PurgeCall>(&self.store()?.set_purged_at(clock::now())?),
             TickCall::PATH => answer::<TickCall>(&self.tick().await?),
             CloseCall::PATH => answer::<CloseCall>(&self.close(&read(body)?)?),
             _ => Response::error("no such operation", 404),
@@ -296,14 +297,24 @@ impl AccountObject {
         {
             return Ok(answer);
         }
+        if let Some(kept_at) = call.kept_at
+            && self.store()?.purged_at()?.is_some_and(|purged_at| kept_at <= purged_at)
+        {
+            return Ok(HoldAnswer::Purged);
+        }
         let tier = |account: &Account| account.config().tier;
         let period = self.period();
+        let is_kept = call.kept_at.is_some();
         let choices = || std::iter::once((&call.id, call.amount)).chain(call.or.iter().map(|or| (&or.id, or.amount)));
         let (outcome, effects) = self.apply(
             |account, now| {
                 let mut first = None;
                 for (id, amount) in choices() {
-                    match account.hold(id, amount, call.kind, period, now) {
+                    let held = match is_kept {
+                        true => account.hold_nothing(id, period, now),
+                        false => account.hold(id, amount, call.kind, period, now),
+                    };
+                    match held {
                         Ok(held) => return (Ok((id, held)), tier(account)),
                         Err(refusal) => first = first.or(Some(refusal)),
                     }

@@ -109,13 +109,17 @@ impl PoolObject {
         let waiter = self.waiters.announce(&id);
         let mode = if call.kind == Kind::Reservation { Mode::NowOrNever } else { Mode::Queue };
         let applied = self.apply(
-            |pool, now| pool.submit(submission(&call), mode, now),
+            |pool, now| match &call.kept {
+                Some(kept) => pool.serve(submission(&call), &kept.usage, kept.detail.clone(), now),
+                None => pool.submit(submission(&call), mode, now),
+            },
             |outcome| Extra {
                 new: (*outcome == Submitted::Accepted).then_some(NewExecution {
                     id: &call.id,
                     spec: &call.spec,
                     input: &call.input,
                 }),
+                result: call.kept.as_ref().map(|kept| (&call.id, &kept.result)),
                 ..Extra::default()
             },
         )?;
@@ -373,6 +377,7 @@ impl PoolObject {
                 has_slot: false,
                 slots: None,
                 applied: Vec::new(),
+                twin: None,
             };
             match pool.foretell(submission, now) {
                 Ok(start) => ForetellAnswer::Wait { ms: start.map(|start| start.since(now)) },
@@ -434,6 +439,7 @@ fn submission(call: &SubmitCall) -> Submission {
         has_slot: call.has_slot,
         slots: call.slots,
         applied: call.applied.clone(),
+        twin: call.twin.clone(),
     }
 }
 

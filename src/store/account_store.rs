@@ -83,6 +83,16 @@ impl AccountStore {
         }
     }
 
+    /// What was kept of the client's results by then is not to be used any more.
+    pub fn purged_at(&self) -> Result<Option<Instant>> {
+        Ok(self.db.meta("purged_at")?.and_then(|at| at.parse().ok()).map(Instant::from_millis))
+    }
+
+    /// Sets that.
+    pub fn set_purged_at(&self, at: Instant) -> Result<()> {
+        self.db.set_meta("purged_at", at.millis().to_string())
+    }
+
     /// The totals of the last periods and all holds.
     pub fn load(&self) -> Result<(BTreeMap<Instant, PeriodTotals>, Vec<Hold>)> {
         #[derive(Deserialize)]

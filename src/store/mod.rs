@@ -8,6 +8,7 @@ pub mod estimates;
 pub mod payloads;
 pub mod pool_store;
 pub mod record;
+pub mod results;
 pub mod savings;
 pub mod snapshot;
 pub mod tiers;

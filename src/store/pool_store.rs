@@ -198,6 +198,13 @@ impl PoolStore {
     }
 
     fn end(&self, ended: &Ended, result: Option<&Payload>) -> Result<()> {
+        if let Some(other) = &ended.result_of {
+            return self.db.run(
+                "UPDATE execution SET ended = ?, result = (SELECT result FROM execution WHERE id = ?)
+                 WHERE id = ? AND ended IS NULL",
+                vec![text(serde_json::to_string(ended)?), text(other.as_str()), text(ended.request.id.as_str())],
+            );
+        }
         self.db.run(
             "UPDATE execution SET ended = ?, result = ? WHERE id = ? AND ended IS NULL",
             vec![

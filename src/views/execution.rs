@@ -1,5 +1,6 @@
 //! Executions, as their pool keeps them.
 
+use rm_core::optimizer::Strategy;
 use rm_core::pool::Ended;
 use rm_core::request::{Demand, Line, Phase, Request, Status};
 use rm_core::units::Instant;
@@ -33,6 +34,10 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
     let status = match end {
         Some(end) => status_of(end.status),
         None if matches!(request.phase, Phase::Running { .. }) => ExecutionStatus::Running,
+        // The same request runs for it.
+        None if matches!(request.phase, Phase::Following { .. }) && request.first_started_at.is_some() => {
+            ExecutionStatus::Running
+        }
         None => ExecutionStatus::Queued,
     };
     let finished_at = end.map(|end| end.finished_at);
@@ -68,7 +73,7 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         finished_at,
         wait_ms: started_at.unwrap_or(until).since(spec.created_at),
         run_ms: started_at.map_or(0, |started_at| until.since(started_at)),
-        cached: false,
+        cached: request.applied.iter().any(|applied| applied.strategy == Strategy::Cache),
         result,
         stored_result,
         result_expired: false,

@@ -1,5 +1,6 @@
 //! Requests that their pool has let go of, from the record. Their results are gone.
 
+use rm_core::optimizer::Strategy;
 use rm_core::request::{Kind, Line};
 use rm_core::units::NanoUsd;
 
@@ -32,7 +33,7 @@ pub fn recorded_execution(recorded: &Recorded) -> Option<ExecutionView> {
         finished_at: Some(end.at),
         wait_ms: started_at.unwrap_or(end.at).since(end.created_at),
         run_ms: started_at.map_or(0, |started_at| end.at.since(started_at)),
-        cached: false,
+        cached: end.optimizations.iter().any(|applied| applied.strategy == Strategy::Cache),
         result: None,
         stored_result: None,
         result_expired: true,

@@ -34,6 +34,9 @@ pub struct HoldCall {
     /// If that does not fit: the same request by other ids, at other costs. The first that fits is held.
     #[serde(default)]
     pub or: Vec<HoldChoice>,
+    /// It is not to be run: its result was kept at that time. It takes no slot.
+    #[serde(default)]
+    pub kept_at: Option<Instant>,
     /// The caller's key.
     pub idempotency: Option<Idempotency>,
 }
@@ -93,6 +96,8 @@ pub enum HoldAnswer {
     Suspended,
     /// There is no such client.
     UnknownClient,
+    /// What was kept by then has been purged.
+    Purged,
 }
 operation!(HoldCall, "/hold", HoldAnswer);
 
@@ -207,6 +212,11 @@ pub enum CloseAnswer {
     },
 }
 operation!(CloseCall, "/close", CloseAnswer);
+
+/// Nothing that was kept of the client's results until now is to be used any more.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PurgeCall {}
+operation!(PurgeCall, "/purge", ());
 
 /// The client's configuration changed.
 #[derive(Debug, Serialize, Deserialize)]

@@ -289,6 +289,10 @@ pub struct TemplateBody {
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
     #[schema(maximum = 4_294_967_295_u64)]
     pub cache_ttl_seconds: Option<u32>,
+    /// Whether a request that is the same as one of its client's in flight has that one's result. Left out: yes, if results
+    /// are kept or requests combined; else no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedupe: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional")]
     pub batch: Option<BatchRule>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

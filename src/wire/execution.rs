@@ -36,6 +36,19 @@ pub struct Spec {
     pub baseline: NanoUsd,
     /// When it was admitted.
     pub created_at: Instant,
+    /// How its result is kept for the same request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
+}
+
+/// How a result is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Keep {
+    /// Under which name: that of all requests that are the same.
+    pub key: String,
+    /// For how long.
+    pub ttl_seconds: u32,
 }
 
 /// A step of a pipeline.

@@ -42,6 +42,12 @@ pub struct SubmitCall {
     /// What was done to make it cheaper.
     #[serde(default)]
     pub applied: Vec<Applied>,
+    /// What requests that are the same have in common, if one run will do for all that are in flight.
+    #[serde(default)]
+    pub twin: Option<String>,
+    /// Its result was kept from another one: it is not run.
+    #[serde(default)]
+    pub kept: Option<Kept>,
     /// It has ended before: it is not to be taken in as new.
     pub only_known: bool,
     pub spec: Spec,
@@ -50,6 +56,18 @@ pub struct SubmitCall {
     pub run_here: bool,
     /// How long to wait for its end, if it does not.
     pub wait_ms: i64,
+}
+
+/// A result that was kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kept {
+    /// What getting it has used.
+    pub usage: Vec<Usage>,
+    /// The result.
+    pub result: Payload,
+    /// Where it is from, for people.
+    pub detail: String,
 }
 
 /// What became of a submission.

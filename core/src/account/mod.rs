@@ -94,6 +94,27 @@ impl Account {
         period: Period,
         now: Instant,
     ) -> Result<Held, HoldRefusal> {
+        self.hold_with(id, amount, kind, true, period, now)
+    }
+
+    /// Lets a request in that costs nothing and is not run, for its result was kept: whatever is left of the budget, and
+    /// without a slot.
+    ///
+    /// # Errors
+    /// The client is suspended.
+    pub fn hold_nothing(&mut self, id: &RequestId, period: Period, now: Instant) -> Result<Held, HoldRefusal> {
+        self.hold_with(id, NanoUsd::ZERO, Kind::Execution, false, period, now)
+    }
+
+    fn hold_with(
+        &mut self,
+        id: &RequestId,
+        amount: NanoUsd,
+        kind: Kind,
+        is_run: bool,
+        period: Period,
+        now: Instant,
+    ) -> Result<Held, HoldRefusal> {
         if let Some(hold) = self.holds.get(id) {
             let slots = self.config.max_concurrent;
             return Ok(Held { at: hold.held_at, slot: hold.slot == Some(0), slots });
@@ -103,10 +124,11 @@ impl Account {
         }
         let totals = self.periods.get(&period.month).copied().unwrap_or_default();
         let remaining = self.remaining(totals);
-        if amount < NanoUsd::ZERO || amount > remaining {
+        if amount < NanoUsd::ZERO || (is_run && amount > remaining) {
             return Err(HoldRefusal::Budget { remaining: remaining.or_zero(), next_period: period.end });
         }
-        let slot = (kind == Kind::Execution && self.running < self.config.max_concurrent).then_some(0);
+        let wants_slot = is_run && kind == Kind::Execution;
+        let slot = (wants_slot && self.running < self.config.max_concurrent).then_some(0);
         let held = PeriodTotals { held: totals.held.saturating_add(amount), ..totals };
         self.set_period(period.month, held);
         self.changes.holds.insert(id.clone());

@@ -96,6 +96,7 @@ impl Pool {
             Kind::Execution => {
                 let lease_until = now.plus(limit_ms).plus(RUN_GRACE_MS);
                 request.phase = Phase::Running { since, started_at: now, lease_until };
+                self.followers_start(&id, now);
                 self.effects.push(Effect::Start { id, grant, attempt: request.attempts, limit_ms });
             }
             Kind::Reservation => {

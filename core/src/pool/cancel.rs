@@ -45,7 +45,7 @@ impl Pool {
         }
         let end = End { status: Status::Cancelled, failure: None, finished_at: now, lines, cost, uncertain };
         self.settle(&request, request.id.as_str().to_owned(), &end, now);
-        self.changes.late.push(Ended { request, end });
+        self.changes.late.push(Ended { request, end, result_of: None });
         if as_reserved { ReportOutcome::ChargedLate } else { ReportOutcome::Ignored }
     }
 
@@ -60,8 +60,10 @@ impl Pool {
         let end = End { status: Status::Cancelled, failure: None, finished_at: now, lines, cost, uncertain: false };
         self.effects.push(Effect::Finished { id: request.id.clone() });
         request.phase = Phase::Abandoned { lease_until };
-        self.changes.ended.push(Ended { request: request.clone(), end });
+        let (id, ended) = (request.id.clone(), end.clone());
+        self.changes.ended.push(Ended { request: request.clone(), end, result_of: None });
         self.put(request);
+        self.end_followers(&id, &ended, now);
     }
 
     /// Cancels a request. Its tokens and its slot go back at once, and so does its money if it waits. If it runs, its

@@ -16,6 +16,9 @@ pub struct Ended {
     pub request: Request,
     /// How it ended.
     pub end: End,
+    /// Its result is that of another request, which ended with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_of: Option<RequestId>,
 }
 
 /// What is to be stored, in one transaction.

@@ -136,7 +136,9 @@ impl Pool {
         self.settle(&request, event, &end, now);
         self.effects.push(Effect::Finished { id: request.id.clone() });
         self.changes.requests.remove(&request.id);
-        self.changes.ended.push(Ended { request, end });
+        let (id, ended) = (request.id.clone(), end.clone());
+        self.changes.ended.push(Ended { request, end, result_of: None });
+        self.end_followers(&id, &ended, now);
     }
 
     pub(super) fn settle(&mut self, request: &Request, event: String, end: &End, now: Instant) {

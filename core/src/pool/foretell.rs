@@ -24,6 +24,10 @@ impl Pool {
         if !self.config.scheduler_running {
             return None;
         }
+        if let Phase::Following { leader } = &request.phase {
+            let leader = self.requests.get(leader)?;
+            return if leader.is_waiting() { self.estimated_start(leader, ahead, now) } else { Some(now) };
+        }
         let own = self.partition_of(&request.client, request.tier);
         let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false);
         let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::from(ahead));

@@ -15,6 +15,7 @@ mod grant;
 mod lease;
 mod outcome;
 mod reservation;
+mod spared;
 mod state;
 mod submit;
 mod supply;
@@ -66,6 +67,10 @@ pub struct Pool {
     lane_waiting: BTreeMap<Urgency, u32>,
     /// The executions that a client runs here.
     running: BTreeMap<ClientId, BTreeSet<RequestId>>,
+    /// Those that are in flight, by what others that are the same have in common with them.
+    twins: BTreeMap<String, RequestId>,
+    /// Those that wait for the result of one in flight.
+    followers: BTreeMap<RequestId, BTreeSet<RequestId>>,
     /// How many requests of a client are in the phase `Acquiring`.
     acquiring: BTreeMap<ClientId, u32>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
@@ -116,6 +121,8 @@ impl Pool {
             waiting: 0,
             lane_waiting: BTreeMap::new(),
             running: BTreeMap::new(),
+            twins: BTreeMap::new(),
+            followers: BTreeMap::new(),
             acquiring: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             promise: None,
@@ -275,7 +282,20 @@ impl Pool {
                 *count = count.saturating_sub(1);
             }
         }
-        match request.phase {
+        if let Some(twin) = &request.twin
+            && self.twins.get(twin) == Some(id)
+        {
+            self.twins.remove(twin);
+        }
+        match &request.phase {
+            Phase::Following { leader } => {
+                if let Some(ids) = self.followers.get_mut(leader) {
+                    ids.remove(id);
+                    if ids.is_empty() {
+                        self.followers.remove(leader);
+                    }
+                }
+            }
             Phase::Waiting => {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
                 queue.remove(&entry(&request));
@@ -310,7 +330,14 @@ impl Pool {
             let count = self.lane_waiting.entry(request.urgency).or_default();
             *count = count.saturating_add(1);
         }
-        match request.phase {
+        let leads = !matches!(request.phase, Phase::Following { .. } | Phase::Abandoned { .. });
+        if let Some(twin) = request.twin.clone().filter(|_| leads) {
+            self.twins.entry(twin).or_insert_with(|| request.id.clone());
+        }
+        match &request.phase {
+            Phase::Following { leader } => {
+                self.followers.entry(leader.clone()).or_default().insert(request.id.clone());
+            }
             Phase::Waiting => {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
                 queue.insert(&entry(request));

@@ -59,6 +59,8 @@ pub struct Submission {
     pub slots: Option<u32>,
     /// What was done to make it cheaper.
     pub applied: Vec<Applied>,
+    /// What requests that are the same have in common, if one run will do for all that are in flight.
+    pub twin: Option<String>,
 }
 
 /// Why a request is refused. Nothing is kept of it.
@@ -117,6 +119,15 @@ impl Pool {
         }
         let mut request = Request { wait_limit_ms, ..waiting(submission) };
         request.held = request.least_hold();
+        self.follow(&mut request, now);
+        if matches!(request.phase, Phase::Following { .. }) {
+            self.put(request);
+            if has_slot {
+                self.effects.push(Effect::ReleaseSlot { id, grant: 0, client, ended: false });
+            }
+            self.grant(now);
+            return Submitted::Accepted;
+        }
         request.forced = request.force_at().is_some_and(|at| at <= now);
         self.put(request);
         let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
@@ -204,6 +215,7 @@ pub(super) fn waiting(submission: Submission) -> Request {
         by_share: false,
         expected_start: None,
         applied: submission.applied,
+        twin: submission.twin,
         slots: submission.slots,
         held: NanoUsd::ZERO,
         past: Vec::new(),

@@ -41,6 +41,7 @@ pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 3] {
     let force = || request.force_at().map(|at| (at, Timer::Force(id())));
     match request.phase {
         Phase::Waiting => [expire(), force(), None],
+        Phase::Following { .. } => [expire(), None, None],
         Phase::Parked { until, .. } => [expire(), force(), Some((until, Timer::Unpark(id())))],
         Phase::Acquiring { since, .. } => [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), None, None],
         Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until } => {

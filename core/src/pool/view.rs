@@ -30,11 +30,13 @@ pub enum Blocked {
     OffPeak,
     /// Its downstream worker keeps failing, and is left alone for a while.
     WorkerUnavailable,
+    /// The same request is in flight: it waits for that one's result.
+    InFlight,
 }
 
 impl Blocked {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Tokens,
         Self::Concurrency,
         Self::SecondaryPool,
@@ -42,6 +44,7 @@ impl Blocked {
         Self::RetryBackoff,
         Self::OffPeak,
         Self::WorkerUnavailable,
+        Self::InFlight,
     ];
 
     /// Its name, as in JSON.
@@ -55,6 +58,7 @@ impl Blocked {
             Self::RetryBackoff => "retry_backoff",
             Self::OffPeak => "off_peak",
             Self::WorkerUnavailable => "worker_unavailable",
+            Self::InFlight => "in_flight",
         }
     }
 }
@@ -243,6 +247,7 @@ impl Pool {
                 Some(Blocked::SecondaryPool)
             }
             Phase::Parked { cause: Cause::Concurrency, .. } | Phase::Acquiring { .. } => Some(Blocked::Concurrency),
+            Phase::Following { .. } => Some(Blocked::InFlight),
             Phase::Running { .. } | Phase::Abandoned { .. } => None,
         }
     }
@@ -259,7 +264,7 @@ impl Pool {
     pub fn at_home(&self, id: &RequestId) -> Option<AtHome> {
         let request = self.requests.get(id)?;
         Some(match request.phase {
-            Phase::Waiting | Phase::Parked { .. } => AtHome::Waiting,
+            Phase::Waiting | Phase::Parked { .. } | Phase::Following { .. } => AtHome::Waiting,
             Phase::Acquiring { .. } | Phase::Running { .. } | Phase::Abandoned { .. } => AtHome::Busy,
         })
     }

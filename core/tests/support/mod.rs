@@ -73,6 +73,7 @@ pub fn request(n: u64, client: &str, tier: Tier, urgency: Urgency, held_at: Inst
         max_attempts: 3,
         timeout_ms: 600_000,
         applied: Vec::new(),
+        twin: None,
         has_slot: false,
         slots: Some(1),
         worker: None,

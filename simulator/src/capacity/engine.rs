@@ -181,6 +181,7 @@ impl<'a> Engine<'a> {
         };
         self.requests.insert(id.clone(), index);
         let order = Order {
+            twin: None,
             id: id.clone(),
             client: planned.client.clone(),
             tier: self.measured.tier(&planned.client),

@@ -84,6 +84,7 @@ impl World {
         let cost = all.fold(NanoUsd::ZERO, |sum, d| sum.saturating_add(d.unit_price.times(d.amount).unwrap()));
         let mut bytes = [0; 10];
         bytes[..8].copy_from_slice(&self.rng.next().to_be_bytes());
+        let twin = (kind == Kind::Execution && self.rng.chance(15)).then(|| format!("{client} {}", self.rng.below(2)));
         let order = Order {
             id: RequestId::new(self.now, bytes, &names[0]),
             tier: self.accounts[&client].account.config().tier,
@@ -94,6 +95,7 @@ impl World {
             demands,
             max_attempts: 1 + self.rng.below(3) as u32,
             timeout_ms: 200 + self.rng.below(20_000) as i64,
+            twin,
             worker: (kind == Kind::Execution).then(|| self.draw_worker()),
             later,
         };

@@ -141,6 +141,11 @@ pub fn operation(method: &Method, path: &str) -> Option<Operation> {
                 "name": "Prefer", "in": "header", "description": "`wait=N`: wait for the end, at most N (60) seconds.",
                 "schema": {"type": "string", "examples": ["wait=10"]},
             }));
+            operation.parameters.push(json!({
+                "name": "Cache-Control", "in": "header",
+                "description": "`no-cache`: no kept result, and none of another request in flight; `no-store`: nor keep one.",
+                "schema": {"type": "string", "examples": ["no-cache"]},
+            }));
             operation
         }
         (Method::Post, "/api/queue/enqueue") => new("enqueue", "Queue", "Take a request; always answered at once.")
@@ -184,7 +189,7 @@ pub fn operation(method: &Method, path: &str) -> Option<Operation> {
             new("checkResources", "Resources", "Whether and when amounts could be taken now; takes nothing.")
                 .takes("CheckBody")
                 .answers(200, "As it is.", "CheckView")
-                .fails(&[422])
+                .fails(&[404, 422])
         }
         (Method::Post, "/api/resources/estimate") => {
             new("estimateResources", "Resources", "What a request is expected to need; takes nothing.")
@@ -316,6 +321,16 @@ pub fn operation(method: &Method, path: &str) -> Option<Operation> {
         (Method::Delete, "/admin/templates/{templateId}") => {
             new("deleteTemplate", "Admin", "Delete a template; what runs by it goes on.")
                 .empty(204, "Deleted.")
+                .fails(&[404])
+        }
+        (Method::Delete, "/admin/cache/clients/{clientId}") => {
+            new("purgeClient", "Admin", "No result of a client that was kept until now is used any more.")
+                .empty(204, "Purged.")
+                .fails(&[404])
+        }
+        (Method::Delete, "/admin/cache/templates/{templateId}") => {
+            new("purgeTemplate", "Admin", "No result of a template that was kept until now is used any more.")
+                .empty(204, "Purged.")
                 .fails(&[404])
         }
         _ => return None,

@@ -36,7 +36,7 @@ pub use clients::{client, clients_after, delete_client, put_client};
 pub use lanes::put_lane;
 pub use pools::{delete_pool, put_pool};
 pub use settings::{set_scheduler, set_setting, setting};
-pub use templates::{delete_template, put_template};
+pub use templates::{delete_template, purge_template, put_template};
 
 /// The most rows of one kind that are read: an operator has tens of pools and templates, not thousands.
 pub const ROWS_MAX: u32 = 1_000;
@@ -48,6 +48,8 @@ const FRESH_MS: i64 = 10_000;
 pub struct Catalog {
     pub pools: BTreeMap<PoolId, PoolRecord>,
     pub templates: BTreeMap<TemplateId, TemplateBody>,
+    /// When the results of templates were purged.
+    pub purged: BTreeMap<TemplateId, Instant>,
     /// By model; those that some template names.
     pub prices: BTreeMap<String, Price>,
     /// What was learnt of estimates.
@@ -161,13 +163,20 @@ pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
         lanes.0.insert(lane, LaneLimits { max_wait_ms: row.max_wait_ms, queue_cap: row.queue_cap });
     }
     let pools = pools.results::<PoolRow>()?.into_iter().map(PoolRow::record).collect::<Result<Vec<_>>>()?;
-    let templates = templates.results::<TemplateRow>()?.into_iter().map(TemplateRow::parsed);
+    let rows = templates.results::<TemplateRow>()?.into_iter().map(TemplateRow::parsed);
+    let (mut templates, mut purged) = (BTreeMap::new(), BTreeMap::new());
+    for row in rows.collect::<Result<Vec<_>>>()? {
+        let (id, body, purged_at) = row;
+        purged.extend(purged_at.map(|at| (id.clone(), at)));
+        templates.insert(id, body);
+    }
     let prices = prices.results::<PriceRow>()?.into_iter().map(PriceRow::parsed);
     let learnt = learnt.results::<FactorRow>()?.into_iter().map(FactorRow::parsed);
     let scheduler = settings.results::<SettingRow>()?.into_iter().next();
     let catalog = Rc::new(Catalog {
         pools: pools.into_iter().map(|record| (record.pool.clone(), record)).collect(),
-        templates: templates.collect::<Result<_>>()?,
+        templates,
+        purged,
         prices: prices.collect::<Result<_>>()?,
         learnt: learnt.collect::<Result<_>>()?,
         weights,

@@ -1,25 +1,28 @@
 //! Templates.
 
 use rm_core::id::TemplateId;
+use rm_core::units::Instant;
 use serde::Deserialize;
 use worker::{Env, Result};
 
-use crate::store::catalog::{Catalog, ROWS_MAX, forget, stored};
+use crate::store::catalog::{Catalog, ROWS_MAX, forget, number, stored};
 use crate::wire::admin::{TemplateBody, TemplateRecord};
 
 #[derive(Deserialize)]
 pub(super) struct TemplateRow {
     template_id: String,
     body: String,
+    purged_at: Option<i64>,
 }
 
 impl TemplateRow {
     pub(super) fn select() -> String {
-        format!("SELECT template_id, body FROM templates ORDER BY template_id LIMIT {ROWS_MAX}")
+        format!("SELECT template_id, body, purged_at FROM templates ORDER BY template_id LIMIT {ROWS_MAX}")
     }
 
-    pub(super) fn parsed(self) -> Result<(TemplateId, TemplateBody)> {
-        Ok((self.template_id.parse().map_err(stored)?, serde_json::from_str(&self.body)?))
+    pub(super) fn parsed(self) -> Result<(TemplateId, TemplateBody, Option<Instant>)> {
+        let purged_at = self.purged_at.map(Instant::from_millis);
+        Ok((self.template_id.parse().map_err(stored)?, serde_json::from_str(&self.body)?, purged_at))
     }
 }
 
@@ -34,6 +37,17 @@ pub async fn put_template(env: &Env, template: &TemplateId, body: &TemplateBody)
     .bind(&[template.as_str().into(), serde_json::to_string(body)?.into()])?
     .run()
     .await?;
+    forget();
+    Ok(())
+}
+
+/// What was kept of the template's results until now is not to be used any more.
+pub async fn purge_template(env: &Env, template: &TemplateId, now: Instant) -> Result<()> {
+    let db = env.d1("DB")?;
+    db.prepare("UPDATE templates SET purged_at = ? WHERE template_id = ?")
+        .bind(&[number(now.millis()), template.as_str().into()])?
+        .run()
+        .await?;
     forget();
     Ok(())
 }

@@ -1,0 +1,100 @@
+//! Requests whose result is there already, or about to be: a result that was kept, and the same request in flight.
+
+use crate::id::{PoolId, RequestId};
+use crate::optimizer::{Applied, Strategy};
+use crate::pipeline::merged;
+use crate::pool::submit::waiting;
+use crate::pool::{Effect, Ended, Pool, Submission, Submitted};
+use crate::request::{Cause, End, Line, Phase, Request, Status, Usage};
+use crate::units::{Instant, NanoUsd};
+
+impl Pool {
+    /// Takes a request in that ends at once, with a result that was kept. It needs no tokens, no slot and no place in the
+    /// queue. `usage` is what it would have used.
+    pub fn serve(&mut self, submission: Submission, usage: &[Usage], detail: String, now: Instant) -> Submitted {
+        self.event(now, |pool| {
+            if pool.requests.contains_key(&submission.id) {
+                return Submitted::Existing;
+            }
+            let mut request = waiting(submission);
+            request.applied.push(Applied { strategy: Strategy::Cache, detail, saved_bytes: 0 });
+            let later = request.later.iter().flat_map(|step| &step.demands);
+            let demands = request.demands.iter().chain(later).filter(|demand| !demand.amount.is_zero());
+            let of = |pool: &PoolId| usage.iter().find(|usage| usage.pool == *pool);
+            let lines = merged(demands.map(|demand| Line::spared(demand, of(&demand.pool), Strategy::Cache)));
+            pool.end_without_run(request, lines, None, now);
+            Submitted::Accepted
+        })
+    }
+
+    fn end_without_run(&mut self, request: Request, lines: Vec<Line>, result_of: Option<RequestId>, now: Instant) {
+        let end = End {
+            status: Status::Succeeded,
+            failure: None,
+            finished_at: now,
+            lines,
+            cost: NanoUsd::ZERO,
+            uncertain: false,
+        };
+        self.settle(&request, request.id.as_str().to_owned(), &end, now);
+        self.effects.push(Effect::Finished { id: request.id.clone() });
+        self.changes.requests.remove(&request.id);
+        self.changes.ended.push(Ended { request, end, result_of });
+    }
+
+    /// Has a new request wait for the same one that is in flight, if there is one that is not behind it.
+    pub(super) fn follow(&mut self, request: &mut Request, now: Instant) {
+        let leader = request.twin.as_ref().and_then(|twin| self.twins.get(twin)).and_then(|id| self.requests.get(id));
+        let Some(leader) = leader else { return };
+        let underway = matches!(leader.phase, Phase::Running { .. } | Phase::Acquiring { .. });
+        let is_behind = leader.is_off_peak() || leader.rank_urgency() > request.rank_urgency();
+        let is_parked = matches!(leader.phase, Phase::Parked { cause: Cause::RetryBackoff, .. });
+        if !underway && (is_behind || is_parked) {
+            return;
+        }
+        let detail = format!("the same as {}, which was in flight", leader.id);
+        request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
+        request.first_started_at = leader.first_started_at.map(|_| now);
+        request.phase = Phase::Following { leader: leader.id.clone() };
+    }
+
+    /// A request has started, and so have those that wait for it.
+    pub(super) fn followers_start(&mut self, leader: &RequestId, now: Instant) {
+        let followers: Vec<RequestId> = self.followers.get(leader).into_iter().flatten().cloned().collect();
+        for id in followers {
+            if let Some(mut follower) = self.take(&id) {
+                follower.first_started_at = follower.first_started_at.or(Some(now));
+                self.put(follower);
+            }
+        }
+    }
+
+    /// A request has ended. Those that waited for it have its result, at no cost; or, if there is none, the first of them
+    /// is run, and the others wait for that.
+    pub(super) fn end_followers(&mut self, leader: &RequestId, end: &End, now: Instant) {
+        let mut followers: Vec<Request> = Vec::new();
+        while let Some(id) = self.followers.get(leader).and_then(|ids| ids.first()).cloned() {
+            followers.extend(self.take(&id));
+        }
+        if end.status == Status::Succeeded {
+            for follower in followers {
+                let lines = end.lines.iter().map(Line::spared_again).collect();
+                self.end_without_run(follower, lines, Some(leader.clone()), now);
+            }
+            return;
+        }
+        followers.sort_by(|one, other| (one.enqueued_at, &one.id).cmp(&(other.enqueued_at, &other.id)));
+        let mut next: Option<RequestId> = None;
+        for mut follower in followers {
+            match &next {
+                Some(next) => follower.phase = Phase::Following { leader: next.clone() },
+                None => {
+                    follower.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
+                    follower.phase = Phase::Waiting;
+                    next = Some(follower.id.clone());
+                }
+            }
+            self.put(follower);
+        }
+    }
+}

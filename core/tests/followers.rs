@@ -1,0 +1,139 @@
+//! Requests that are the same: one runs, and the others have its result; whatever becomes of it, each has its own end.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use rm_core::id::RequestId;
+use rm_core::optimizer::Strategy;
+use rm_core::pool::{Blocked, CancelOutcome, Effect, Ended, Pool, PoolConfig, Report, Retry, Submission};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::{Phase, Status};
+use rm_core::units::{NanoUsd, Tokens};
+use support::{PRICE, at, config, demand, failure, pool, queue, request, started, stored, units, used};
+
+fn twin(n: u64, urgency: Urgency) -> Submission {
+    Submission {
+        twin: Some("the same".into()),
+        demands: vec![demand("home", 5)],
+        ..request(n, "client", Tier::Standard, urgency, at(0))
+    }
+}
+
+fn cost(units: i64) -> NanoUsd {
+    NanoUsd::from_nanos(units * PRICE).unwrap()
+}
+
+/// A pool in which the first of three that are the same runs.
+fn three() -> (Pool, Vec<RequestId>, u32) {
+    let mut pool = pool(config(100, 0));
+    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, twin(n, Urgency::Normal), at(0))).collect();
+    let running = started(&mut pool, at(0));
+    assert_eq!(running.len(), 1);
+    (pool, ids, running[0].1)
+}
+
+fn ends(pool: &mut Pool) -> Vec<Ended> {
+    let mut ended = pool.take_changes().ended;
+    ended.sort_by(|one, other| one.request.id.cmp(&other.request.id));
+    ended
+}
+
+#[test]
+fn they_have_the_result_at_no_cost_and_what_it_would_have_cost_is_saved() {
+    let (mut pool, ids, grant) = three();
+    assert_eq!(pool.view(at(0)).reserved, units(5), "one has tokens");
+    assert_eq!(pool.position(&ids[1], at(0)).unwrap().blocked_by, Some(Blocked::InFlight));
+    pool.report(&ids[0], grant, used(3), at(10));
+    let ended = ends(&mut pool);
+    let told: Vec<_> = ended
+        .iter()
+        .map(|ended| (ended.end.status, ended.end.cost, ended.end.lines[0].baseline(), ended.result_of.clone()))
+        .collect();
+    let follower = (Status::Succeeded, NanoUsd::ZERO, cost(3), Some(ids[0].clone()));
+    assert_eq!(told, [(Status::Succeeded, cost(3), cost(3), None), follower.clone(), follower]);
+    assert_eq!(ended[1].end.lines[0].saved.by(Strategy::RequestBatching), cost(3));
+    assert_eq!((pool.view(at(10)).reserved, pool.requests().count()), (Tokens::ZERO, 0));
+}
+
+#[test]
+fn if_the_one_that_runs_has_no_result_the_next_is_run() {
+    type Fault = fn(&mut Pool, &RequestId, u32);
+    let faults: [Fault; 3] = [
+        |pool, id, grant| {
+            pool.report(id, grant, Report::Failed { failure: failure(), retry: Retry::No }, at(10));
+        },
+        |pool, id, _| assert_eq!(pool.cancel(id, false, at(10)), CancelOutcome::Cancelled),
+        |pool, _, _| pool.on_wakeup(at(700_000)),
+    ];
+    for (index, fault) in faults.into_iter().enumerate() {
+        let mut pool = pool(config(100, 0));
+        let only = |n| Submission { max_attempts: 1, ..twin(n, Urgency::Normal) };
+        let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, only(n), at(0))).collect();
+        let grant = started(&mut pool, at(0))[0].1;
+        fault(&mut pool, &ids[0], grant);
+        let now = at(if index == 2 { 700_000 } else { 10 });
+        let next = started(&mut pool, now);
+        assert_eq!(next.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&ids[1]], "fault {index}");
+        assert_eq!(pool.request(&ids[2]).unwrap().phase, Phase::Following { leader: ids[1].clone() });
+        assert!(pool.request(&ids[1]).unwrap().applied.is_empty(), "it runs for itself");
+        pool.report(&ids[1], next[0].1, used(5), now);
+        let done = ends(&mut pool);
+        assert_eq!(done.iter().filter(|ended| ended.end.status == Status::Succeeded).count(), 2, "fault {index}");
+    }
+}
+
+#[test]
+fn one_that_waits_is_cancelled_and_expires_on_its_own() {
+    let (mut pool, ids, grant) = three();
+    assert_eq!(pool.cancel(&ids[1], true, at(1)), CancelOutcome::Cancelled);
+    let late = Submission { deadline: Some(at(50)), ..twin(4, Urgency::Normal) };
+    let late = queue(&mut pool, late, at(2));
+    pool.on_wakeup(at(50));
+    let ended: Vec<_> = ends(&mut pool).into_iter().map(|ended| (ended.request.id, ended.end.status)).collect();
+    assert_eq!(ended, [(ids[1].clone(), Status::Cancelled), (late, Status::Expired)]);
+    pool.report(&ids[0], grant, used(5), at(60));
+    assert_eq!(ends(&mut pool).len(), 2);
+}
+
+#[test]
+fn nobody_waits_for_one_of_lower_rank_that_has_not_begun() {
+    let mut pool = pool(PoolConfig { off_peak: Some(vec![]), ..config(100, 0) });
+    let deferred = queue(&mut pool, twin(1, Urgency::Deferred), at(0));
+    let normal = queue(&mut pool, twin(2, Urgency::Normal), at(0));
+    assert_eq!(started(&mut pool, at(0)).len(), 1);
+    assert_eq!(pool.request(&deferred).unwrap().phase, Phase::Waiting);
+    assert!(matches!(pool.request(&normal).unwrap().phase, Phase::Running { .. }));
+}
+
+#[test]
+fn a_crash_forgets_nobody() {
+    let (pool, ids, grant) = three();
+    let mut kept = stored(pool.config().clone());
+    kept.state = Some(pool.state().clone());
+    kept.requests = pool.requests().cloned().collect();
+    let mut pool = Pool::restore(kept, at(5));
+    pool.report(&ids[0], grant, used(5), at(10));
+    assert_eq!(ends(&mut pool).len(), 3);
+}
+
+#[test]
+fn a_kept_result_ends_a_request_at_once_without_tokens_or_slot() {
+    let mut settings = config(10, 0);
+    settings.scheduler_running = false;
+    let mut pool = pool(settings);
+    let usage = [rm_core::request::Usage { pool: support::id_of("home"), amount: units(3), parts: None }];
+    pool.serve(twin(1, Urgency::Normal), &usage, "kept".into(), at(0));
+    let ended = ends(&mut pool);
+    assert_eq!(
+        (ended[0].end.status, ended[0].end.cost, ended[0].end.lines[0].baseline()),
+        (Status::Succeeded, NanoUsd::ZERO, cost(3))
+    );
+    assert_eq!(ended[0].end.lines[0].saved.by(Strategy::Cache), cost(3));
+    assert_eq!((pool.view(at(0)).available, pool.requests().count()), (units(10), 0));
+    let effects = pool.take_effects();
+    assert!(
+        effects.iter().all(|effect| matches!(effect, Effect::Settle { .. } | Effect::Finished { .. })),
+        "{effects:?}"
+    );
+}

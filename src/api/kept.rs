@@ -1,0 +1,138 @@
+//! Results that are there already: kept ones, and those of the same request in flight.
+
+use rm_core::id::{ClientId, TemplateId};
+use rm_core::optimizer::canonical;
+use rm_core::request;
+use rm_core::units::{Instant, NanoUsd};
+
+use crate::api::Call;
+use crate::api::admission::{Plan, new_id};
+use crate::api::executions::{hold_refused, unavailable};
+use crate::api::reply::Reply;
+use crate::api::submission::{Held, submission};
+use crate::host::object::call;
+use crate::host::{clock, log};
+use crate::store::catalog::{self, Catalog};
+use crate::store::results::{self, KeptResult};
+use crate::wire::account::{HoldAnswer, HoldCall, Idempotency, PurgeCall, ViewCall};
+use crate::wire::execution::Keep;
+use crate::wire::payload::Payload;
+use crate::wire::pool::{Kept, SubmitAnswer};
+use crate::wire::problem::Problem;
+
+/// Results of longer inputs are not kept: their canonical text is work.
+const INPUT_MAX_BYTES: usize = 1_048_576;
+
+/// What a caller says of kept results: `Cache-Control` (RFC 9111).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CacheControl {
+    /// None is to be used.
+    pub no_cache: bool,
+    /// None is to be made.
+    pub no_store: bool,
+}
+
+impl CacheControl {
+    pub fn of(call: &Call) -> Self {
+        let header = call.header("cache-control").unwrap_or_default();
+        let says = |wanted: &str| header.split(',').any(|word| word.trim().eq_ignore_ascii_case(wanted));
+        let no_store = says("no-store");
+        Self { no_cache: no_store || says("no-cache"), no_store }
+    }
+}
+
+/// What may be done with the results of requests that are the same as this one.
+pub struct Same {
+    /// How results are kept.
+    pub keep: Option<Keep>,
+    /// One in flight may be waited for.
+    pub twin: Option<String>,
+}
+
+/// What a plan's template and its caller allow.
+pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
+    let nothing = Same { keep: None, twin: None };
+    let Some((id, template)) = plan.template.as_ref().and_then(|id| catalog.templates.get_key_value(id)) else {
+        return nothing;
+    };
+    let ttl_seconds = template.cache_ttl_seconds.filter(|ttl| *ttl > 0 && plan.allowed.cache);
+    let is_reusable = template.cache_ttl_seconds.is_some_and(|ttl| ttl > 0) || template.batch.is_some();
+    let dedupes = template.dedupe.unwrap_or(is_reusable) && plan.allowed.batch && !control.no_cache;
+    if (ttl_seconds.is_none() && !dedupes) || plan.input.get().len() > INPUT_MAX_BYTES {
+        return nothing;
+    }
+    let runs: Vec<_> = plan.steps.iter().map(|step| (step.worker.as_str(), step.model.as_deref())).collect();
+    let text = || {
+        let (parameters, input) = (canonical(plan.parameters.get())?, canonical(plan.input.get())?);
+        serde_json::to_string(&(plan.client.as_str(), id.as_str(), runs, parameters, input)).ok()
+    };
+    let Some(key) = text().as_deref().map(results::key) else { return nothing };
+    Same { twin: dedupes.then(|| key.clone()), keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds }) }
+}
+
+/// The result that was kept for a plan, if there is one that may be used.
+pub async fn find(call: &Call, catalog: &Catalog, plan: &Plan, keep: &Keep, now: Instant) -> Option<KeptResult> {
+    let found = results::find(&call.env, keep, now).await.unwrap_or_else(|error| {
+        log::warn("kept_result_not_read", plan.client.as_str(), &error.to_string());
+        None
+    });
+    let purged_at = plan.template.as_ref().and_then(|template| catalog.purged.get(template));
+    found.filter(|kept| purged_at.is_none_or(|purged_at| kept.at > *purged_at))
+}
+
+/// Lets a request end with a kept result; `None` if that was purged meanwhile.
+pub async fn serve(
+    call: &Call,
+    plan: &Plan,
+    kept: KeptResult,
+    key: Option<Idempotency>,
+    wait: i64,
+    now: Instant,
+) -> Result<Option<(SubmitAnswer, Held)>, Problem> {
+    let id = new_id(plan.home(), now)?;
+    let hold = HoldCall {
+        id: id.clone(),
+        amount: NanoUsd::ZERO,
+        kind: request::Kind::Execution,
+        or: Vec::new(),
+        kept_at: Some(kept.at),
+        idempotency: key,
+    };
+    let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
+    let nothing = |id, at, tier, replayed| Held { id, at, slot: false, slots: None, tier, replayed, open: true };
+    let held = match answer {
+        HoldAnswer::Held { at, tier, .. } => nothing(id, at, tier, false),
+        HoldAnswer::Replayed { id, at, tier, .. } => nothing(id, at, tier, true),
+        HoldAnswer::Purged => return Ok(None),
+        other => return Err(hold_refused(other, now)),
+    };
+    let mut submit = submission(call, plan, &held, wait)?;
+    submit.spec.estimated = NanoUsd::ZERO;
+    submit.kept = Some(Kept {
+        usage: kept.usage,
+        result: Payload::Inline(kept.result),
+        detail: format!("the result of {} was kept", kept.request),
+    });
+    submit.run_here = false;
+    let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
+    let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
+    Ok(Some((answer, held)))
+}
+
+/// `DELETE /admin/cache/clients/{clientId}`.
+pub async fn purge_client(call: &Call, client: &ClientId) -> Result<Reply, Problem> {
+    call.may_touch(client)?;
+    let view = self::call(&call.env, client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
+    view.ok_or_else(|| Problem::not_found("client"))?;
+    self::call(&call.env, client.as_str(), &PurgeCall {}).await.map_err(unavailable)?;
+    Ok(Reply::empty(204))
+}
+
+/// `DELETE /admin/cache/templates/{templateId}`.
+pub async fn purge_template(call: &Call, template: &TemplateId) -> Result<Reply, Problem> {
+    let d1 = |error: worker::Error| Problem::unavailable(error.to_string());
+    let known = catalog::load(&call.env).await.map_err(d1)?;
+    known.templates.get(template).ok_or_else(|| Problem::not_found("template"))?;
+    catalog::purge_template(&call.env, template, clock::now()).await.map_err(d1)?;
+    Ok(Reply::empty(204))
+}

@@ -1,0 +1,157 @@
+//! From a plan to a submission: its cost is held, and its pool is told all that it needs.
+
+use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::pipeline::Step;
+use rm_core::request;
+use rm_core::units::{Instant, NanoUsd};
+use serde_json::value::RawValue;
+use worker::Env;
+
+use crate::api::admission::{Plan, PlannedStep, new_id};
+use crate::api::demands::with_home;
+use crate::api::executions::{hold_refused, unavailable};
+use crate::api::{Call, traceparent};
+use crate::host::object::call;
+use crate::store::{payloads, tiers};
+use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall, HoldChoice, Idempotency};
+use crate::wire::execution::{Spec, StepSpec};
+use crate::wire::payload::Payload;
+use crate::wire::pool::SubmitCall;
+use crate::wire::problem::Problem;
+
+/// What a Worker may still do after it has answered is cut off after 30 seconds. A run whose limit is within the wait and
+/// this is done in the caller's own Worker; a longer one in a Worker of its own.
+const AFTER_ANSWER_MS: i64 = 25_000;
+
+/// A request whose cost is held.
+pub struct Held {
+    pub id: RequestId,
+    pub at: Instant,
+    pub slot: bool,
+    /// How many the client has, if that is known.
+    pub slots: Option<u32>,
+    pub tier: rm_core::priority::Tier,
+    pub replayed: bool,
+    /// Its cost is still held.
+    pub open: bool,
+}
+
+/// Holds the cost of a plan, or of the first of its cheaper ones that fits: the plan becomes that one.
+pub async fn hold(
+    call: &Call,
+    plan: &mut Plan,
+    idempotency: Option<Idempotency>,
+    now: Instant,
+) -> Result<Held, Problem> {
+    let id = new_id(plan.home(), now)?;
+    let others = std::mem::take(&mut plan.others);
+    let mut or = Vec::with_capacity(others.len());
+    for one in others.iter().filter(|_| plan.falls_back) {
+        or.push(HoldChoice { id: new_id(one.home(), now)?, amount: one.cost });
+    }
+    let hold =
+        HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, or, kept_at: None, idempotency };
+    let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
+    match answer {
+        HoldAnswer::Held { other, at, slot, slots, tier } => {
+            if let Some(other) = &other
+                && let Some((_, one)) = hold.or.iter().zip(&others).find(|(choice, _)| choice.id == *other)
+            {
+                plan.take(one);
+            }
+            tiers::note(&plan.client, tier, now);
+            Ok(Held { id: other.unwrap_or(id), at, slot, slots, tier, replayed: false, open: true })
+        }
+        // Its slot may be gone again: its pool asks for one.
+        HoldAnswer::Replayed { id, at, mut open, amount, tier } => {
+            let home = id.home();
+            let is_held = |cost: NanoUsd, of: Option<&PoolId>| amount == Some(cost) && of == home.as_ref();
+            if open && !is_held(plan.cost, plan.home()) {
+                match others.iter().find(|one| is_held(one.cost, one.home())) {
+                    Some(one) => plan.take(one),
+                    // It would not be the same by now: if its pool does not know it, it is not taken in anew.
+                    None => open = plan.home() == home.as_ref() && amount.is_some_and(|held| held >= plan.cost),
+                }
+            }
+            Ok(Held { id, at, slot: false, slots: None, tier, replayed: true, open })
+        }
+        other => Err(hold_refused(other, now)),
+    }
+}
+
+/// The submission of a plan whose cost is held, without its input.
+pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<SubmitCall, Problem> {
+    let first = plan.steps.first().ok_or_else(|| Problem::unavailable("a request without a step"))?;
+    let step_spec = |step: &PlannedStep| StepSpec {
+        name: step.name.clone(),
+        worker: step.worker.clone(),
+        model: step.model.clone(),
+    };
+    let spec = Spec {
+        client_id: plan.client.clone(),
+        template_id: plan.template.clone(),
+        worker: Some(first.worker.clone()),
+        model: first.model.clone().filter(|_| !plan.is_pipeline),
+        steps: if plan.is_pipeline { plan.steps.iter().map(step_spec).collect() } else { Vec::new() },
+        parameters: plan.parameters.clone(),
+        traceparent: traceparent(&call.request),
+        estimated: plan.cost,
+        baseline: plan.baseline,
+        created_at: held.at,
+        keep: None,
+    };
+    // A repeated request keeps the home that its id names, whatever is scarcest by now.
+    let home = held.id.home();
+    let mut steps = plan.steps.iter().map(|step| Step {
+        worker: Some(step.worker.clone()),
+        demands: with_home(step.demands.clone(), home.as_ref()),
+        max_attempts: step.max_attempts,
+        timeout_ms: step.timeout_ms,
+    });
+    let first = steps.next().ok_or_else(|| Problem::unavailable("a request without a step"))?;
+    Ok(SubmitCall {
+        id: held.id.clone(),
+        tier: held.tier,
+        kind: request::Kind::Execution,
+        urgency: plan.urgency,
+        held_at: held.at,
+        deadline: plan.deadline,
+        demands: first.demands,
+        max_attempts: first.max_attempts,
+        timeout_ms: first.timeout_ms,
+        later: steps.collect(),
+        has_slot: held.slot,
+        slots: held.slots,
+        applied: plan.applied.clone(),
+        twin: None,
+        kept: None,
+        only_known: !held.open,
+        spec,
+        input: Payload::Inline(Box::default()),
+        run_here: wait > 0 && first.timeout_ms <= wait.saturating_add(AFTER_ANSWER_MS),
+        wait_ms: wait,
+    })
+}
+
+/// The input as it travels: a large one is stored first, and if that fails the hold goes back.
+pub async fn stored_input(call: &Call, client: &ClientId, input: &RawValue, held: &Held) -> Result<Payload, Problem> {
+    // One that has ended needs its input no more.
+    if !held.open {
+        return Ok(Payload::Inline(Box::default()));
+    }
+    match payloads::store(&call.env, payloads::input_key(&held.id), input).await {
+        Ok(Some(stored)) => Ok(Payload::Stored(stored)),
+        Ok(None) => Ok(Payload::Inline(input.to_owned())),
+        Err(error) => {
+            give_up(&call.env, client, held).await;
+            Err(Problem::unavailable(format!("the input could not be stored: {error}")))
+        }
+    }
+}
+
+/// Gives back what was held for a request that was refused. If this fails, the account finds out by itself.
+pub async fn give_up(env: &Env, client: &ClientId, held: &Held) {
+    if !held.replayed {
+        let _later = self::call(env, client.as_str(), &AbandonCall { id: held.id.clone() }).await;
+    }
+}

@@ -1,0 +1,58 @@
+//! Results that are kept in KV for the same request of the same client. The key is a hash of all that the result depends
+//! on, the client among it. KV forgets an entry after its time; what was purged before is told by the entry's own time.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use rm_core::id::RequestId;
+use rm_core::request::Usage;
+use rm_core::units::Instant;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+use worker::{Env, Result};
+
+use crate::wire::execution::Keep;
+
+/// The version of the stored JSON; part of the key.
+const VERSION: u32 = 1;
+/// KV keeps nothing for less than a minute.
+const TTL_MIN_SECONDS: u64 = 60;
+
+/// A result that was kept.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KeptResult {
+    /// When.
+    pub at: Instant,
+    /// Of which request.
+    pub request: RequestId,
+    /// What that has used.
+    pub usage: Vec<Usage>,
+    /// The result.
+    pub result: Box<RawValue>,
+}
+
+/// The name of what depends on this text.
+pub fn key(text: &str) -> String {
+    URL_SAFE_NO_PAD.encode(Sha256::digest(text))
+}
+
+fn kv_key(key: &str) -> String {
+    format!("result:v{VERSION}:{key}")
+}
+
+/// A result that was kept within its time; `None` if there is none, or it cannot be read.
+pub async fn find(env: &Env, keep: &Keep, now: Instant) -> Result<Option<KeptResult>> {
+    let Some(json) = env.kv("KV")?.get(&kv_key(&keep.key)).text().await? else { return Ok(None) };
+    let Ok(kept) = serde_json::from_str::<KeptResult>(&json) else { return Ok(None) };
+    let ttl_ms = i64::from(keep.ttl_seconds).saturating_mul(1_000);
+    Ok(Some(kept).filter(|kept| now.since(kept.at) < ttl_ms))
+}
+
+/// Keeps a result.
+pub async fn put(env: &Env, keep: &Keep, kept: &KeptResult) -> Result<()> {
+    let ttl = u64::from(keep.ttl_seconds).max(TTL_MIN_SECONDS);
+    let json = serde_json::to_string(kept)?;
+    env.kv("KV")?.put(&kv_key(&keep.key), json)?.expiration_ttl(ttl).execute().await?;
+    Ok(())
+}

@@ -1,0 +1,161 @@
+// Kept results: when a request has that of an earlier one, when it has not, and what that saves. And requests that are the
+// same and in flight at once: they run once.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { ok, startHarness, waitFor } from "./support/harness.mjs";
+
+let rm;
+before(async () => {
+  rm = await startHarness();
+  await rm.pool("kept", { capacity: 1000, refillPerSecond: 1000, unitPriceUsd: 0.01 });
+  await rm.client("keeper", { maxConcurrent: 5 });
+  await rm.client("other");
+  ok(await rm.put("/admin/templates/keeps", { worker: "ECHO", model: "m", resources: [{ pool: "kept", base: 4 }], cacheTtlSeconds: 600 }));
+});
+after(() => rm.close());
+
+const send = (input, more = {}, options = { wait: 10 }) => rm.execute({ clientId: "keeper", templateId: "keeps", input, ...more }, options);
+const calls = async (id) => (await rm.stats()).byRequest[id] ?? 0;
+/** A first run, until its result is kept. */
+async function first(input, more) {
+  const done = ok(await send(input, more));
+  assert.deepEqual([done.status, done.cached], ["succeeded", false]);
+  await waitFor(async () => (await rm.env.KV.list({ prefix: "result:" })).keys.length > 0, "the result");
+  return waitFor(async () => {
+    const hit = ok(await send(input, more));
+    return hit.cached ? { done, hit } : null;
+  }, "a hit");
+}
+
+test("the same request has the kept result at once: no tokens, no slot, no cost, and its end is like any other", async () => {
+  const { done, hit } = await first({ b: [1, { x: "é" }], a: 100, simulate: { usage: { kept: 3 } } });
+  assert.deepEqual([hit.status, hit.result, hit.attempts], ["succeeded", done.result, 0]);
+  assert.deepEqual(hit.cost, { estimatedUsd: 0, actualUsd: 0, baselineUsd: 0.03, savedUsd: 0.03 });
+  assert.equal(hit.optimizations[0].strategy, "cache");
+  assert.equal(hit.optimizations[0].savedUsd, 0.03);
+  assert.match(hit.optimizations[0].detail, new RegExp(done.requestId));
+  assert.equal(await calls(hit.requestId), 0);
+  // However it is written.
+  const raw = `{"clientId":"keeper","templateId":"keeps","input":{"simulate":{"usage":{"kept":3.0}},"a":1e2,"b":[1.0,{"x":"\\u00e9"}]}}`;
+  const rewritten = ok(await rm.call("POST", "/api/execute", { raw }));
+  assert.deepEqual([rewritten.cached, rewritten.cost.savedUsd], [true, 0.03], "200 without any Prefer");
+  assert.equal((await rm.execution(hit.requestId)).cached, true);
+  assert.equal(ok(await rm.get(`/api/cost/${hit.requestId}`)).savedUsd, 0.03);
+  assert.equal((await rm.post(`/api/execution/${hit.requestId}/cancel`)).status, 409);
+  await waitFor(async () => (await rm.current("keeper")).heldUsd === 0, "the settlement");
+  const rows = async () => (await rm.env.DB.prepare("SELECT s.strategy, s.saved_nanousd AS saved, e.baseline_nanousd AS baseline, e.cost_nanousd AS cost FROM savings s JOIN usage_events e USING (event) WHERE s.event = ?").bind(hit.requestId).all()).results;
+  const [row] = await waitFor(async () => ((await rows()).length > 0 ? rows() : null), "the ledger");
+  assert.deepEqual(row, { strategy: "cache", saved: 30_000_000, baseline: 30_000_000, cost: 0 });
+});
+
+test("a hit needs no budget, no slot and no scheduler; a suspended client has none", async () => {
+  await rm.client("spent", { monthlyBudgetUsd: 0.04, maxConcurrent: 1 });
+  const spent = { clientId: "spent" };
+  await first({ n: "spent" }, spent);
+  await waitFor(async () => (await rm.current("spent")).spentUsd === 0.04, "the charge");
+  assert.equal((await send({ n: "another" }, spent)).status, 402);
+  ok(await rm.post("/admin/scheduler/stop"));
+  assert.equal(ok(await send({ n: "spent" }, spent)).cached, true);
+  ok(await rm.post("/admin/scheduler/start"));
+  await rm.client("spent", { monthlyBudgetUsd: 0.04, status: "suspended" });
+  assert.equal((await send({ n: "spent" }, spent)).status, 403);
+});
+
+test("what differs is not the same: client, template, model, parameters, input to the last digit", async () => {
+  await first({ n: 9007199254740993n.toString(), f: 0.1 });
+  const base = `"clientId":"keeper","templateId":"keeps"`;
+  await rm.call("POST", "/api/execute", { raw: `{${base},"input":{"n":9007199254740993}}`, headers: { prefer: "wait=10" } });
+  const near = ok(await rm.call("POST", "/api/execute", { raw: `{${base},"input":{"n":9007199254740992}}`, headers: { prefer: "wait=10" } }));
+  assert.equal(near.cached, false);
+  await first({ n: "isolated" });
+  assert.equal(ok(await send({ n: "isolated" }, { clientId: "other" })).cached, false, "never across clients");
+  assert.equal(ok(await send({ n: "isolated" }, { parameters: { maxOutputTokens: 5 } })).cached, false);
+  ok(await rm.put("/admin/templates/keeps-too", { worker: "ECHO", model: "m", resources: [{ pool: "kept", base: 4 }], cacheTtlSeconds: 600 }));
+  assert.equal(ok(await send({ n: "isolated" }, { templateId: "keeps-too" })).cached, false);
+  const model = (name) => rm.put("/admin/templates/keeps-too", { worker: "ECHO", model: name, resources: [{ pool: "kept", base: 4 }], cacheTtlSeconds: 600 });
+  await first({ n: "remodelled" }, { templateId: "keeps-too" });
+  ok(await model("m2"));
+  assert.equal(ok(await send({ n: "remodelled" }, { templateId: "keeps-too" })).cached, false);
+});
+
+test("callers may say no: by the request, by its level, by Cache-Control; and failures are not kept", async () => {
+  await first({ n: "no" });
+  for (const optimization of [{ level: "off" }, { cache: false }]) {
+    assert.equal(ok(await send({ n: "no" }, { optimization })).cached, false, JSON.stringify(optimization));
+  }
+  for (const header of ["no-cache", "max-age=0, No-Store"]) {
+    assert.equal(ok(await send({ n: "no" }, {}, { wait: 10, headers: { "cache-control": header } })).cached, false, header);
+  }
+  const failing = { simulate: { status: 400 } };
+  assert.equal(ok(await send(failing)).status, "failed");
+  const again = ok(await send(failing));
+  assert.deepEqual([again.status, again.cached], ["failed", false]);
+  ok(await send({ n: "unstored" }, {}, { wait: 10, headers: { "cache-control": "no-store" } }));
+  assert.equal(ok(await send({ n: "unstored" })).cached, false);
+});
+
+test("an admin purges by client and by template; what cannot be read is run again", async () => {
+  const hit = async (input, more) => ok(await send(input, more)).cached;
+  await first({ n: "purged" });
+  assert.equal((await rm.call("DELETE", "/admin/cache/clients/keeper")).status, 204);
+  assert.equal(await hit({ n: "purged" }), false);
+  await waitFor(() => hit({ n: "purged" }), "a hit");
+  assert.equal((await rm.call("DELETE", "/admin/cache/templates/keeps")).status, 204);
+  assert.equal(await hit({ n: "purged" }), false);
+  await waitFor(() => hit({ n: "purged" }), "a hit");
+  const { keys } = await rm.env.KV.list({ prefix: "result:" });
+  for (const { name } of keys) await rm.env.KV.put(name, "{not json");
+  assert.equal(await hit({ n: "purged" }), false);
+  for (const path of ["/admin/cache/clients/nobody", "/admin/cache/templates/nothing"]) assert.equal((await rm.call("DELETE", path)).status, 404);
+  assert.equal((await rm.call("DELETE", "/admin/cache/clients/keeper", { token: "kam" })).status, 403);
+});
+
+test("a key has the answer that it had, kept or not", async () => {
+  await first({ n: "keyed" });
+  const keyed = () => send({ n: "keyed" }, {}, { wait: 10, key: "kept-key" });
+  const [one, other] = await Promise.all([keyed(), keyed()]);
+  assert.equal(ok(one).requestId, ok(other).requestId);
+  assert.equal([one, other].filter((answer) => answer.headers.get("idempotency-replayed") === "true").length, 1);
+  const run = { n: "run first" };
+  const before = ok(await send(run, {}, { wait: 10, key: "run-key" }));
+  await waitFor(async () => ok(await send(run)).cached, "a hit");
+  assert.equal(ok(await send(run, {}, { wait: 10, key: "run-key" })).requestId, before.requestId);
+});
+
+test("the same requests in flight at once run once, and each ends on its own", async () => {
+  await rm.resetStats();
+  const input = { n: "twins", simulate: { delayMs: 1_500, usage: { kept: 2 } } };
+  const sent = (await Promise.all(Array.from({ length: 4 }, () => send(input, {}, {})))).map(ok);
+  const cancelled = sent[3].requestId;
+  await waitFor(async () => (await Promise.all(sent.map(({ requestId }) => rm.execution(requestId)))).every(({ status }) => status === "running"), "the run");
+  const leads = (await Promise.all(sent.map(async ({ requestId }) => [requestId, await calls(requestId)]))).find(([, n]) => n === 1)[0];
+  const follower = sent.map(({ requestId }) => requestId).find((id) => id !== leads);
+  assert.equal(ok(await rm.post(`/api/execution/${follower}/cancel`)).status, "cancelled");
+  const ended = await Promise.all(sent.map(({ requestId }) => rm.ended(requestId)));
+  assert.deepEqual(ended.map(({ status }) => status).sort(), ["cancelled", "succeeded", "succeeded", "succeeded"]);
+  assert.equal((await rm.stats()).calls, 1);
+  for (const one of ended.filter(({ status, requestId }) => status === "succeeded" && requestId !== leads)) {
+    assert.deepEqual(one.result, ended.find(({ requestId }) => requestId === leads).result);
+    assert.deepEqual(one.cost, { estimatedUsd: 0.04, actualUsd: 0, baselineUsd: 0.02, savedUsd: 0.02 });
+    assert.equal(one.optimizations[0].strategy, "request_batching");
+  }
+  assert.ok(cancelled);
+  await waitFor(async () => (await rm.current("keeper")).heldUsd === 0, "the settlements");
+});
+
+test("when the one that runs fails, the next is run", async () => {
+  await rm.resetStats();
+  const input = { n: "failing twins", simulate: { delayMs: 500, status: 400 } };
+  const sent = (await Promise.all([send(input, {}, {}), send(input, {}, {})])).map(ok);
+  const ended = await Promise.all(sent.map(({ requestId }) => rm.ended(requestId)));
+  assert.deepEqual(ended.map(({ status, cost }) => [status, cost.actualUsd]), [["failed", 0], ["failed", 0]]);
+  assert.equal((await rm.stats()).calls, 2);
+  ok(await rm.put("/admin/templates/alone", { worker: "ECHO", resources: [{ pool: "kept", base: 1 }], cacheTtlSeconds: 600, dedupe: false }));
+  await rm.resetStats();
+  const alone = { simulate: { delayMs: 500 } };
+  const both = (await Promise.all([0, 1].map(() => send(alone, { templateId: "alone" }, {})))).map(ok);
+  await Promise.all(both.map(({ requestId }) => rm.ended(requestId)));
+  assert.equal((await rm.stats()).calls, 2, "where the template says so");
+});
