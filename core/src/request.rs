@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use crate::optimizer::{Applied, Savings, Strategy};
 use crate::pipeline::{PastStep, Step};
+use crate::pool::BatchTerms;
 use crate::pricing::{BarePrice, Discount, OffPeakPrice, Parts, PricesApart};
 use crate::priority::{Tier, UnknownName, Urgency};
 use crate::units::{Instant, NanoUsd, Tokens};
@@ -99,6 +100,8 @@ pub enum Cause {
     SecondaryPool,
     /// The client's account did not answer.
     Concurrency,
+    /// It waits for others to be combined with.
+    Batching,
 }
 
 /// Where a request stands.
@@ -206,6 +209,12 @@ pub struct Request {
     /// What requests that are the same have in common, if it may wait for one that is in flight, or be waited for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twin: Option<String>,
+    /// With which others it may be combined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<BatchTerms>,
+    /// It was refused together with others: it is tried by itself.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alone: bool,
     /// How many its client may run at once, as it was when it was admitted; `None` if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,

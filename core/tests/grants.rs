@@ -76,6 +76,7 @@ fn request(n: u8, kind: Kind, amounts: &[(&str, u64)]) -> Submission {
         slots: None,
         applied: Vec::new(),
         twin: None,
+        batch: None,
         has_slot: true,
         worker: None,
         later: Vec::new(),

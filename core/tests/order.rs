@@ -75,6 +75,7 @@ fn submission(n: u64, client: usize, urgency: Urgency, held_at: Instant) -> Subm
         slots: None,
         applied: Vec::new(),
         twin: None,
+        batch: None,
         has_slot: false,
         worker: None,
         later: Vec::new(),

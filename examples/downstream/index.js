@@ -5,7 +5,7 @@
 // A step of a pipeline answers with what it was handed too; with `result` it hands something else on.
 // `GET /stats` and `POST /reset` are for tests: what was called, and how much at once.
 
-const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byKey: {}, byClient: {}, traceparents: {}, models: {} });
+const fresh = () => ({ calls: 0, running: 0, maxRunning: 0, byRequest: {}, byKey: {}, byClient: {}, traceparents: {}, models: {}, batches: [], zipped: 0 });
 let stats = fresh();
 
 const json = (body, init) => Response.json(body, init);
@@ -32,14 +32,31 @@ async function work(order) {
   return json(answer);
 }
 
+// Several at once: `simulate.batchStatus` of any of them refuses all, `simulate.batchUsage` is what they used together; the
+// rest of `simulate` is about one.
+async function batch(order) {
+  stats.calls += 1;
+  stats.batches.push(order.batch.map((item) => item.requestId));
+  for (const { requestId } of order.batch) stats.byRequest[requestId] = (stats.byRequest[requestId] ?? 0) + 1;
+  const simulations = order.batch.map((item) => simulation(item.input));
+  await sleep(Math.max(0, ...simulations.map(({ delayMs }) => delayMs ?? 0)));
+  const refused = simulations.find(({ batchStatus }) => batchStatus >= 400);
+  if (refused) return json({ error: "failed on purpose" }, { status: refused.batchStatus });
+  const results = order.batch.map((item, index) => {
+    const { status, result, usage } = simulations[index];
+    if (status >= 400) return { requestId: item.requestId, error: "failed on purpose", status };
+    return { requestId: item.requestId, result: result ?? { echo: item.input }, ...(usage && { usage }) };
+  });
+  const usage = simulations.find(({ batchUsage }) => batchUsage)?.batchUsage;
+  return json({ results, ...(usage && { usage }) });
+}
+
 async function execute(request) {
   const zipped = request.headers.get("content-encoding") === "gzip";
   const body = zipped ? request.body.pipeThrough(new DecompressionStream("gzip")) : request.body;
   const order = await new Response(body).json();
-  if (Array.isArray(order.batch)) {
-    const results = order.batch.map((item) => ({ requestId: item.requestId, result: { echo: item.input } }));
-    return json({ results });
-  }
+  stats.zipped += zipped ? 1 : 0;
+  if (Array.isArray(order.batch)) return batch(order);
   const key = order.requestId;
   const client = (stats.byClient[order.clientId] ??= { running: 0, maxRunning: 0 });
   stats.calls += 1;

@@ -8,7 +8,7 @@ use rm_core::fair_share::FairShare;
 use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use rm_core::lane::Lanes;
 use rm_core::pipeline::Step;
-use rm_core::pool::{Pool, PoolConfig, Stored, Submission};
+use rm_core::pool::{BatchTerms, Pool, PoolConfig, Stored, Submission};
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::request::{Demand, Kind};
 use rm_core::token_bucket::BucketLimits;
@@ -88,6 +88,8 @@ pub struct Order {
     pub deadline: Option<Instant>,
     /// What requests that are the same have in common.
     pub twin: Option<String>,
+    /// With which others it may be combined.
+    pub batch: Option<BatchTerms>,
     /// What it needs, the home pool first.
     pub demands: Vec<Demand>,
     /// How often it may be tried.
@@ -118,6 +120,7 @@ pub fn submission(order: Order, held: Held) -> Submission {
         later: order.later,
         applied: Vec::new(),
         twin: order.twin,
+        batch: order.batch,
         has_slot: held.slot,
         slots: Some(held.slots),
     }

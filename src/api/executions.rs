@@ -9,6 +9,7 @@ use rm_core::units::Instant;
 
 use crate::api::Call;
 use crate::api::admission::{fingerprint, plan};
+use crate::api::batching;
 use crate::api::body::read_json;
 use crate::api::demands::check_reach;
 use crate::api::downgrade;
@@ -120,12 +121,18 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let same = kept::same(&catalog, &plan, control);
     submit.spec.keep = same.keep.filter(|_| !control.no_store);
     submit.twin = same.twin;
+    submit.batch = batching::terms(&catalog, &plan, held.tier);
     submit.input = stored_input(&call, &client, &plan.input, &held).await?;
     let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
     let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
     let reply = match answer {
         SubmitAnswer::RunHere { run } => {
-            run_here(&call, Order { run, spec: submit.spec, input: Payload::Inline(plan.input) }, wait).await?
+            run_here(
+                &call,
+                Order { run, spec: submit.spec, input: Payload::Inline(plan.input), reserved: Vec::new() },
+                wait,
+            )
+            .await?
         }
         SubmitAnswer::Here { execution, position } => of_execution(&call, *execution, position.as_ref(), wait).await?,
         SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),

@@ -117,6 +117,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         slots: None,
         applied: Vec::new(),
         twin: None,
+        batch: None,
         kept: None,
         only_known: known,
         spec: Spec {

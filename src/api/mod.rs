@@ -3,6 +3,7 @@
 mod admin;
 mod admission;
 mod auth;
+mod batching;
 mod body;
 mod demands;
 mod docs;

@@ -333,6 +333,7 @@ fn components() -> Components {
         admin::ClientRecord,
         admin::TemplateBody,
         admin::BatchRule,
+        admin::Isolation,
         alert::Severity,
         alert::AlertView,
         crate::api::metrics::exposition::Json,

@@ -124,6 +124,7 @@ pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<Su
         slots: held.slots,
         applied: plan.applied.clone(),
         twin: None,
+        batch: None,
         kept: None,
         only_known: !held.open,
         spec,

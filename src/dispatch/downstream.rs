@@ -15,32 +15,50 @@ use crate::wire::pool::{Order, RunOutcome};
 /// The longest answer that is read: as long as a request's body may be, and something for what is around the result.
 pub const ANSWER_MAX_BYTES: usize = 11 * 1_048_576;
 
+/// What became of a call.
+pub enum Exchange {
+    /// It was answered; the body is `None` if it was too long.
+    Answered { status: u16, retry_after: Option<String>, body: Option<Vec<u8>> },
+    /// It was not: this is the outcome.
+    Failed(RunOutcome),
+}
+
 /// Runs one attempt. Whatever the worker does, this has an outcome.
 pub async fn run(env: &Env, order: &Order, input: &RawValue) -> RunOutcome {
     let (worker, _) = order.spec.worker_of(order.run.step);
     let name = worker.map(|name| name.as_str().to_owned()).unwrap_or_default();
-    let Some(worker) = worker_binding(env, &name) else {
-        return failed("not_configured", format!("the service binding `{name}` is not set"), Retry::No);
+    match exchange(env, &name, request(order, input, &name), order.run.limit_ms).await {
+        Exchange::Answered { status, retry_after, body } => {
+            outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now())
+        }
+        Exchange::Failed(outcome) => outcome,
+    }
+}
+
+/// Calls a worker within a limit.
+pub async fn exchange(env: &Env, name: &str, request: Result<Request>, limit_ms: i64) -> Exchange {
+    let Some(worker) = worker_binding(env, name) else {
+        let message = format!("the service binding `{name}` is not set");
+        return Exchange::Failed(failed("not_configured", message, Retry::No));
     };
-    let request = match request(order, input, &name) {
+    let request = match request {
         Ok(request) => request,
-        Err(error) => return failed("invalid_request", error.to_string(), Retry::No),
+        Err(error) => return Exchange::Failed(failed("invalid_request", error.to_string(), Retry::No)),
     };
     let exchange = async {
         let response = worker.fetch_request(request).await?;
         let status = response.status_code();
         let retry_after = response.headers().get("retry-after")?;
         let body = read(response).await?;
-        Ok::<_, worker::Error>((status, retry_after, body))
+        Ok::<_, worker::Error>(Exchange::Answered { status, retry_after, body })
     };
-    match within(order.run.limit_ms, exchange).await {
-        Err(_) => RunOutcome::TimedOut,
+    match within(limit_ms, exchange).await {
+        Err(_) => Exchange::Failed(RunOutcome::TimedOut),
         Ok(Err(error)) => {
-            failed("worker_unreachable", format!("`{name}` could not be called: {error}"), Retry::Failing)
+            let message = format!("`{name}` could not be called: {error}");
+            Exchange::Failed(failed("worker_unreachable", message, Retry::Failing))
         }
-        Ok(Ok((status, retry_after, body))) => {
-            outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now())
-        }
+        Ok(Ok(exchange)) => exchange,
     }
 }
 
@@ -61,20 +79,25 @@ fn request(order: &Order, input: &RawValue, name: &str) -> Result<Request> {
         parameters: &order.spec.parameters,
         deadline: run.deadline,
     };
-    let headers = Headers::new();
-    headers.set("content-type", "application/json")?;
-    headers.set("x-request-id", run.id.as_str())?;
     // The same for every attempt; each step is work of its own.
     let key = match order.spec.steps.is_empty() {
         true => run.id.to_string(),
         false => format!("{}/{}", run.id, run.step),
     };
-    headers.set("idempotency-key", &key)?;
+    post(name, order, &key, serde_json::to_string(&body)?)
+}
+
+/// A request to a worker: `order` is what it is for, or the first of several.
+pub fn post(name: &str, order: &Order, key: &str, body: String) -> Result<Request> {
+    let headers = Headers::new();
+    headers.set("content-type", "application/json")?;
+    headers.set("x-request-id", order.run.id.as_str())?;
+    headers.set("idempotency-key", key)?;
     if let Some(traceparent) = traceparent(order.spec.traceparent.as_deref()) {
         headers.set("traceparent", &traceparent)?;
     }
     let mut init = RequestInit::new();
-    init.with_method(Method::Post).with_headers(headers).with_body(Some(serde_json::to_string(&body)?.into()));
+    init.with_method(Method::Post).with_headers(headers).with_body(Some(body.into()));
     Request::new_with_init(&format!("https://{}/execute", name.to_ascii_lowercase().replace('_', "-")), &init)
 }
 

@@ -1,10 +1,12 @@
 //! One run: what is needed is claimed, the downstream worker is called within its limit, the outcome is reported.
 
+mod batch;
 mod downstream;
 mod outcome;
 
 pub use outcome::usage_of;
 
+use futures_util::future::join_all;
 use rm_core::id::RequestId;
 use rm_core::pool::Retry;
 use rm_core::request::Usage;
@@ -13,13 +15,13 @@ use serde_json::value::RawValue;
 use worker::{Env, Error, Fetcher, Headers, Method, Request, RequestInit, Result};
 
 use crate::host::log;
-use crate::host::object::{CallError, call, call_waiting};
+use crate::host::object::{CallError, Operation, call, call_waiting};
 use crate::host::time_limit::within;
 use crate::store::payloads;
 use crate::store::results::{self, KeptResult};
 use crate::wire::execution::{ExecutionStatus, ExecutionView, Keep, ResourceView};
 use crate::wire::payload::{Payload, StoredPayload};
-use crate::wire::pool::{ClaimCall, Order, ReportCall, Run, RunOutcome};
+use crate::wire::pool::{ClaimCall, Order, ReportBatchCall, ReportCall, Run, RunOutcome};
 
 /// The binding by which the service calls itself.
 const SELF_BINDING: &str = "SELF";
@@ -27,6 +29,8 @@ const SELF_BINDING: &str = "SELF";
 pub const RUN_PATH: &str = "/run";
 /// How long a hand-over may take beyond the run's own limit.
 const HAND_OVER_GRACE_MS: i64 = 60_000;
+/// The failure of a run whose input is gone.
+const INPUT_LOST: (&str, &str) = ("input_lost", "the input is not there any more");
 /// How often a report is tried. If all fail, the run's lease ends by itself and the request is tried again.
 const REPORT_TRIES: u32 = 4;
 
@@ -67,9 +71,17 @@ pub async fn take_over(env: &Env, body: &str) -> std::result::Result<bool, CallE
     let Ok(hand_over) = serde_json::from_str::<HandOver>(body) else { return Ok(false) };
     let Some(home) = hand_over.id.home() else { return Ok(false) };
     let claim = ClaimCall { id: hand_over.id, grant: hand_over.grant, secret: hand_over.secret };
-    let Some(order) = call(env, home.as_str(), &claim).await? else { return Ok(false) };
-    let done = run_and_report(env, order, 0).await?;
-    keep(env, done.to_keep).await;
+    let mut orders = call(env, home.as_str(), &claim).await?;
+    match orders.len() {
+        0 => return Ok(false),
+        1 => {
+            if let Some(order) = orders.pop() {
+                let done = run_and_report(env, order, 0).await?;
+                keep(env, done.to_keep).await;
+            }
+        }
+        _ => run_batch_and_report(env, orders).await?,
+    }
     Ok(true)
 }
 
@@ -95,26 +107,80 @@ pub async fn run_and_report(env: &Env, mut order: Order, wait_ms: i64) -> std::r
     let input = std::mem::replace(&mut order.input, Payload::Inline(Box::default()));
     let run = match payloads::load(env, input).await {
         Ok(Some(input)) => downstream::run(env, &order, &input).await,
-        Ok(None) => outcome::failed("input_lost", "the input is not there any more", Retry::No),
-        Err(error) => {
-            outcome::failed("input_unreachable", format!("the input cannot be read: {error}"), Retry::Backoff)
-        }
+        Ok(None) => outcome::failed(INPUT_LOST.0, INPUT_LOST.1, Retry::No),
+        Err(error) => input_unreachable(&error),
     };
-    let usage = match &run {
-        RunOutcome::Succeeded { usage, .. } => Some(usage.clone()),
-        _ => None,
-    };
+    let usage = usage_of_run(&run);
     let (run, result) = put_away(env, &order.run, run).await;
     let mut execution = report(env, &order, run, wait_ms).await?;
-    if let Some(execution) = &mut execution
-        && let Some((stored, result)) = result
-        && execution.stored_result.as_ref() == Some(&stored)
-    {
-        // It need not be fetched: it has just been here.
-        execution.result = Some(result);
+    if let Some(execution) = &mut execution {
+        put_back(execution, result);
     }
     let to_keep = execution.as_ref().and_then(|execution| kept_of(&order, execution, usage?));
     Ok(Done { execution, to_keep })
+}
+
+/// Runs several requests by one call, and reports each.
+async fn run_batch_and_report(env: &Env, orders: Vec<Order>) -> std::result::Result<(), CallError> {
+    let Some(home) = orders.first().and_then(|order| order.run.id.home()) else { return Ok(()) };
+    let mut reports = Vec::with_capacity(orders.len());
+    let mut items = Vec::with_capacity(orders.len());
+    let loaded = join_all(orders.into_iter().map(|mut order| async {
+        let input = std::mem::replace(&mut order.input, Payload::Inline(Box::default()));
+        (order, payloads::load(env, input).await)
+    }));
+    for (order, input) in loaded.await {
+        match input {
+            Ok(Some(input)) => items.push((order, input)),
+            Ok(None) => reports.push(report_of(&order, outcome::failed(INPUT_LOST.0, INPUT_LOST.1, Retry::No))),
+            Err(error) => reports.push(report_of(&order, input_unreachable(&error))),
+        }
+    }
+    let outcomes = batch::run(env, &items).await;
+    let mut to_keep = Vec::new();
+    let put_away = items.iter().zip(outcomes).map(|((order, _), outcome)| async move {
+        let usage = usage_of_run(&outcome);
+        let (outcome, result) = put_away(env, &order.run, outcome).await;
+        (order, outcome, usage, result)
+    });
+    for (order, outcome, usage, result) in join_all(put_away).await {
+        to_keep.push((order, usage, result));
+        reports.push(report_of(order, outcome));
+    }
+    let executions = deliver(env, home.as_str(), &ReportBatchCall { items: reports }, 0).await?;
+    for (order, usage, result) in to_keep {
+        let execution = executions.iter().flatten().find(|execution| execution.request_id == order.run.id);
+        if let (Some(execution), Some(usage)) = (execution, usage) {
+            let mut execution = execution.clone();
+            put_back(&mut execution, result);
+            keep(env, kept_of(order, &execution, usage)).await;
+        }
+    }
+    Ok(())
+}
+
+fn report_of(order: &Order, run: RunOutcome) -> ReportCall {
+    ReportCall { id: order.run.id.clone(), grant: order.run.grant, run, wait_ms: 0 }
+}
+
+fn input_unreachable(error: &Error) -> RunOutcome {
+    outcome::failed("input_unreachable", format!("the input cannot be read: {error}"), Retry::Backoff)
+}
+
+fn usage_of_run(outcome: &RunOutcome) -> Option<Vec<Usage>> {
+    match outcome {
+        RunOutcome::Succeeded { usage, .. } => Some(usage.clone()),
+        _ => None,
+    }
+}
+
+/// Puts a large result in its place, that need not be fetched: it has just been here.
+fn put_back(execution: &mut ExecutionView, result: Option<(StoredPayload, Box<RawValue>)>) {
+    if let Some((stored, result)) = result
+        && execution.stored_result.as_ref() == Some(&stored)
+    {
+        execution.result = Some(result);
+    }
 }
 
 /// What is kept of an execution that ended well by this run.
@@ -155,15 +221,24 @@ async fn report(
     run: RunOutcome,
     wait_ms: i64,
 ) -> std::result::Result<Option<ExecutionView>, CallError> {
-    let id = &order.run.id;
-    let home = id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
-    let report = ReportCall { id: id.clone(), grant: order.run.grant, run, wait_ms };
+    let home = order.run.id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
+    let report = ReportCall { wait_ms, ..report_of(order, run) };
+    deliver(env, &home, &report, wait_ms).await
+}
+
+/// Delivers a report: tries again for a while.
+async fn deliver<O: Operation>(
+    env: &Env,
+    home: &str,
+    report: &O,
+    wait_ms: i64,
+) -> std::result::Result<O::Answer, CallError> {
     let mut tries = 1;
     loop {
-        match call_waiting(env, &home, &report, wait_ms).await {
+        match call_waiting(env, home, report, wait_ms).await {
             Err(error) if tries < REPORT_TRIES => {
                 tries = tries.saturating_add(1);
-                log::warn("report_not_delivered", id.as_str(), &error.to_string());
+                log::warn("report_not_delivered", home, &error.to_string());
             }
             other => return other,
         }

@@ -75,7 +75,7 @@ fn good_answer(name: &str, body: &[u8]) -> RunOutcome {
 
 /// What the worker says it used, by pool: a number of units, or an object with its parts. What cannot be read is left
 /// out, and so charged as it was reserved.
-fn usage_by_pool(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
+pub fn usage_by_pool(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
     let Some(usage) = usage else { return Vec::new() };
     let not_readable = |what: &str| log::warn("usage_not_readable", name, what);
     let Ok(by_pool) = serde_json::from_str::<Option<BTreeMap<String, Box<RawValue>>>>(usage.get()) else {
@@ -97,7 +97,7 @@ fn usage_by_pool(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
 }
 
 /// What the worker says is left of limits, by pool. What cannot be read is left out.
-fn limits_by_pool(name: &str, limits: Option<Box<RawValue>>) -> Vec<Remaining> {
+pub fn limits_by_pool(name: &str, limits: Option<Box<RawValue>>) -> Vec<Remaining> {
     let Some(limits) = limits else { return Vec::new() };
     let Ok(by_pool) = serde_json::from_str::<Option<BTreeMap<String, Box<RawValue>>>>(limits.get()) else {
         log::warn("limits_not_readable", name, "they are not an object");

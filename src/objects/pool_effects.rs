@@ -16,7 +16,7 @@ use worker::Result;
 use crate::dispatch;
 use crate::host::object::call;
 use crate::host::{log, random};
-use crate::objects::resource_pool::PoolObject;
+use crate::objects::resource_pool::{PoolObject, Unclaimed};
 use crate::objects::starts::Start;
 use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
@@ -41,7 +41,14 @@ impl PoolObject {
                 Effect::Reserved { id, expires_at } => self.waiters.wake(&id, Wake::Reserved { expires_at }),
                 Effect::ReservationRefused { id, retry_at } => self.waiters.wake(&id, Wake::Refused { retry_at }),
                 Effect::Start { id, grant, limit_ms, .. } => {
-                    if let Some(start) = self.starts.admit(Start { id, grant, limit_ms }) {
+                    if let Some(start) = self.starts.admit(Start { id, grant, limit_ms, with: Vec::new() }) {
+                        spawn_local(object.start(start));
+                    }
+                }
+                Effect::StartBatch { mut items, limit_ms } => {
+                    let with = items.split_off(1.min(items.len()));
+                    let first = items.pop().map(|(id, grant)| Start { id, grant, limit_ms, with });
+                    if let Some(start) = first.and_then(|start| self.starts.admit(start)) {
                         spawn_local(object.start(start));
                     }
                 }
@@ -92,9 +99,10 @@ impl PoolObject {
 
     /// Has one attempt run by a Worker of its own, through the `SELF` binding.
     async fn start(self: Rc<Self>, start: Start) {
-        let Start { id, grant, limit_ms } = start;
+        let Start { id, grant, limit_ms, with } = start;
         let Some(secret) = random::hex::<16>() else { return };
-        self.secrets.borrow_mut().insert(id.clone(), (grant, secret.clone()));
+        let unclaimed = Unclaimed { grant, secret: secret.clone(), with: with.clone() };
+        self.secrets.borrow_mut().insert(id.clone(), unclaimed);
         if let Err(error) = dispatch::hand_over(&self.env, &id, grant, &secret, limit_ms).await {
             log::warn("run_not_handed_over", id.as_str(), &error.to_string());
             let failure =
@@ -102,7 +110,9 @@ impl PoolObject {
             // If it did start and reported, this changes nothing.
             let report = Report::Failed { failure, retry: Retry::Backoff };
             self.happen(|pool, now| {
-                pool.report(&id, grant, report, now);
+                for (id, grant) in std::iter::once((id, grant)).chain(with) {
+                    pool.report(&id, grant, report.clone(), now);
+                }
             })
             .await;
         }

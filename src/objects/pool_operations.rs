@@ -22,8 +22,8 @@ use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, CloseAnswer, CloseCall, ConfigureCall,
     ConsumeAnswer, ConsumeCall, ExecutionCall, ForetellAnswer, ForetellCall, LeaseCall, LeaseFreeCall, LeaseReply,
-    Order, PingCall, PositionAnswer, PositionCall, ReportCall, Run, RunOutcome, SettleLeaseCall, SubmitAnswer,
-    SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
+    Order, PingCall, PositionAnswer, PositionCall, ReportBatchCall, ReportCall, Run, RunOutcome, SettleLeaseCall,
+    SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
 };
 
 /// How long a reservation over several pools may take to be decided.
@@ -43,6 +43,7 @@ impl PoolObject {
             SubmitCall::PATH => answer::<SubmitCall>(&self.submit(read(body)?).await?),
             ClaimCall::PATH => answer::<ClaimCall>(&self.claim(read(body)?)?),
             ReportCall::PATH => answer::<ReportCall>(&self.report(read(body)?).await?),
+            ReportBatchCall::PATH => answer::<ReportBatchCall>(&self.report_batch(read(body)?).await?),
             ExecutionCall::PATH => answer::<ExecutionCall>(&self.execution(&read::<ExecutionCall>(body)?.id)?),
             PositionCall::PATH => answer::<PositionCall>(&self.position(&read::<PositionCall>(body)?.id)?),
             BillCall::PATH => answer::<BillCall>(&self.bill(&read::<BillCall>(body)?.id)?),
@@ -175,36 +176,53 @@ impl PoolObject {
         })
     }
 
-    fn claim(&self, call: ClaimCall) -> Result<Option<Order>> {
-        let proven =
-            self.secrets.borrow().get(&call.id).is_some_and(|(grant, secret)| {
-                *grant == call.grant && crate::host::secrets::equal(&call.secret, secret)
-            });
-        if !proven {
-            return Ok(None);
+    fn claim(&self, call: ClaimCall) -> Result<Vec<Order>> {
+        let proven = self.secrets.borrow().get(&call.id).is_some_and(|unclaimed| {
+            unclaimed.grant == call.grant && crate::host::secrets::equal(&call.secret, &unclaimed.secret)
+        });
+        let Some(unclaimed) = self.secrets.borrow_mut().remove(&call.id).filter(|_| proven) else {
+            return Ok(Vec::new());
+        };
+        let mut orders = Vec::new();
+        for (id, grant) in std::iter::once((call.id, call.grant)).chain(unclaimed.with) {
+            orders.extend(self.order(&id, grant)?);
         }
-        self.secrets.borrow_mut().remove(&call.id);
+        Ok(orders)
+    }
+
+    /// What a run needs, if it is still to be made.
+    fn order(&self, id: &RequestId, grant: u32) -> Result<Option<Order>> {
         let run = self.look(|pool, now| {
-            let request = pool.request(&call.id)?;
+            let request = pool.request(id)?;
             let Phase::Running { lease_until, .. } = request.phase else { return None };
-            (request.started_grant == call.grant).then(|| Run {
-                id: call.id.clone(),
-                grant: call.grant,
+            let run = Run {
+                id: id.clone(),
+                grant,
                 attempt: request.attempts,
                 step: request.step(),
                 limit_ms: request.attempt_limit_ms(now).min(lease_until.since(now)),
                 deadline: request.deadline,
-            })
+            };
+            let reserved = request.demands.iter().map(|demand| (demand.pool.clone(), demand.amount));
+            (request.started_grant == grant).then(|| (run, reserved.collect()))
         })?;
         let store = self.store()?;
-        let Some(run) = run else { return Ok(None) };
+        let Some((run, reserved)) = run else { return Ok(None) };
         // What a step is handed is what the one before it gave.
         let input = match run.step.checked_sub(1) {
-            None => store.input(&call.id)?,
-            Some(before) => store.step_output(&call.id, before)?,
+            None => store.input(id)?,
+            Some(before) => store.step_output(id, before)?,
         };
-        let (Some(stored), Some(input)) = (store.execution(&call.id)?, input) else { return Ok(None) };
-        Ok(Some(Order { run, spec: stored.spec, input }))
+        let (Some(stored), Some(input)) = (store.execution(id)?, input) else { return Ok(None) };
+        Ok(Some(Order { run, spec: stored.spec, input, reserved }))
+    }
+
+    async fn report_batch(self: &Rc<Self>, call: ReportBatchCall) -> Result<Vec<Option<ExecutionView>>> {
+        let mut executions = Vec::with_capacity(call.items.len());
+        for item in call.items {
+            executions.push(self.report(item).await?);
+        }
+        Ok(executions)
     }
 
     async fn report(self: &Rc<Self>, call: ReportCall) -> Result<Option<ExecutionView>> {
@@ -378,6 +396,7 @@ impl PoolObject {
                 slots: None,
                 applied: Vec::new(),
                 twin: None,
+                batch: None,
             };
             match pool.foretell(submission, now) {
                 Ok(start) => ForetellAnswer::Wait { ms: start.map(|start| start.since(now)) },
@@ -408,7 +427,8 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
         AtHomeCall::PATH => answer::<AtHomeCall>(&AtHome::Unknown),
         ViewCall::PATH => answer::<ViewCall>(&None),
         ForetellCall::PATH => answer::<ForetellCall>(&ForetellAnswer::Refused),
-        ClaimCall::PATH => answer::<ClaimCall>(&None),
+        ClaimCall::PATH => answer::<ClaimCall>(&Vec::new()),
+        ReportBatchCall::PATH => answer::<ReportBatchCall>(&Vec::new()),
         ReportCall::PATH => answer::<ReportCall>(&None),
         ExecutionCall::PATH => answer::<ExecutionCall>(&None),
         PositionCall::PATH => answer::<PositionCall>(&None),
@@ -440,6 +460,7 @@ fn submission(call: &SubmitCall) -> Submission {
         slots: call.slots,
         applied: call.applied.clone(),
         twin: call.twin.clone(),
+        batch: call.batch.clone(),
     }
 }
 

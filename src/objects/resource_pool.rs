@@ -66,8 +66,8 @@ pub(super) struct PoolObject {
     store: RefCell<Option<Rc<PoolStore>>>,
     pool: RefCell<Option<Pool>>,
     pub(super) waiters: Waiters,
-    /// The secrets of runs that were started and not claimed: by request, the grant and its secret.
-    pub(super) secrets: RefCell<BTreeMap<RequestId, (u32, String)>>,
+    /// Runs that were started and not claimed, by request.
+    pub(super) secrets: RefCell<BTreeMap<RequestId, Unclaimed>>,
     /// Runs that were granted and are not handed over yet.
     pub(super) starts: Starts,
     pub(super) alarm: Alarm,
@@ -75,6 +75,14 @@ pub(super) struct PoolObject {
     pub(super) timeouts: RefCell<BTreeMap<String, u32>>,
     snapshot_at: Cell<Instant>,
     snapshot_due: Cell<bool>,
+}
+
+/// A run that was started and not claimed.
+pub(super) struct Unclaimed {
+    pub grant: u32,
+    pub secret: String,
+    /// Those that are run together with it.
+    pub with: Vec<(RequestId, u32)>,
 }
 
 /// An event that has happened and is stored.

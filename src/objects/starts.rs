@@ -15,6 +15,8 @@ pub struct Start {
     pub id: RequestId,
     pub grant: u32,
     pub limit_ms: i64,
+    /// Those that are run together with it, each with its grant.
+    pub with: Vec<(RequestId, u32)>,
 }
 
 /// The runs that this event handed over, and those that the next alarm will.
@@ -69,6 +71,7 @@ mod tests {
             id: RequestId::new(Instant::from_millis(1), [0; 10], &"p".parse().unwrap()),
             grant: n,
             limit_ms: 1,
+            with: Vec::new(),
         };
         let admitted = (0..40).filter_map(|n| starts.admit(start(n))).count();
         assert_eq!(admitted, 16);

@@ -356,6 +356,22 @@ pub struct BatchRule {
     #[schema(maximum = 60_000)]
     #[serde(deserialize_with = "super::strict::whole")]
     pub window_ms: u32,
+    /// Whose requests may be in one call. Left out: those of one client.
+    #[serde(default)]
+    pub isolation: Isolation,
+}
+
+/// Whose requests may be combined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Isolation {
+    /// Those of one client.
+    #[default]
+    Client,
+    /// Those of clients of one tier.
+    Tier,
+    /// Those of all clients.
+    Shared,
 }
 
 /// A template as stored.

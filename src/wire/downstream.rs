@@ -2,7 +2,7 @@
 
 use rm_core::id::{ClientId, RequestId, TemplateId};
 use rm_core::units::Instant;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 /// `POST https://{binding}/execute`.
@@ -35,6 +35,53 @@ pub struct WorkStep<'a> {
     pub of: usize,
 }
 
+/// The same for several requests at once.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkBatch<'a> {
+    pub template_id: Option<&'a TemplateId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<&'a str>,
+    pub batch: Vec<WorkItem<'a>>,
+}
+
+/// One of them.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WorkItem<'a> {
+    pub request_id: &'a RequestId,
+    pub attempt: u32,
+    pub client_id: &'a ClientId,
+    pub input: &'a RawValue,
+    pub parameters: &'a RawValue,
+    #[serde(with = "super::time::optional")]
+    pub deadline: Option<Instant>,
+}
+
+/// A good answer to several: the results in the order of the requests, and what they used together.
+#[derive(Debug, Deserialize)]
+pub struct WorkResults {
+    pub results: Vec<Box<RawValue>>,
+    #[serde(default)]
+    pub usage: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub limits: Option<Box<RawValue>>,
+}
+
+/// One of the results: a result, with what it used if that is known by itself; or why there is none.
+#[derive(Debug, Deserialize)]
+pub struct ItemResult {
+    #[serde(default, deserialize_with = "present")]
+    pub result: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub usage: Option<Box<RawValue>>,
+    #[serde(default)]
+    pub error: Option<Box<RawValue>>,
+    /// As an answer of its own would have it: another attempt may help from 500 on, and with 429.
+    #[serde(default)]
+    pub status: Option<u16>,
+}
+
 /// What a worker says is left of a pool's limit.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -54,4 +101,9 @@ pub struct WorkResult {
     /// What is left of the limits, by pool.
     #[serde(default)]
     pub limits: Option<Box<RawValue>>,
+}
+
+/// A result that is there may be `null`.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(deserializer).map(Some)
 }

@@ -5,7 +5,7 @@ use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use rm_core::optimizer::Applied;
 use rm_core::pipeline::Step;
 use rm_core::pool::{
-    LeaseOrder, PoolConfig, PoolView, PositionView, QueueView, Remaining, Retry, Signal, StartsForetold,
+    BatchTerms, LeaseOrder, PoolConfig, PoolView, PositionView, QueueView, Remaining, Retry, Signal, StartsForetold,
 };
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Demand, Failure, Kind, Usage};
@@ -45,6 +45,9 @@ pub struct SubmitCall {
     /// What requests that are the same have in common, if one run will do for all that are in flight.
     #[serde(default)]
     pub twin: Option<String>,
+    /// With which others it may be combined.
+    #[serde(default)]
+    pub batch: Option<BatchTerms>,
     /// Its result was kept from another one: it is not run.
     #[serde(default)]
     pub kept: Option<Kept>,
@@ -147,8 +150,12 @@ pub struct Order {
     pub run: Run,
     pub spec: Spec,
     pub input: Payload,
+    /// What was reserved for it: by this, a common use is divided.
+    #[serde(default)]
+    pub reserved: Vec<(PoolId, Tokens)>,
 }
-operation!(ClaimCall, "/claim", Option<Order>);
+// Those of a run of several, each with its own grant; none if the secret proves nothing.
+operation!(ClaimCall, "/claim", Vec<Order>);
 
 /// How an attempt went.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -158,6 +165,13 @@ pub enum RunOutcome {
     Failed { failure: Failure, retry: Retry },
     TimedOut,
 }
+
+/// Report the attempts of a run of several.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ReportBatchCall {
+    pub items: Vec<ReportCall>,
+}
+operation!(ReportBatchCall, "/report-batch", Vec<Option<ExecutionView>>);
 
 /// Report an attempt, and wait for the request's end.
 #[derive(Debug, Serialize, Deserialize)]

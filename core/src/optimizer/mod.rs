@@ -4,8 +4,10 @@ mod canonical;
 mod choice;
 mod downgrade;
 mod savings;
+mod shares;
 
 pub use canonical::canonical;
 pub use choice::{Allowed, Choice, Level};
 pub use downgrade::{DOWNGRADE_MARGIN_MS, is_never_dearer, waits_too_long};
 pub use savings::{Applied, Savings, Strategy};
+pub use shares::shares;

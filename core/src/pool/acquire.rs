@@ -38,10 +38,18 @@ pub enum LeaseAnswer {
     Unreachable,
 }
 
+/// An execution that is to be run.
+pub(super) struct Started {
+    pub id: RequestId,
+    pub grant: u32,
+    pub attempt: u32,
+    pub limit_ms: i64,
+}
+
 impl Pool {
     /// Asks for what is still missing, or starts.
-    pub(super) fn acquire_next(&mut self, mut request: Request, now: Instant) {
-        let Phase::Acquiring { since, slot, leased, .. } = request.phase else {
+    pub(super) fn acquire_next(&mut self, request: Request, now: Instant) {
+        let Phase::Acquiring { slot, leased, .. } = request.phase else {
             self.put(request);
             return;
         };
@@ -72,13 +80,31 @@ impl Pool {
             self.put(request);
             return;
         }
+        if request.is_ready() {
+            // It is started with others, at the end of the event.
+            self.put(request);
+            return;
+        }
+        if let Some(Started { id, grant, attempt, limit_ms }) = self.start(request, now) {
+            self.effects.push(Effect::Start { id, grant, attempt, limit_ms });
+        }
+    }
+
+    /// Starts a request that has all that it needs. An execution is still to be run; `None` if there is no time left for
+    /// it, and for a reservation.
+    pub(super) fn start(&mut self, mut request: Request, now: Instant) -> Option<Started> {
+        let Phase::Acquiring { since, .. } = request.phase else {
+            self.put(request);
+            return None;
+        };
+        let (id, grant) = (request.id.clone(), request.grants);
         let limit_ms = request.attempt_limit_ms(now);
         if limit_ms == 0 && request.kind == Kind::Execution {
             self.give_back_acquired(&request, true, now);
             let failure = Failure { code: "expired".into(), message: "it was not finished by its deadline".into() };
             request.phase = Phase::Waiting;
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
-            return;
+            return None;
         }
         let waited_since = request.is_off_peak().then_some(request.enqueued_at);
         for demand in &mut request.demands {
@@ -92,20 +118,23 @@ impl Pool {
             request.first_started_at = Some(now);
             self.compare_start(&request, now);
         }
-        match request.kind {
+        let attempt = request.attempts;
+        let started = match request.kind {
             Kind::Execution => {
                 let lease_until = now.plus(limit_ms).plus(RUN_GRACE_MS);
                 request.phase = Phase::Running { since, started_at: now, lease_until };
                 self.followers_start(&id, now);
-                self.effects.push(Effect::Start { id, grant, attempt: request.attempts, limit_ms });
+                Some(Started { id, grant, attempt, limit_ms })
             }
             Kind::Reservation => {
                 let lease_until = now.plus(request.timeout_ms);
                 request.phase = Phase::Running { since, started_at: now, lease_until };
                 self.effects.push(Effect::Reserved { id, expires_at: lease_until });
+                None
             }
-        }
+        };
         self.put(request);
+        started
     }
 
     /// Compares a first start with what was foretold, if the request had to wait.

@@ -58,6 +58,13 @@ pub enum Effect {
         /// How long it may take.
         limit_ms: i64,
     },
+    /// Call the downstream worker once for several requests, and report each by its grant.
+    StartBatch {
+        /// Which requests, each with the grant that it runs under; at least two.
+        items: Vec<(RequestId, u32)>,
+        /// How long it may take.
+        limit_ms: i64,
+    },
     /// A reservation was granted.
     Reserved {
         /// Which one.

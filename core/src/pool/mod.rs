@@ -7,6 +7,7 @@
 //! own. All effects can be derived again from the stored state, so that a crash between two steps loses none.
 
 mod acquire;
+mod batch;
 mod cancel;
 mod effect;
 mod finish;
@@ -25,6 +26,7 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use acquire::LeaseAnswer;
+pub use batch::BatchTerms;
 pub use cancel::CancelOutcome;
 pub use effect::{Changes, Effect, Ended};
 pub use grant::MAX_GRANTS_PER_EVENT;
@@ -40,7 +42,7 @@ use crate::id::{ClientId, PoolId, RequestId};
 use crate::partition::Shares;
 use crate::priority::Urgency;
 use crate::queue::{Entry, Queue};
-use crate::request::{Kind, Phase, Request};
+use crate::request::{Cause, Kind, Phase, Request};
 use crate::throttle::Throttle;
 use crate::token_bucket::TokenBucket;
 use crate::units::Instant;
@@ -71,7 +73,12 @@ pub struct Pool {
     twins: BTreeMap<String, RequestId>,
     /// Those that wait for the result of one in flight.
     followers: BTreeMap<RequestId, BTreeSet<RequestId>>,
-    /// How many requests of a client are in the phase `Acquiring`.
+    /// Those that wait for others to be combined with, by what they have in common.
+    gathering: BTreeMap<String, BTreeSet<RequestId>>,
+    /// Those that have all that they need, and how many are about to, by the same.
+    ready: BTreeMap<String, BTreeSet<RequestId>>,
+    pending: BTreeMap<String, u32>,
+    /// How many requests of a client are in the phase `Acquiring`, and not ready.
     acquiring: BTreeMap<ClientId, u32>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
@@ -123,6 +130,9 @@ impl Pool {
             running: BTreeMap::new(),
             twins: BTreeMap::new(),
             followers: BTreeMap::new(),
+            gathering: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            pending: BTreeMap::new(),
             acquiring: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             promise: None,
@@ -201,6 +211,7 @@ impl Pool {
         self.advance(now);
         let outcome = body(self);
         self.grant(now);
+        self.start_batches(now);
         self.wake_lease_waiters();
         outcome
     }
@@ -300,12 +311,13 @@ impl Pool {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
                 queue.remove(&entry(&request));
             }
+            Phase::Acquiring { .. } if request.is_ready() => {
+                forget(&mut self.ready, request.batch_key().unwrap_or_default(), id);
+            }
             Phase::Acquiring { .. } => {
-                if let Some(count) = self.acquiring.get_mut(&request.client) {
-                    *count = count.saturating_sub(1);
-                    if *count == 0 {
-                        self.acquiring.remove(&request.client);
-                    }
+                count_down(&mut self.acquiring, &request.client);
+                if let Some(key) = request.batch_key() {
+                    count_down(&mut self.pending, key);
                 }
             }
             Phase::Running { .. } => {
@@ -315,6 +327,9 @@ impl Pool {
                         self.running.remove(&request.client);
                     }
                 }
+            }
+            Phase::Parked { cause: Cause::Batching, .. } => {
+                forget(&mut self.gathering, request.batch_key().unwrap_or_default(), id);
             }
             Phase::Parked { .. } | Phase::Abandoned { .. } => {}
         }
@@ -342,12 +357,24 @@ impl Pool {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
                 queue.insert(&entry(request));
             }
+            Phase::Acquiring { .. } if request.is_ready() => {
+                let key = request.batch_key().unwrap_or_default().to_owned();
+                self.ready.entry(key).or_default().insert(request.id.clone());
+            }
             Phase::Acquiring { .. } => {
                 let count = self.acquiring.entry(request.client.clone()).or_insert(0);
                 *count = count.saturating_add(1);
+                if let Some(key) = request.batch_key() {
+                    let count = self.pending.entry(key.to_owned()).or_insert(0);
+                    *count = count.saturating_add(1);
+                }
             }
             Phase::Running { .. } if request.kind == Kind::Execution => {
                 self.running.entry(request.client.clone()).or_default().insert(request.id.clone());
+            }
+            Phase::Parked { cause: Cause::Batching, .. } => {
+                let key = request.batch_key().unwrap_or_default().to_owned();
+                self.gathering.entry(key).or_default().insert(request.id.clone());
             }
             Phase::Running { .. } | Phase::Parked { .. } | Phase::Abandoned { .. } => {}
         }
@@ -372,5 +399,23 @@ fn entry(request: &Request) -> Entry<'_> {
         needs_slot: request.kind == Kind::Execution,
         worker: request.worker.as_ref(),
         off_peak: request.is_off_peak(),
+    }
+}
+
+fn forget(sets: &mut BTreeMap<String, BTreeSet<RequestId>>, key: &str, id: &RequestId) {
+    if let Some(ids) = sets.get_mut(key) {
+        ids.remove(id);
+        if ids.is_empty() {
+            sets.remove(key);
+        }
+    }
+}
+
+fn count_down<K: Ord + std::borrow::Borrow<Q>, Q: Ord + ?Sized>(counts: &mut BTreeMap<K, u32>, key: &Q) {
+    if let Some(count) = counts.get_mut(key) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            counts.remove(key);
+        }
     }
 }

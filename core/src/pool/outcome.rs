@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::breaker::Sign;
 use crate::id::{PoolId, RequestId};
+use crate::optimizer::Strategy;
 use crate::pool::finish::{Finish, Used, bill};
 use crate::pool::{Effect, Pool, Signal};
 use crate::request::{Cause, Failure, Phase, Request, Status, Usage};
@@ -16,6 +17,8 @@ use crate::units::{Instant, Tokens};
 pub enum Retry {
     /// No: the worker refused the request itself.
     No,
+    /// By itself, at once: the worker refused it together with others, and another one of them may be to blame.
+    Alone,
     /// After a backoff: something between failed.
     Backoff,
     /// After a backoff: the worker failed.
@@ -117,10 +120,19 @@ impl Pool {
                 }
                 ReportOutcome::Ended
             }
+            (Phase::Running { .. }, Report::Failed { retry: Retry::Alone, failure }) => {
+                let Some(request) = self.take(id) else { return ReportOutcome::Ignored };
+                if request.batch_key().is_some() {
+                    self.go_alone(request, now);
+                    return ReportOutcome::Retrying;
+                }
+                self.finish(request, Finish::unused(Status::Failed, Some(failure)), now);
+                ReportOutcome::Ended
+            }
             (Phase::Running { .. }, Report::Failed { failure, retry }) => {
                 let signal = match retry {
                     Retry::Busy { pause_ms } => Signal { busy: true, pause_ms, ..Signal::default() },
-                    Retry::No | Retry::Backoff | Retry::Failing => Signal::default(),
+                    Retry::No | Retry::Alone | Retry::Backoff | Retry::Failing => Signal::default(),
                 };
                 self.failed_once(id, Status::Failed, failure, &signal, now)
             }
@@ -135,7 +147,7 @@ impl Pool {
     /// What a report says of its worker. One of an attempt that counts as lost was judged then, unless it went well.
     fn judge_report(&mut self, id: &RequestId, phase: &Phase, report: &Report, now: Instant) {
         let sign = match report {
-            Report::Succeeded { .. } | Report::Failed { retry: Retry::No, .. } => Sign::Alive,
+            Report::Succeeded { .. } | Report::Failed { retry: Retry::No | Retry::Alone, .. } => Sign::Alive,
             Report::Failed { retry: Retry::Failing, .. } | Report::TimedOut => Sign::Failed,
             Report::Failed { retry: Retry::Backoff | Retry::Busy { .. }, .. } => Sign::Neither,
         };
@@ -192,6 +204,21 @@ impl Pool {
             self.retry_or_finish(request, status, failure, signal, now);
         }
         if self.requests.contains_key(id) { ReportOutcome::Retrying } else { ReportOutcome::Ended }
+    }
+
+    /// Back to its place, to be run by itself. The attempt does not count: it may have been another one's fault.
+    fn go_alone(&mut self, mut request: Request, now: Instant) {
+        self.release_run(&request, &Used::NOTHING, now);
+        let (id, client) = (request.id.clone(), request.client.clone());
+        self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
+        request.alone = true;
+        request.attempts = request.attempts.saturating_sub(1);
+        request.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
+        for demand in &mut request.demands {
+            demand.shared = false;
+        }
+        request.phase = Phase::Waiting;
+        self.put(request);
     }
 
     /// After a failed attempt: back to its place after a backoff, or the end.

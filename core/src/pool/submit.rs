@@ -7,7 +7,7 @@ use crate::optimizer::Applied;
 use crate::pipeline::Step;
 use crate::pool::foretell::RETRY_HINT_MS;
 use crate::pool::supply::Leave;
-use crate::pool::{Effect, Pool, entry};
+use crate::pool::{BatchTerms, Effect, Pool, entry};
 use crate::priority::{Tier, Urgency};
 use crate::request::{Demand, Kind, Phase, Request};
 use crate::token_bucket::Availability;
@@ -61,6 +61,8 @@ pub struct Submission {
     pub applied: Vec<Applied>,
     /// What requests that are the same have in common, if one run will do for all that are in flight.
     pub twin: Option<String>,
+    /// With which others it may be combined.
+    pub batch: Option<BatchTerms>,
 }
 
 /// Why a request is refused. Nothing is kept of it.
@@ -103,10 +105,12 @@ impl Pool {
         self.advance(now);
         if self.requests.contains_key(&submission.id) {
             self.grant(now);
+            self.start_batches(now);
             return Submitted::Existing;
         }
         if let Err(refusal) = self.admit(&submission, now) {
             self.grant(now);
+            self.start_batches(now);
             return Submitted::Refused(refusal);
         }
         let id = submission.id.clone();
@@ -120,12 +124,17 @@ impl Pool {
         let mut request = Request { wait_limit_ms, ..waiting(submission) };
         request.held = request.least_hold();
         self.follow(&mut request, now);
-        if matches!(request.phase, Phase::Following { .. }) {
+        if request.phase == Phase::Waiting {
+            self.gather(&mut request, now);
+        }
+        if request.phase != Phase::Waiting {
             self.put(request);
+            self.foretell_start(&id, now);
             if has_slot {
                 self.effects.push(Effect::ReleaseSlot { id, grant: 0, client, ended: false });
             }
             self.grant(now);
+            self.start_batches(now);
             return Submitted::Accepted;
         }
         request.forced = request.force_at().is_some_and(|at| at <= now);
@@ -133,6 +142,7 @@ impl Pool {
         let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
         if no_slot.is_none() {
             self.grant_with_slot(now, has_slot.then_some(&id));
+            self.start_batches(now);
         }
         let still_waiting = self.requests.get(&id).is_some_and(|request| request.phase == Phase::Waiting);
         let too_late = no_slot.or_else(|| still_waiting.then(|| self.starts_too_late(&id, now)).flatten());
@@ -142,6 +152,7 @@ impl Pool {
             self.changes.requests.remove(&id);
             // It may have been the one that the others waited behind.
             self.grant(now);
+            self.start_batches(now);
             return Submitted::Refused(Refusal::NotNow { retry_at });
         }
         self.foretell_start(&id, now);
@@ -216,6 +227,8 @@ pub(super) fn waiting(submission: Submission) -> Request {
         expected_start: None,
         applied: submission.applied,
         twin: submission.twin,
+        batch: submission.batch,
+        alone: false,
         slots: submission.slots,
         held: NanoUsd::ZERO,
         past: Vec::new(),

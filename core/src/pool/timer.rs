@@ -3,7 +3,7 @@
 use crate::breaker::Sign;
 use crate::id::{ClientId, RequestId};
 use crate::pool::{Pool, Signal};
-use crate::request::{Failure, Kind, Phase, Request, Status};
+use crate::request::{Cause, Failure, Kind, Phase, Request, Status};
 use crate::units::Instant;
 
 use super::finish::Finish;
@@ -63,7 +63,10 @@ impl Pool {
             match timer {
                 Timer::Expire(id) => self.expire(&id, now),
                 Timer::Force(id) => self.force(&id),
-                Timer::Unpark(id) => self.unpark(&id),
+                Timer::Unpark(id) => self.park_is_over(&id),
+                Timer::Acquire(id) if self.requests.get(&id).is_some_and(Request::is_ready) => {
+                    self.start_ready(&id, now);
+                }
                 Timer::Acquire(id) => self.give_up_acquiring(&id, false, now, Some(now.plus(1_000))),
                 Timer::Run(id) => self.run_lost(&id, now),
                 Timer::Lease(key) => self.lease_ran_out(&key, now),
@@ -97,6 +100,18 @@ impl Pool {
         if let Some(mut request) = self.take(id) {
             request.forced = true;
             self.put(request);
+        }
+    }
+
+    /// One that waited for others does not do so alone.
+    fn park_is_over(&mut self, id: &RequestId) {
+        let gathers = self
+            .requests
+            .get(id)
+            .filter(|request| matches!(request.phase, Phase::Parked { cause: Cause::Batching, .. }));
+        match gathers.and_then(|request| request.batch_key().map(str::to_owned)) {
+            Some(key) => self.end_gathering(&key),
+            None => self.unpark(id),
         }
     }
 

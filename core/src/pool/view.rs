@@ -32,11 +32,13 @@ pub enum Blocked {
     WorkerUnavailable,
     /// The same request is in flight: it waits for that one's result.
     InFlight,
+    /// It waits for others to be combined with.
+    Batching,
 }
 
 impl Blocked {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Tokens,
         Self::Concurrency,
         Self::SecondaryPool,
@@ -45,6 +47,7 @@ impl Blocked {
         Self::OffPeak,
         Self::WorkerUnavailable,
         Self::InFlight,
+        Self::Batching,
     ];
 
     /// Its name, as in JSON.
@@ -59,6 +62,7 @@ impl Blocked {
             Self::OffPeak => "off_peak",
             Self::WorkerUnavailable => "worker_unavailable",
             Self::InFlight => "in_flight",
+            Self::Batching => "batching",
         }
     }
 }
@@ -243,6 +247,7 @@ impl Pool {
             Phase::Waiting if self.blocked.contains_key(&request.client) => Some(Blocked::Concurrency),
             Phase::Waiting => Some(Blocked::Tokens),
             Phase::Parked { cause: Cause::RetryBackoff, .. } => Some(Blocked::RetryBackoff),
+            Phase::Parked { cause: Cause::Batching, .. } => Some(Blocked::Batching),
             Phase::Parked { cause: Cause::SecondaryPool, .. } | Phase::Acquiring { slot: true, .. } => {
                 Some(Blocked::SecondaryPool)
             }

@@ -74,6 +74,7 @@ pub fn request(n: u64, client: &str, tier: Tier, urgency: Urgency, held_at: Inst
         timeout_ms: 600_000,
         applied: Vec::new(),
         twin: None,
+        batch: None,
         has_slot: false,
         slots: Some(1),
         worker: None,

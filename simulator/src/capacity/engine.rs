@@ -182,6 +182,7 @@ impl<'a> Engine<'a> {
         self.requests.insert(id.clone(), index);
         let order = Order {
             twin: None,
+            batch: None,
             id: id.clone(),
             client: planned.client.clone(),
             tier: self.measured.tier(&planned.client),
@@ -283,6 +284,11 @@ impl<'a> Engine<'a> {
         let now = self.now;
         match effect {
             Effect::Start { id, grant, limit_ms, .. } => self.start(home, id, grant, limit_ms),
+            Effect::StartBatch { items, limit_ms } => {
+                for (id, grant) in items {
+                    self.start(home, id, grant, limit_ms);
+                }
+            }
             Effect::RaiseHold { id, client, least_hold } => {
                 self.at_account(&client, |account| account.raise_hold(&id, least_hold));
             }

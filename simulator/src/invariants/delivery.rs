@@ -126,6 +126,7 @@ impl World {
                 });
                 Report::Succeeded { usage, remaining: left.into_iter().collect() }
             }
+            6 if self.rng.chance(30) => Report::Failed { failure: failure(), retry: Retry::Alone },
             6 => Report::Failed { failure: failure(), retry: Retry::No },
             7 => Report::Failed { failure: failure(), retry: Retry::Backoff },
             8 => Report::Failed { failure: failure(), retry: Retry::Failing },

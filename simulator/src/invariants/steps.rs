@@ -4,7 +4,7 @@ use rm_core::account::HoldRefusal;
 use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use rm_core::period::Period;
 use rm_core::pipeline::Step;
-use rm_core::pool::{CancelOutcome, Mode, Submission, Submitted};
+use rm_core::pool::{BatchTerms, CancelOutcome, Mode, Submission, Submitted};
 use rm_core::priority::Urgency;
 use rm_core::request::{Demand, Kind, Phase, Usage};
 use rm_core::units::{NanoUsd, Tokens};
@@ -85,6 +85,11 @@ impl World {
         let mut bytes = [0; 10];
         bytes[..8].copy_from_slice(&self.rng.next().to_be_bytes());
         let twin = (kind == Kind::Execution && self.rng.chance(15)).then(|| format!("{client} {}", self.rng.below(2)));
+        let batch = (kind == Kind::Execution && later.is_empty() && self.rng.chance(40)).then(|| BatchTerms {
+            key: if self.rng.chance(20) { client.to_string() } else { "everybody".into() },
+            max_size: 1 + self.rng.below(4) as u32,
+            window_ms: self.rng.below(8_000) as i64,
+        });
         let order = Order {
             id: RequestId::new(self.now, bytes, &names[0]),
             tier: self.accounts[&client].account.config().tier,
@@ -96,6 +101,7 @@ impl World {
             max_attempts: 1 + self.rng.below(3) as u32,
             timeout_ms: 200 + self.rng.below(20_000) as i64,
             twin,
+            batch,
             worker: (kind == Kind::Execution).then(|| self.draw_worker()),
             later,
         };

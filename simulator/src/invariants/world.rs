@@ -301,6 +301,12 @@ impl World {
     fn perform(&mut self, home: PoolId, effect: Effect) {
         match effect {
             Effect::Start { id, grant, .. } => self.send(Message::Start(home, id, grant)),
+            Effect::StartBatch { items, .. } => {
+                self.saw("batch started");
+                for (id, grant) in items {
+                    self.send(Message::Start(home.clone(), id, grant));
+                }
+            }
             Effect::Reserved { id, .. } => self.reservations.push(id),
             Effect::ReservationRefused { id, .. } => {
                 self.accepted.remove(&id);

@@ -1,0 +1,139 @@
+//! Requests that are combined: each waits for others for a while, has tokens and a slot of its own, and is started with
+//! those that are ready when it is. What a common call is for each of them is for the shell; here each has its own run,
+//! report and end.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::RequestId;
+use crate::optimizer::{Applied, Strategy};
+use crate::pool::acquire::Started;
+use crate::pool::{Effect, Pool};
+use crate::request::{Cause, Phase, Request};
+use crate::units::Instant;
+
+/// With which others a request may be combined.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BatchTerms {
+    /// What they have in common.
+    pub key: String,
+    /// How many there are at most.
+    pub max_size: u32,
+    /// How long the first of them waits for the others, in milliseconds.
+    pub window_ms: i64,
+}
+
+impl Request {
+    /// What it is combined by; none after it was refused together with others, for it may be the one that spoils them.
+    pub(super) fn batch_key(&self) -> Option<&str> {
+        self.batch.as_ref().filter(|terms| terms.max_size > 1 && !self.alone).map(|terms| terms.key.as_str())
+    }
+
+    /// Whether it has all that it needs, and waits for those that it is started with.
+    pub(super) fn is_ready(&self) -> bool {
+        let Phase::Acquiring { slot, leased, .. } = self.phase else { return false };
+        self.batch_key().is_some() && slot && leased >= self.others().len()
+    }
+
+    const fn is_gathering(&self) -> bool {
+        matches!(self.phase, Phase::Parked { cause: Cause::Batching, .. })
+    }
+}
+
+impl Pool {
+    /// Has a new request wait for others: until the first of them has waited for its window, or there are enough.
+    pub(super) fn gather(&mut self, request: &mut Request, now: Instant) {
+        let Some(terms) = request.batch.clone().filter(|_| request.batch_key().is_some()) else { return };
+        let first = self.gathering.get(&terms.key).and_then(|ids| ids.first()).and_then(|id| self.requests.get(id));
+        let until = match first.map(|first| &first.phase) {
+            Some(Phase::Parked { until, .. }) => *until,
+            _ => now.plus(terms.window_ms),
+        };
+        // Not so long that it could not be done in time.
+        let latest = request.expires_at().plus(request.timeout_ms.saturating_neg());
+        let until = if request.deadline.is_some() { until.min(latest) } else { until };
+        let by_lane = request.wait_limit_ms.map(|limit| request.enqueued_at.plus(limit >> 1));
+        let until = by_lane.map_or(until, |by_lane| until.min(by_lane));
+        let waiting = self.gathering.get(&terms.key).map_or(0, std::collections::BTreeSet::len);
+        let enough = waiting.saturating_add(1) >= usize::try_from(terms.max_size).unwrap_or(usize::MAX);
+        if enough {
+            self.end_gathering(&terms.key);
+        } else if until > now {
+            request.phase = Phase::Parked { until, cause: Cause::Batching };
+        }
+    }
+
+    /// All that wait for each other go to their places in the queue.
+    pub(super) fn end_gathering(&mut self, key: &str) {
+        let ids: Vec<RequestId> = self.gathering.get(key).into_iter().flatten().cloned().collect();
+        for id in ids {
+            if self.requests.get(&id).is_some_and(Request::is_gathering) {
+                self.unpark(&id);
+            }
+        }
+    }
+
+    /// Starts those that are ready and wait for none that is about to be.
+    pub(super) fn start_batches(&mut self, now: Instant) {
+        let keys: Vec<String> = self.ready.keys().cloned().collect();
+        for key in keys {
+            while let Some(ids) = self.next_batch(&key) {
+                self.start_together(&ids, now);
+            }
+        }
+    }
+
+    fn next_batch(&self, key: &str) -> Option<Vec<RequestId>> {
+        let ids = self.ready.get(key)?;
+        let first = ids.first().and_then(|id| self.requests.get(id))?;
+        let most = first.batch.as_ref().and_then(|terms| usize::try_from(terms.max_size).ok()).unwrap_or(1).max(1);
+        let pending = self.pending.get(key).copied().unwrap_or(0);
+        (pending == 0 || ids.len() >= most).then(|| ids.iter().take(most).cloned().collect())
+    }
+
+    /// Starts one that has been ready for as long as a grant may take, with those that are ready too.
+    pub(super) fn start_ready(&mut self, id: &RequestId, now: Instant) {
+        let key = self.requests.get(id).and_then(|request| request.batch_key().map(str::to_owned));
+        let ids = key.and_then(|key| self.ready.get(&key)).cloned().unwrap_or_default();
+        self.start_together(&ids.into_iter().collect::<Vec<_>>(), now);
+    }
+
+    fn start_together(&mut self, ids: &[RequestId], now: Instant) {
+        let together = ids.len();
+        let mut started: Vec<Started> = Vec::with_capacity(together);
+        for id in ids {
+            if let Some(mut request) = self.take(id) {
+                share(&mut request, together);
+                started.extend(self.start(request, now));
+            }
+        }
+        match started.as_slice() {
+            [] => {}
+            [Started { id, grant, attempt, limit_ms }] => {
+                self.effects.push(Effect::Start {
+                    id: id.clone(),
+                    grant: *grant,
+                    attempt: *attempt,
+                    limit_ms: *limit_ms,
+                });
+            }
+            several => {
+                let items = several.iter().map(|started| (started.id.clone(), started.grant)).collect();
+                let limit_ms = several.iter().map(|started| started.limit_ms).min().unwrap_or(0);
+                self.effects.push(Effect::StartBatch { items, limit_ms });
+            }
+        }
+    }
+}
+
+/// Notes with how many others a run is made.
+fn share(request: &mut Request, together: usize) {
+    request.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
+    if together > 1 {
+        let detail = format!("one call for {together} requests");
+        request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
+    }
+    for demand in &mut request.demands {
+        demand.shared = together > 1;
+    }
+}

@@ -1,0 +1,164 @@
+//! Requests that are combined: when they are started together, and that each has its own end.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use rm_core::account::SlotAnswer;
+use rm_core::id::RequestId;
+use rm_core::optimizer::Strategy;
+use rm_core::pool::{BatchTerms, Blocked, CancelOutcome, Effect, Pool, Report, ReportOutcome, Retry, Submission};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::{Phase, Status, Usage};
+use rm_core::units::{Instant, NanoUsd, Tokens};
+use support::{PRICE, at, config, demand, failure, id_of, pool, queue, request, units};
+
+fn item(n: u64, now: i64) -> Submission {
+    let terms = BatchTerms { key: "all".into(), max_size: 3, window_ms: 1_000 };
+    let client = format!("client-{n}");
+    Submission {
+        batch: Some(terms),
+        demands: vec![demand("home", 4)],
+        ..request(n, &client, Tier::Standard, Urgency::Batch, at(now))
+    }
+}
+
+/// What starts now, every slot being given: each call with the requests that it is for.
+fn calls(pool: &mut Pool, now: Instant) -> Vec<Vec<(RequestId, u32)>> {
+    let mut calls = Vec::new();
+    loop {
+        let effects = pool.take_effects();
+        if effects.is_empty() {
+            return calls;
+        }
+        for effect in effects {
+            match effect {
+                Effect::AcquireSlot { id, grant, .. } => pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now),
+                Effect::Start { id, grant, .. } => calls.push(vec![(id, grant)]),
+                Effect::StartBatch { items, .. } => calls.push(items),
+                _ => {}
+            }
+        }
+    }
+}
+
+fn used(n: u64) -> Report {
+    let usage = vec![Usage { pool: id_of("home"), amount: units(n), parts: None }];
+    Report::Succeeded { usage, remaining: vec![] }
+}
+
+#[test]
+fn they_wait_for_each_other_until_there_are_enough() {
+    let mut pool = pool(config(100, 0));
+    let first = queue(&mut pool, item(1, 0), at(0));
+    queue(&mut pool, item(2, 400), at(400));
+    assert!(calls(&mut pool, at(400)).is_empty());
+    let place = pool.position(&first, at(400)).unwrap();
+    assert_eq!((place.blocked_by, place.estimated_start_at), (Some(Blocked::Batching), Some(at(1_000))));
+    assert_eq!(pool.view(at(400)).reserved, Tokens::ZERO, "they hold no tokens meanwhile");
+    queue(&mut pool, item(3, 500), at(500));
+    let started = calls(&mut pool, at(500));
+    assert_eq!(started.iter().map(Vec::len).collect::<Vec<_>>(), [3]);
+    assert_eq!(pool.view(at(500)).reserved, units(12));
+}
+
+#[test]
+fn or_until_the_first_has_waited_for_its_window() {
+    let mut pool = pool(config(100, 0));
+    queue(&mut pool, item(1, 0), at(0));
+    queue(&mut pool, item(2, 900), at(900));
+    assert_eq!(pool.next_wakeup(at(900)), Some(at(1_000)));
+    pool.on_wakeup(at(1_000));
+    assert_eq!(calls(&mut pool, at(1_000))[0].len(), 2);
+    queue(&mut pool, item(3, 1_100), at(1_100));
+    pool.on_wakeup(at(2_100));
+    assert_eq!(calls(&mut pool, at(2_100))[0].len(), 1, "nobody else came");
+}
+
+#[test]
+fn who_has_no_slot_or_no_tokens_holds_back_nobody() {
+    let mut pool = pool(config(9, 0));
+    for n in 1..=3 {
+        queue(&mut pool, item(n, 0), at(0));
+    }
+    let started = calls(&mut pool, at(0));
+    assert_eq!(started.iter().map(Vec::len).collect::<Vec<_>>(), [2], "there are tokens for two");
+    let mut pool = support::pool(config(100, 0));
+    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();
+    let grant = |pool: &Pool, id| pool.request(id).unwrap().grants;
+    for (id, answer) in ids.iter().zip([SlotAnswer::Granted, SlotAnswer::Full, SlotAnswer::Granted]) {
+        let grant = grant(&pool, id);
+        pool.slot_answered(id, grant, Some(answer), at(1));
+    }
+    let batches: Vec<_> =
+        pool.take_effects().into_iter().filter(|effect| matches!(effect, Effect::StartBatch { .. })).collect();
+    assert_eq!(batches.len(), 1);
+    assert_eq!(pool.request(&ids[1]).unwrap().phase, Phase::Waiting);
+}
+
+#[test]
+fn one_that_is_ready_waits_no_longer_than_a_grant_may_take() {
+    let mut pool = pool(config(100, 0));
+    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();
+    pool.slot_answered(&ids[0], 1, Some(SlotAnswer::Granted), at(1));
+    pool.take_effects();
+    pool.on_wakeup(at(10_000));
+    assert!(matches!(pool.request(&ids[0]).unwrap().phase, Phase::Running { .. }));
+}
+
+#[test]
+fn each_has_its_own_report_and_end_and_shares_add_up() {
+    let mut pool = pool(config(100, 0));
+    for n in 1..=3 {
+        queue(&mut pool, item(n, 0), at(0));
+    }
+    let items = calls(&mut pool, at(0)).remove(0);
+    let (one, two, three) = (&items[0], &items[1], &items[2]);
+    assert_eq!(pool.cancel(&two.0, false, at(1)), CancelOutcome::Cancelled);
+    assert_eq!(pool.report(&one.0, one.1, used(2), at(2)), ReportOutcome::Ended);
+    let refused = Report::Failed { failure: failure(), retry: Retry::No };
+    assert_eq!(pool.report(&three.0, three.1, refused, at(2)), ReportOutcome::Ended);
+    assert_eq!(pool.report(&two.0, two.1, used(1), at(2)), ReportOutcome::ChargedLate);
+    let changes = pool.take_changes();
+    let mut ends: Vec<_> = changes.ended.iter().map(|ended| (ended.request.id.clone(), ended.end.status)).collect();
+    ends.sort_by(|one, other| one.0.cmp(&other.0));
+    assert_eq!(
+        ends,
+        [(one.0.clone(), Status::Succeeded), (two.0.clone(), Status::Cancelled), (three.0.clone(), Status::Failed)]
+    );
+    let done = changes.ended.iter().find(|ended| ended.end.status == Status::Succeeded).unwrap();
+    let nanos = |n: i64| NanoUsd::from_nanos(n * PRICE).unwrap();
+    let line = &done.end.lines[0];
+    assert_eq!((line.cost, line.baseline(), line.saved.by(Strategy::RequestBatching)), (nanos(2), nanos(4), nanos(2)));
+    let failed = changes.ended.iter().find(|ended| ended.end.status == Status::Failed).unwrap();
+    assert!(failed.end.lines[0].saved.is_none(), "what failed saved nothing");
+}
+
+#[test]
+fn after_a_common_refusal_each_is_tried_by_itself_once() {
+    let mut pool = pool(config(100, 0));
+    for n in 1..=3 {
+        queue(&mut pool, Submission { max_attempts: 1, ..item(n, 0) }, at(0));
+    }
+    let items = calls(&mut pool, at(0)).remove(0);
+    let refused = || Report::Failed { failure: failure(), retry: Retry::Alone };
+    for (id, grant) in &items {
+        assert_eq!(pool.report(id, *grant, refused(), at(1)), ReportOutcome::Retrying);
+    }
+    let again = calls(&mut pool, at(1));
+    assert_eq!(again.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    assert!(pool.requests().all(|request| request.attempts == 1 && request.applied.is_empty()));
+    let (id, grant) = &again[0][0];
+    assert_eq!(pool.report(id, *grant, refused(), at(2)), ReportOutcome::Ended, "it cannot be refused like that again");
+}
+
+#[test]
+fn a_deadline_shortens_the_wait() {
+    let mut pool = pool(config(100, 0));
+    let hurried = Submission { deadline: Some(at(900)), timeout_ms: 600, ..item(1, 0) };
+    queue(&mut pool, hurried, at(0));
+    assert_eq!(pool.next_wakeup(at(0)), Some(at(300)));
+    let late = Submission { deadline: Some(at(900)), timeout_ms: 60_000, ..item(2, 0) };
+    queue(&mut pool, late, at(0));
+    assert!(!calls(&mut pool, at(0)).is_empty());
+}

@@ -1,0 +1,28 @@
+//! With which others a request may be combined.
+
+use rm_core::pool::BatchTerms;
+use rm_core::priority::{Tier, Urgency};
+
+use crate::api::admission::Plan;
+use crate::store::catalog::Catalog;
+use crate::wire::admin::Isolation;
+
+/// What a plan's template and its caller allow: requests of one template, model and isolation class, in the lanes of
+/// batches and of deferred work, or where the caller asked for it.
+pub fn terms(catalog: &Catalog, plan: &Plan, tier: Tier) -> Option<BatchTerms> {
+    let id = plan.template.as_ref()?;
+    let rule = catalog.templates.get(id)?.batch.as_ref()?;
+    let step = plan.steps.first().filter(|_| !plan.is_pipeline)?;
+    let in_lane = match plan.urgency {
+        Urgency::Batch | Urgency::Deferred => plan.allowed.batch,
+        Urgency::Fast | Urgency::Normal => plan.allowed.batch_in_any_lane,
+        Urgency::Immediate => false,
+    };
+    let class = match rule.isolation {
+        Isolation::Client => plan.client.as_str(),
+        Isolation::Tier => tier.as_str(),
+        Isolation::Shared => "",
+    };
+    let key = serde_json::to_string(&(id.as_str(), step.worker.as_str(), step.model.as_deref(), class)).ok()?;
+    in_lane.then(|| BatchTerms { key, max_size: rule.max_size, window_ms: i64::from(rule.window_ms) })
+}

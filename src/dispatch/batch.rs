@@ -1,0 +1,196 @@
+//! One run for several requests: one call, whose answer is told apart again.
+
+use rm_core::id::PoolId;
+use rm_core::optimizer::shares;
+use rm_core::pool::{Remaining, Retry};
+use rm_core::pricing::Parts;
+use rm_core::request::Usage;
+use rm_core::units::Tokens;
+use serde_json::value::RawValue;
+use worker::{Env, Request, Result};
+
+use crate::dispatch::downstream::{Exchange, exchange, post};
+use crate::dispatch::outcome::{failed, limits_by_pool, outcome_of, usage_by_pool};
+use crate::host::clock;
+use crate::store::results;
+use crate::wire::downstream::{ItemResult, WorkBatch, WorkItem, WorkResults};
+use crate::wire::payload::Payload;
+use crate::wire::pool::{Order, RunOutcome};
+use crate::wire::strict::Object;
+
+/// Runs several requests by one call. Each has its outcome, in their order.
+pub async fn run(env: &Env, items: &[(Order, Box<RawValue>)]) -> Vec<RunOutcome> {
+    let Some((first, _)) = items.first() else { return Vec::new() };
+    let name = first.spec.worker.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
+    let limit_ms = items.iter().map(|(order, _)| order.run.limit_ms).min().unwrap_or(0);
+    match exchange(env, &name, request(first, items, &name), limit_ms).await {
+        Exchange::Failed(outcome) => vec![outcome; items.len()],
+        Exchange::Answered { status: 200..=299, body: Some(body), .. } => {
+            let reserved: Vec<&[(PoolId, Tokens)]> = items.iter().map(|(order, _)| order.reserved.as_slice()).collect();
+            told_apart(&name, &body, &reserved)
+        }
+        Exchange::Answered { status, retry_after, body } => {
+            let outcome = outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now());
+            vec![not_for_good(outcome); items.len()]
+        }
+    }
+}
+
+/// What refuses all of them may be about one: each is to be tried by itself.
+fn not_for_good(outcome: RunOutcome) -> RunOutcome {
+    match outcome {
+        RunOutcome::Failed { failure, retry: Retry::No } => RunOutcome::Failed { failure, retry: Retry::Alone },
+        other => other,
+    }
+}
+
+fn request(first: &Order, items: &[(Order, Box<RawValue>)], name: &str) -> Result<Request> {
+    let body = WorkBatch {
+        template_id: first.spec.template_id.as_ref(),
+        model: first.spec.model.as_deref(),
+        batch: items.iter().map(|(order, input)| item(order, input)).collect(),
+    };
+    // The same for the same requests, whatever attempt it is.
+    let ids: Vec<&str> = items.iter().map(|(order, _)| order.run.id.as_str()).collect();
+    let key = format!("batch-{}", results::key(&ids.join(" ")));
+    post(name, first, &key, serde_json::to_string(&body)?)
+}
+
+fn item<'a>(order: &'a Order, input: &'a RawValue) -> WorkItem<'a> {
+    WorkItem {
+        request_id: &order.run.id,
+        attempt: order.run.attempt,
+        client_id: &order.spec.client_id,
+        input,
+        parameters: &order.spec.parameters,
+        deadline: order.run.deadline,
+    }
+}
+
+/// Tells an answer apart. A use that is told for all is divided among those that have a result, by what was reserved for
+/// each.
+fn told_apart(name: &str, body: &[u8], reserved: &[&[(PoolId, Tokens)]]) -> Vec<RunOutcome> {
+    let not_such = |why: String| {
+        let message =
+            format!("`{name}` answered something that is not {{\"results\": [{} of them]}}: {why}", reserved.len());
+        vec![failed("invalid_worker_response", message, Retry::Alone); reserved.len()]
+    };
+    let WorkResults { results, usage, limits } = match serde_json::from_slice::<Object<WorkResults>>(body) {
+        Ok(Object(answer)) if answer.results.len() == reserved.len() => answer,
+        Ok(Object(answer)) => return not_such(format!("there are {}", answer.results.len())),
+        Err(error) => return not_such(error.to_string()),
+    };
+    let mut outcomes: Vec<RunOutcome> = results.iter().map(|result| item_outcome(name, result)).collect();
+    for common in usage_by_pool(name, usage) {
+        divide(&common, &mut outcomes, reserved);
+    }
+    let mut remaining: Vec<Remaining> = limits_by_pool(name, limits);
+    for outcome in &mut outcomes {
+        // What is left of a limit is said once.
+        if let RunOutcome::Succeeded { remaining: said, .. } = outcome {
+            said.append(&mut remaining);
+        }
+    }
+    outcomes
+}
+
+fn item_outcome(name: &str, item: &RawValue) -> RunOutcome {
+    match serde_json::from_str::<Object<ItemResult>>(item.get()) {
+        Ok(Object(ItemResult { result: Some(result), usage, error: None, .. })) => RunOutcome::Succeeded {
+            result: Payload::Inline(result),
+            usage: usage_by_pool(name, usage),
+            remaining: Vec::new(),
+        },
+        Ok(Object(ItemResult { error, status, .. })) => {
+            let said = error.map(|error| format!(": {}", error.get().chars().take(500).collect::<String>()));
+            let message = format!("`{name}` has no result for it{}", said.unwrap_or_default());
+            match status {
+                Some(429 | 500..=599) => failed("worker_failed", message, Retry::Backoff),
+                _ => failed("worker_refused", message, Retry::No),
+            }
+        }
+        Err(error) => {
+            let message = format!("`{name}` answered something for it that is not {{\"result\": …}}: {error}");
+            failed("invalid_worker_response", message, Retry::No)
+        }
+    }
+}
+
+/// Divides a common use among those that have a result, and need the pool, and did not say it of themselves.
+fn divide(common: &Usage, outcomes: &mut [RunOutcome], reserved: &[&[(PoolId, Tokens)]]) {
+    let weight = |index: usize| -> Option<Tokens> {
+        let needs = reserved.get(index)?.iter().find(|(pool, _)| *pool == common.pool)?;
+        Some(needs.1)
+    };
+    let takes_part = |(index, outcome): (usize, &RunOutcome)| match outcome {
+        RunOutcome::Succeeded { usage, .. } if !usage.iter().any(|said| said.pool == common.pool) => {
+            weight(index).map(|weight| (index, weight))
+        }
+        _ => None,
+    };
+    let (indices, weights): (Vec<usize>, Vec<Tokens>) = outcomes.iter().enumerate().filter_map(takes_part).unzip();
+    let amounts = shares(common.amount, &weights);
+    let part = |of: fn(&Parts) -> Tokens| common.parts.map(|parts| shares(of(&parts), &weights)).unwrap_or_default();
+    let (cached, output) = (part(|parts| parts.cached_input), part(|parts| parts.output));
+    let at = |shares: &[Tokens], place: usize| shares.get(place).copied().unwrap_or(Tokens::ZERO);
+    for (place, index) in indices.into_iter().enumerate() {
+        if let Some(RunOutcome::Succeeded { usage, .. }) = outcomes.get_mut(index) {
+            let amount = at(&amounts, place);
+            let parts = common
+                .parts
+                .map(|_| Parts { cached_input: at(&cached, place), output: at(&output, place) }.within(amount));
+            usage.push(Usage { pool: common.pool.clone(), amount, parts });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rm_core::id::PoolId;
+    use rm_core::pool::Retry;
+    use rm_core::units::Tokens;
+
+    use super::told_apart;
+    use crate::wire::pool::RunOutcome;
+
+    fn answer(json: &str) -> Vec<RunOutcome> {
+        let needs = |n| vec![("p".parse::<PoolId>().unwrap(), Tokens::from_units(n).unwrap())];
+        let reserved = [needs(1), needs(2), needs(1)];
+        told_apart("W", json.as_bytes(), &reserved.iter().map(Vec::as_slice).collect::<Vec<_>>())
+    }
+
+    fn used(outcome: &RunOutcome) -> Option<u64> {
+        match outcome {
+            RunOutcome::Succeeded { usage, .. } => usage.first().map(|usage| usage.amount.units()),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_common_use_is_divided_by_what_was_reserved() {
+        let all = answer(r#"{"results":[{"result":1},{"result":null},{"result":{}}],"usage":{"p":9}}"#);
+        assert_eq!(all.iter().map(used).collect::<Vec<_>>(), [Some(2), Some(5), Some(2)]);
+    }
+
+    #[test]
+    fn one_without_a_result_has_no_share_and_one_that_says_its_use_has_that() {
+        let all = answer(
+            r#"{"results":[{"result":1,"usage":{"p":7}},{"error":"bad","status":503},{"result":3}],"usage":{"p":4}}"#,
+        );
+        assert_eq!(all.iter().map(used).collect::<Vec<_>>(), [Some(7), None, Some(4)]);
+        assert!(matches!(all[1], RunOutcome::Failed { retry: Retry::Backoff, .. }));
+        let refused = answer(r#"{"results":[{"result":1},{"error":{"code":"x"}},7]}"#);
+        for bad in &refused[1..] {
+            assert!(matches!(bad, RunOutcome::Failed { retry: Retry::No, .. }));
+        }
+    }
+
+    #[test]
+    fn an_answer_that_cannot_be_told_apart_has_each_tried_by_itself() {
+        for json in ["<html>", "[]", r#"{"results":[]}"#, r#"{"results":[{"result":1}]}"#, r#"{"result":1}"#] {
+            let all = answer(json);
+            assert_eq!(all.len(), 3);
+            assert!(all.iter().all(|one| matches!(one, RunOutcome::Failed { retry: Retry::Alone, .. })), "{json}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+// Requests that are combined: one call, told apart again; each with its own share, end and cancellation.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { ok, startHarness, waitFor } from "./support/harness.mjs";
+
+let rm;
+const template = (more = {}) => ({
+  worker: "ECHO", model: "m", resources: [{ pool: "batched", base: 4 }], batch: { maxSize: 3, windowMs: 2_000 }, dedupe: false, maxAttempts: 2, ...more,
+});
+before(async () => {
+  rm = await startHarness();
+  await rm.pool("batched", { capacity: 1000, refillPerSecond: 0, unitPriceUsd: 0.01 });
+  await rm.client("batcher", { maxConcurrent: 10 });
+  await rm.client("other", { maxConcurrent: 10 });
+  ok(await rm.put("/admin/templates/batchable", template()));
+});
+after(() => rm.close());
+
+const send = async (input, more = {}) => ok(await rm.execute({ clientId: "batcher", templateId: "batchable", urgency: "batch", input, ...more }));
+const all = (sent) => Promise.all(sent.map(({ requestId }) => rm.ended(requestId)));
+const batches = async () => (await rm.stats()).batches.map((ids) => ids.length);
+
+test("as many as fit are one call; each has its result and its share, and the shares add up", async () => {
+  await rm.resetStats();
+  const sent = await Promise.all([send({ n: 1, simulate: { batchUsage: { batched: 7 } } }), send({ n: 2 }), send({ n: 3 })]);
+  const ended = await all(sent);
+  assert.deepEqual(ended.map(({ status, result }) => [status, result.echo.n]), [["succeeded", 1], ["succeeded", 2], ["succeeded", 3]]);
+  assert.deepEqual(await batches(), [3]);
+  const used = ended.map(({ resources }) => resources[0].actual);
+  assert.deepEqual([used.reduce((sum, n) => sum + n), used.sort()], [7, [2, 2, 3]]);
+  for (const { cost, resources, optimizations } of ended) {
+    const cents = resources[0].actual;
+    assert.deepEqual(cost, { estimatedUsd: 0.04, actualUsd: cents / 100, baselineUsd: 0.04, savedUsd: (4 - cents) / 100 });
+    assert.deepEqual(optimizations, [{ strategy: "request_batching", detail: "one call for 3 requests", savedUsd: (4 - cents) / 100 }]);
+  }
+  await waitFor(async () => (await rm.current("batcher")).heldUsd === 0, "the settlements");
+  assert.equal((await rm.current("batcher")).spentUsd, 0.07);
+  const rows = async () => (await rm.env.DB.prepare("SELECT e.baseline_nanousd - e.cost_nanousd AS difference, s.saved_nanousd AS saved FROM usage_events e JOIN savings s USING (event) WHERE e.client_id = 'batcher'").all()).results;
+  const ledger = await waitFor(async () => ((await rows()).length === 3 ? rows() : null), "the ledger");
+  for (const { difference, saved } of ledger) assert.equal(difference, saved);
+});
+
+test("those that there are go when the window is over; one alone is called as ever", async () => {
+  await rm.resetStats();
+  const sent = await Promise.all([send({ n: 1 }), send({ n: 2 })]);
+  const place = ok(await rm.get(`/api/queue/position/${sent[0].requestId}`));
+  assert.equal(place.blockedBy, "batching");
+  const waits = (await all(sent)).map(({ waitMs }) => waitMs);
+  assert.ok(Math.max(...waits) >= 1_900, `${waits}`);
+  assert.deepEqual(await batches(), [2]);
+  const alone = ok(await rm.execute({ clientId: "batcher", templateId: "batchable", urgency: "batch", input: { n: 3 } }, { wait: 10 }));
+  assert.deepEqual([alone.status, alone.optimizations, (await rm.stats()).byKey[alone.requestId]], ["succeeded", [], 1]);
+});
+
+test("nobody is combined who does not want it, in another lane, or of another client", async () => {
+  await rm.resetStats();
+  const off = (optimization) => send({}, { optimization });
+  const sent = [await off({ level: "off" }), await off({ batch: false }), await send({}, { urgency: "normal" })];
+  await all(sent);
+  assert.deepEqual(await batches(), []);
+  const asked = () => send({}, { urgency: "normal", optimization: { batch: true } });
+  await all(await Promise.all([asked(), asked(), asked()]));
+  assert.deepEqual(await batches(), [3], "it was asked for by name");
+  await rm.resetStats();
+  await all(await Promise.all([send({}), send({}), send({}, { clientId: "other" })]));
+  assert.deepEqual(await batches(), [2]);
+  ok(await rm.put("/admin/templates/batchable", template({ batch: { maxSize: 3, windowMs: 2_000, isolation: "shared" } })));
+  await rm.resetStats();
+  await all(await Promise.all([send({}), send({}), send({}, { clientId: "other" })]));
+  assert.deepEqual(await batches(), [3]);
+  ok(await rm.put("/admin/templates/batchable", template()));
+});
+
+test("one bad item does not fail the rest, and a common failure is tried again", async () => {
+  await rm.resetStats();
+  const [good, bad, other] = await Promise.all([send({ n: 1 }), send({ simulate: { status: 422 } }), send({ n: 3 })]);
+  const ended = await all([good, bad, other]);
+  assert.deepEqual(ended.map(({ status }) => status), ["succeeded", "failed", "succeeded"]);
+  assert.deepEqual([ended[1].error.code, ended[1].cost.actualUsd, ended[1].cost.savedUsd], ["worker_refused", 0, 0]);
+  // One that spoils the whole call: each is tried by itself.
+  await rm.resetStats();
+  const spoilt = await all(await Promise.all([send({ n: 1 }), send({ simulate: { batchStatus: 400, status: 400 } }), send({ n: 3 })]));
+  assert.deepEqual(spoilt.map(({ status }) => status), ["succeeded", "failed", "succeeded"]);
+  const { batches: called, byRequest } = await rm.stats();
+  assert.deepEqual([called.length, Object.values(byRequest)], [1, [2, 2, 2]]);
+  await waitFor(async () => (await rm.current("batcher")).heldUsd === 0, "the settlements");
+});
+
+test("one of them can be cancelled, before and while they run", async () => {
+  await rm.resetStats();
+  const early = await send({ n: 0 });
+  assert.equal(ok(await rm.call("DELETE", `/api/queue/${early.requestId}`)).status, "cancelled");
+  const sent = await Promise.all([send({ n: 1, simulate: { delayMs: 1_500, batchUsage: { batched: 6 } } }), send({ n: 2 }), send({ n: 3 })]);
+  await waitFor(async () => (await rm.execution(sent[1].requestId)).status === "running", "the run");
+  assert.equal(ok(await rm.post(`/api/execution/${sent[1].requestId}/cancel`)).status, "cancelled");
+  const ended = await all(sent);
+  assert.deepEqual(ended.map(({ status }) => status), ["succeeded", "cancelled", "succeeded"]);
+  await waitFor(async () => (await rm.current("batcher")).heldUsd === 0, "the settlements");
+  const bills = await Promise.all(sent.map(async ({ requestId }) => ok(await rm.get(`/api/cost/${requestId}`)).actualUsd));
+  assert.deepEqual(bills, [0.02, 0.02, 0.02], "what was used for it is charged");
+  assert.deepEqual(await batches(), [3]);
+});
+
+test("a deadline is kept, and a batch larger than the client's slots goes in parts", async () => {
+  await rm.client("narrow", { maxConcurrent: 2 });
+  await rm.resetStats();
+  const soon = await send({}, { clientId: "narrow", deadline: new Date(Date.now() + 1_500).toISOString(), timeoutMs: 1_000 });
+  assert.equal((await rm.ended(soon.requestId)).status, "succeeded");
+  const ended = await all(await Promise.all([1, 2, 3].map((n) => send({ n }, { clientId: "narrow" }))));
+  assert.deepEqual(ended.map(({ status }) => status), ["succeeded", "succeeded", "succeeded"]);
+  assert.deepEqual(await batches(), [2]);
+});
