@@ -33,7 +33,7 @@ test("what is put is stored, with what was left out filled in, and putting it ag
   const filled = { clientId: "new-client", ...client, monthlyBudgetUsd: 500, maxConcurrent: 50, timeZone: "UTC", status: "active" };
   assert.deepEqual(ok(await rm.put("/admin/clients/new-client", client)), filled);
   assert.deepEqual(ok(await rm.put("/admin/clients/new-client", filled_body(filled))), filled);
-  const template = { worker: "ECHO", model: "m", resources: [{ pool: "fine", base: 1, perInputToken: 0.5, perOutputToken: 0 }], maxAttempts: 2, timeoutMs: 500, downgradeTo: ["n"], cacheTtlSeconds: 5, batch: { maxSize: 3, windowMs: 10 }, defaultUrgency: "batch" };
+  const template = { worker: "ECHO", model: "m", resources: [{ pool: "fine", base: 1, perInputToken: 0.5, perOutputToken: 0 }], maxAttempts: 2, timeoutMs: 500, downgradeTo: ["n"], cacheTtlSeconds: 5, batch: { maxSize: 3, windowMs: 10, isolation: "client" }, defaultUrgency: "batch" };
   assert.deepEqual(ok(await rm.put("/admin/templates/new-template", template)), { templateId: "new-template", ...template });
   assert.deepEqual(ok(await rm.get("/admin/templates/new-template")), { templateId: "new-template", ...template });
 });

@@ -112,6 +112,13 @@ test("an admin purges by client and by template; what cannot be read is run agai
   assert.equal((await rm.call("DELETE", "/admin/cache/clients/keeper", { token: "kam" })).status, 403);
 });
 
+test("a large result is kept and comes back whole", async () => {
+  const result = "large ".repeat(20_000);
+  const { hit } = await first({ n: "large", simulate: { result } });
+  assert.equal(hit.result, result);
+  assert.equal((await rm.execution(hit.requestId)).result, result);
+});
+
 test("a key has the answer that it had, kept or not", async () => {
   await first({ n: "keyed" });
   const keyed = () => send({ n: "keyed" }, {}, { wait: 10, key: "kept-key" });

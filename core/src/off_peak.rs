@@ -24,6 +24,18 @@ impl Window {
     }
 }
 
+/// Which windows a request waits for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum WaitsFor {
+    /// For none.
+    Nothing,
+    /// For those of its home pool.
+    Pool,
+    /// For those of the template of this name.
+    Template(String),
+}
+
 /// A rule for windows, as clocks show the time somewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OffPeakRule {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::fair_share::FairShare;
 use crate::id::{ClientId, RequestId, WorkerBinding};
+use crate::off_peak::WaitsFor;
 use crate::priority::{STARVATION_BOUND_MS, Tier, Urgency, Weights};
 use crate::sorted_list::SortedList;
 use crate::units::{Instant, Tokens};
@@ -32,8 +33,8 @@ pub struct Entry<'a> {
     pub needs_slot: bool,
     /// The worker that it is for.
     pub worker: Option<&'a WorkerBinding>,
-    /// It runs in off-peak windows only.
-    pub off_peak: bool,
+    /// Which windows it runs in only, if any.
+    pub off_peak: Option<WaitsFor>,
 }
 
 /// Requests of one lane that are eligible or not together.
@@ -45,8 +46,8 @@ pub struct Flow {
     pub needs_slot: bool,
     /// The worker that they are for.
     pub worker: Option<WorkerBinding>,
-    /// They run in off-peak windows only.
-    pub off_peak: bool,
+    /// Which windows they run in only, if any.
+    pub off_peak: Option<WaitsFor>,
     /// Their lane.
     pub urgency: Urgency,
 }
@@ -59,7 +60,7 @@ impl Entry<'_> {
             client: self.client.clone(),
             needs_slot: self.needs_slot,
             worker: self.worker.cloned(),
-            off_peak: self.off_peak,
+            off_peak: self.off_peak.clone(),
             urgency: self.urgency,
         }
     }

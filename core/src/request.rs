@@ -12,6 +12,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use crate::off_peak::WaitsFor;
 use crate::optimizer::{Applied, Savings, Strategy};
 use crate::pipeline::{PastStep, Step};
 use crate::pool::BatchTerms;
@@ -191,6 +192,12 @@ pub struct Request {
     /// How long it may wait for its first start; its lane's limit when it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_limit_ms: Option<i64>,
+    /// Which windows it waits for; `None`: those of its pool, if its lane does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<WaitsFor>,
+    /// How long hardly any run of its worker takes, as was known when it came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_run_ms: Option<i64>,
     /// Its deadline does not let it wait for a window any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
@@ -281,24 +288,34 @@ impl Request {
         self.deadline.map_or(oldest, |deadline| deadline.min(oldest)).min(by_lane)
     }
 
+    /// Which windows it waits for; `None` once its deadline does not let it.
+    #[must_use]
+    pub fn window(&self) -> Option<WaitsFor> {
+        let by_lane = if self.urgency == Urgency::Deferred { WaitsFor::Pool } else { WaitsFor::Nothing };
+        let waits_for = self.waits_for.clone().unwrap_or(by_lane);
+        Some(waits_for).filter(|waits_for| *waits_for != WaitsFor::Nothing && !self.forced)
+    }
+
     /// Whether it waits for an off-peak window.
     #[must_use]
     pub fn is_off_peak(&self) -> bool {
-        self.urgency == Urgency::Deferred && !self.forced
+        self.window().is_some()
     }
 
-    /// The lane that it ranks in: a deferred request that its deadline forces out goes among the normal ones.
+    /// The lane that it ranks in: one that its deadline forces out of its window goes among the normal ones.
     #[must_use]
     pub fn rank_urgency(&self) -> Urgency {
-        if self.urgency == Urgency::Deferred && self.forced { Urgency::Normal } else { self.urgency }
+        if self.forced { Urgency::Normal.min(self.urgency) } else { self.urgency }
     }
 
-    /// When its deadline forces it out of its window: in time for one attempt, and for a while in the queue.
+    /// When its deadline forces it out of its window: in time for one attempt, as long as they take, and for a while in the
+    /// queue.
     #[must_use]
     pub fn force_at(&self) -> Option<Instant> {
         let deadline = self.deadline.filter(|_| self.is_off_peak())?;
         let later = self.later.iter().fold(0_i64, |sum, step| sum.saturating_add(step.timeout_ms));
-        let needed = self.timeout_ms.saturating_add(later).saturating_add(FORCE_SLACK_MS);
+        let run_ms = self.expected_run_ms.unwrap_or(self.timeout_ms).min(self.timeout_ms);
+        let needed = run_ms.saturating_add(later).saturating_add(FORCE_SLACK_MS);
         Some(deadline.plus(needed.saturating_neg()))
     }
 

@@ -44,6 +44,7 @@ fn pool(capacity: u64, refill: u64) -> Pool {
         lanes: Lanes::default(),
         partitions: Vec::new(),
         off_peak: None,
+        template_windows: std::collections::BTreeMap::new(),
         scheduler_running: true,
         revision: 1,
     };
@@ -77,6 +78,7 @@ fn request(n: u8, kind: Kind, amounts: &[(&str, u64)]) -> Submission {
         applied: Vec::new(),
         twin: None,
         batch: None,
+        waits_for: None,
         has_slot: true,
         worker: None,
         later: Vec::new(),

@@ -44,6 +44,7 @@ fn pool(capacity: u64, refill: u64, scheduler_running: bool) -> Pool {
         lanes: Lanes(std::collections::BTreeMap::new()),
         partitions: Vec::new(),
         off_peak: None,
+        template_windows: std::collections::BTreeMap::new(),
         scheduler_running,
         revision: 1,
     };
@@ -76,6 +77,7 @@ fn submission(n: u64, client: usize, urgency: Urgency, held_at: Instant) -> Subm
         applied: Vec::new(),
         twin: None,
         batch: None,
+        waits_for: None,
         has_slot: false,
         worker: None,
         later: Vec::new(),

@@ -27,6 +27,7 @@ pub fn pool_config(pool: PoolId, limits: BucketLimits, queue_cap: u32) -> PoolCo
         lanes: Lanes::default(),
         partitions: Vec::new(),
         off_peak: None,
+        template_windows: std::collections::BTreeMap::new(),
         scheduler_running: true,
         revision: 1,
     }
@@ -121,6 +122,7 @@ pub fn submission(order: Order, held: Held) -> Submission {
         applied: Vec::new(),
         twin: order.twin,
         batch: order.batch,
+        waits_for: None,
         has_slot: held.slot,
         slots: Some(held.slots),
     }

@@ -22,7 +22,7 @@ use crate::host::object::call;
 use crate::host::time_zone::TimeZone;
 use crate::store;
 use crate::store::catalog::{self, Catalog};
-use crate::wire::admin::{ClientBody, Listing, Partition, PartitionKind, PoolBody, TemplateBody};
+use crate::wire::admin::{ClientBody, Listing, OffPeak, Partition, PartitionKind, PoolBody, TemplateBody};
 use crate::wire::alert::AlertFilter;
 use crate::wire::api::SchedulerView;
 use crate::wire::problem::{Code, Problem};
@@ -137,16 +137,21 @@ pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
     check(body.low_water_percent <= 100, "/lowWaterPercent", "must be from 0 to 100")?;
     check_partitions(&body.partitions)?;
     check_models(&body.models, "/models", MODELS_MAX)?;
-    if let Some(off_peak) = &body.off_peak {
-        check(!off_peak.days.is_empty(), "/offPeak/days", "must name at least one day")?;
-        check(off_peak.rule().is_some(), "/offPeak", "from and to must be times such as 22:00")?;
-        let zone = TimeZone::named(&off_peak.time_zone).is_some();
-        check(zone, "/offPeak/timeZone", "must be a name of the IANA time-zone database, such as Europe/Berlin")?;
-    }
+    check_off_peak(body.off_peak.as_ref())?;
     catalog::put_pool(&call.env, pool, &body).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     configure(&call, &catalog, pool).await?;
     Reply::json(200, catalog.pools.get(pool).ok_or_else(|| Problem::not_found("pool"))?)
+}
+
+fn check_off_peak(off_peak: Option<&OffPeak>) -> Result<(), Problem> {
+    let Some(off_peak) = off_peak else { return Ok(()) };
+    check(!off_peak.days.is_empty(), "/offPeak/days", "must name at least one day")?;
+    check(off_peak.rule().is_some(), "/offPeak", "from and to must be times such as 22:00")?;
+    let percent = off_peak.discount_percent.is_none_or(|percent| (1..=100).contains(&percent));
+    check(percent, "/offPeak/discountPercent", "must be from 1 to 100")?;
+    let zone = TimeZone::named(&off_peak.time_zone).is_some();
+    check(zone, "/offPeak/timeZone", "must be a name of the IANA time-zone database, such as Europe/Berlin")
 }
 
 /// Names of models: some at most, none twice.
@@ -241,6 +246,12 @@ pub async fn put_template(mut call: Call, template: &TemplateId) -> Result<Reply
     check_template(&call, &known, &body)?;
     catalog::put_template(&call.env, template, &body).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
+    if known.templates.get(template).and_then(|before| before.off_peak.as_ref()) != body.off_peak.as_ref() {
+        // Its pools know its windows.
+        for pool in catalog.pools.keys().filter(|pool| body.needs(pool)) {
+            configure(&call, &catalog, pool).await?;
+        }
+    }
     template_reply(&catalog, template)
 }
 
@@ -251,6 +262,9 @@ fn check_template(call: &Call, known: &Catalog, body: &TemplateBody) -> Result<(
     if let Some(model) = &body.model {
         check_text(model, "/model")?;
     }
+    check_off_peak(body.off_peak.as_ref())?;
+    let priced = body.off_peak.as_ref().is_some_and(|off_peak| off_peak.discount_percent.is_some());
+    check(!priced, "/offPeak/discountPercent", "belongs to the pool, whose price it is")?;
     check_models(&body.downgrade_to, "/downgradeTo", CHAIN_MAX)?;
     let chained = |floor: &String| body.downgrade_to.contains(floor);
     check(body.quality_floor.as_ref().is_none_or(chained), "/qualityFloor", "must be one of downgradeTo")?;

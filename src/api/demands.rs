@@ -11,7 +11,7 @@ use rm_core::units::{Instant, NanoUsd, Tokens};
 use worker::{Context, Env};
 
 use crate::alerts;
-use crate::host::log;
+use crate::host::{clock, log};
 use crate::store::catalog::Catalog;
 use crate::wire::admin::StepRule;
 use crate::wire::api::ResourceAmount;
@@ -134,7 +134,12 @@ fn demand(
             format!("`{pool}` can hold {most} at most; {} are asked for", amount.units()),
         ));
     }
-    Ok(Demand { apart: price.apart, price_version: price.version, ..Demand::flat(pool.clone(), amount, price.unit) })
+    Ok(Demand {
+        apart: price.apart,
+        price_version: price.version,
+        off_peak: catalog.off_peak_price(record, clock::now()),
+        ..Demand::flat(pool.clone(), amount, price.unit)
+    })
 }
 
 /// Refuses what a client can never be granted, because it is dedicated to others.

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use futures_channel::oneshot;
 use rm_core::id::{ClientId, RequestId};
+use rm_core::optimizer::Applied;
 use rm_core::pool::PositionView;
 use rm_core::units::Instant;
 
@@ -16,7 +17,7 @@ use crate::api::downgrade;
 use crate::api::kept::{self, CacheControl};
 use crate::api::rate_limit;
 use crate::api::reply::Reply;
-use crate::api::submission::{give_up, hold, stored_input, submission};
+use crate::api::submission::{give_up, hold, stored_input, submission, waits_for};
 use crate::dispatch;
 use crate::host::clock;
 use crate::host::object::{CallError, call};
@@ -121,8 +122,12 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let same = kept::same(&catalog, &plan, control);
     submit.spec.keep = same.keep.filter(|_| !control.no_store);
     submit.twin = same.twin;
+    submit.waits_for = Some(waits_for(&catalog, &plan));
     submit.batch = batching::terms(&catalog, &plan, held.tier);
-    submit.input = stored_input(&call, &client, &plan.input, &held).await?;
+    submit.input = stored_input(&call, &plan, &held).await?;
+    if let Payload::Stored(stored) = &submit.input {
+        submit.applied.extend(Applied::compression(stored.saved_bytes()));
+    }
     let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
     let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
     let reply = match answer {

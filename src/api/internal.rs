@@ -118,6 +118,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         applied: Vec::new(),
         twin: None,
         batch: None,
+        waits_for: None,
         kept: None,
         only_known: known,
         spec: Spec {
@@ -131,6 +132,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
             estimated: cost,
             baseline: cost,
             created_at: at,
+            compress: false,
             keep: None,
         },
         input: Payload::Inline(empty()?),

@@ -13,6 +13,7 @@ use crate::api::submission::{Held, submission};
 use crate::host::object::call;
 use crate::host::{clock, log};
 use crate::store::catalog::{self, Catalog};
+use crate::store::payloads;
 use crate::store::results::{self, KeptResult};
 use crate::wire::account::{HoldAnswer, HoldCall, Idempotency, PurgeCall, ViewCall};
 use crate::wire::execution::Keep;
@@ -108,9 +109,13 @@ pub async fn serve(
     };
     let mut submit = submission(call, plan, &held, wait)?;
     submit.spec.estimated = NanoUsd::ZERO;
+    // A large result is stored for this request too: that of the other one may be deleted before.
+    let key = payloads::result_key(&held.id, 0);
+    let stored = payloads::store(&call.env, key, &kept.result, plan.allowed.compress).await;
+    let stored = stored.map_err(|error| Problem::unavailable(format!("the result could not be stored: {error}")))?;
     submit.kept = Some(Kept {
         usage: kept.usage,
-        result: Payload::Inline(kept.result),
+        result: stored.map_or(Payload::Inline(kept.result), Payload::Stored),
         detail: format!("the result of {} was kept", kept.request),
     });
     submit.run_here = false;

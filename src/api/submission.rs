@@ -1,10 +1,11 @@
 //! From a plan to a submission: its cost is held, and its pool is told all that it needs.
 
 use rm_core::id::{ClientId, PoolId, RequestId};
+use rm_core::off_peak::WaitsFor;
 use rm_core::pipeline::Step;
+use rm_core::priority::Urgency;
 use rm_core::request;
 use rm_core::units::{Instant, NanoUsd};
-use serde_json::value::RawValue;
 use worker::Env;
 
 use crate::api::admission::{Plan, PlannedStep, new_id};
@@ -12,6 +13,7 @@ use crate::api::demands::with_home;
 use crate::api::executions::{hold_refused, unavailable};
 use crate::api::{Call, traceparent};
 use crate::host::object::call;
+use crate::store::catalog::Catalog;
 use crate::store::{payloads, tiers};
 use crate::wire::account::{AbandonCall, HoldAnswer, HoldCall, HoldChoice, Idempotency};
 use crate::wire::execution::{Spec, StepSpec};
@@ -98,6 +100,7 @@ pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<Su
         estimated: plan.cost,
         baseline: plan.baseline,
         created_at: held.at,
+        compress: plan.allowed.compress,
         keep: None,
     };
     // A repeated request keeps the home that its id names, whatever is scarcest by now.
@@ -125,6 +128,7 @@ pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<Su
         applied: plan.applied.clone(),
         twin: None,
         batch: None,
+        waits_for: Some(WaitsFor::Nothing),
         kept: None,
         only_known: !held.open,
         spec,
@@ -135,16 +139,16 @@ pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<Su
 }
 
 /// The input as it travels: a large one is stored first, and if that fails the hold goes back.
-pub async fn stored_input(call: &Call, client: &ClientId, input: &RawValue, held: &Held) -> Result<Payload, Problem> {
+pub async fn stored_input(call: &Call, plan: &Plan, held: &Held) -> Result<Payload, Problem> {
     // One that has ended needs its input no more.
     if !held.open {
         return Ok(Payload::Inline(Box::default()));
     }
-    match payloads::store(&call.env, payloads::input_key(&held.id), input).await {
+    match payloads::store(&call.env, payloads::input_key(&held.id), &plan.input, plan.allowed.compress).await {
         Ok(Some(stored)) => Ok(Payload::Stored(stored)),
-        Ok(None) => Ok(Payload::Inline(input.to_owned())),
+        Ok(None) => Ok(Payload::Inline(plan.input.clone())),
         Err(error) => {
-            give_up(&call.env, client, held).await;
+            give_up(&call.env, &plan.client, held).await;
             Err(Problem::unavailable(format!("the input could not be stored: {error}")))
         }
     }
@@ -154,5 +158,24 @@ pub async fn stored_input(call: &Call, client: &ClientId, input: &RawValue, held
 pub async fn give_up(env: &Env, client: &ClientId, held: &Held) {
     if !held.replayed {
         let _later = self::call(env, client.as_str(), &AbandonCall { id: held.id.clone() }).await;
+    }
+}
+
+/// Which windows a plan waits for: deferred work does unless its caller does not want it, and batches if their caller does;
+/// for those of the template, if that has any.
+pub fn waits_for(catalog: &Catalog, plan: &Plan) -> WaitsFor {
+    let waits = match plan.urgency {
+        Urgency::Deferred => plan.allowed.off_peak,
+        Urgency::Batch => plan.allowed.off_peak_in_batch,
+        Urgency::Immediate | Urgency::Fast | Urgency::Normal => false,
+    };
+    let template = plan
+        .template
+        .as_ref()
+        .filter(|id| catalog.templates.get(*id).is_some_and(|template| template.off_peak.is_some()));
+    match template {
+        _ if !waits => WaitsFor::Nothing,
+        Some(id) => WaitsFor::Template(id.as_str().to_owned()),
+        None => WaitsFor::Pool,
     }
 }

@@ -7,9 +7,9 @@ use rm_core::pricing::Parts;
 use rm_core::request::Usage;
 use rm_core::units::Tokens;
 use serde_json::value::RawValue;
-use worker::{Env, Request, Result};
+use worker::Env;
 
-use crate::dispatch::downstream::{Exchange, exchange, post};
+use crate::dispatch::downstream::{Exchange, Outgoing, exchange};
 use crate::dispatch::outcome::{failed, limits_by_pool, outcome_of, usage_by_pool};
 use crate::host::clock;
 use crate::store::results;
@@ -19,19 +19,19 @@ use crate::wire::pool::{Order, RunOutcome};
 use crate::wire::strict::Object;
 
 /// Runs several requests by one call. Each has its outcome, in their order.
-pub async fn run(env: &Env, items: &[(Order, Box<RawValue>)]) -> Vec<RunOutcome> {
-    let Some((first, _)) = items.first() else { return Vec::new() };
+pub async fn run(env: &Env, items: &[(Order, Box<RawValue>)]) -> (Vec<RunOutcome>, u64) {
+    let Some((first, _)) = items.first() else { return (Vec::new(), 0) };
     let name = first.spec.worker.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
     let limit_ms = items.iter().map(|(order, _)| order.run.limit_ms).min().unwrap_or(0);
-    match exchange(env, &name, request(first, items, &name), limit_ms).await {
-        Exchange::Failed(outcome) => vec![outcome; items.len()],
-        Exchange::Answered { status: 200..=299, body: Some(body), .. } => {
+    match exchange(env, &name, order_for(first, items), limit_ms).await {
+        Exchange::Failed(outcome) => (vec![outcome; items.len()], 0),
+        Exchange::Answered { status: 200..=299, body: Some(body), saved_bytes, .. } => {
             let reserved: Vec<&[(PoolId, Tokens)]> = items.iter().map(|(order, _)| order.reserved.as_slice()).collect();
-            told_apart(&name, &body, &reserved)
+            (told_apart(&name, &body, &reserved), saved_bytes)
         }
-        Exchange::Answered { status, retry_after, body } => {
+        Exchange::Answered { status, retry_after, body, .. } => {
             let outcome = outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now());
-            vec![not_for_good(outcome); items.len()]
+            (vec![not_for_good(outcome); items.len()], 0)
         }
     }
 }
@@ -44,16 +44,21 @@ fn not_for_good(outcome: RunOutcome) -> RunOutcome {
     }
 }
 
-fn request(first: &Order, items: &[(Order, Box<RawValue>)], name: &str) -> Result<Request> {
+fn order_for(first: &Order, items: &[(Order, Box<RawValue>)]) -> serde_json::Result<Outgoing> {
     let body = WorkBatch {
         template_id: first.spec.template_id.as_ref(),
         model: first.spec.model.as_deref(),
         batch: items.iter().map(|(order, input)| item(order, input)).collect(),
     };
-    // The same for the same requests, whatever attempt it is.
     let ids: Vec<&str> = items.iter().map(|(order, _)| order.run.id.as_str()).collect();
-    let key = format!("batch-{}", results::key(&ids.join(" ")));
-    post(name, first, &key, serde_json::to_string(&body)?)
+    Ok(Outgoing {
+        request_id: first.run.id.to_string(),
+        // The same for the same requests, whatever attempt it is.
+        idempotency_key: format!("batch-{}", results::key(&ids.join(" "))),
+        traceparent: first.spec.traceparent.clone(),
+        body: serde_json::to_string(&body)?,
+        compress: items.iter().all(|(order, _)| order.spec.compress),
+    })
 }
 
 fn item<'a>(order: &'a Order, input: &'a RawValue) -> WorkItem<'a> {

@@ -21,7 +21,7 @@ use crate::store::payloads;
 use crate::store::results::{self, KeptResult};
 use crate::wire::execution::{ExecutionStatus, ExecutionView, Keep, ResourceView};
 use crate::wire::payload::{Payload, StoredPayload};
-use crate::wire::pool::{ClaimCall, Order, ReportBatchCall, ReportCall, Run, RunOutcome};
+use crate::wire::pool::{ClaimCall, Order, ReportBatchCall, ReportCall, RunOutcome};
 
 /// The binding by which the service calls itself.
 const SELF_BINDING: &str = "SELF";
@@ -105,14 +105,15 @@ pub async fn keep(env: &Env, to_keep: Option<(Keep, KeptResult)>) {
 /// Runs an attempt and reports it; then waits for the request's end, if it is tried again, at most `wait_ms`.
 pub async fn run_and_report(env: &Env, mut order: Order, wait_ms: i64) -> std::result::Result<Done, CallError> {
     let input = std::mem::replace(&mut order.input, Payload::Inline(Box::default()));
-    let run = match payloads::load(env, input).await {
+    let (run, saved_bytes) = match payloads::load(env, input).await {
         Ok(Some(input)) => downstream::run(env, &order, &input).await,
-        Ok(None) => outcome::failed(INPUT_LOST.0, INPUT_LOST.1, Retry::No),
-        Err(error) => input_unreachable(&error),
+        Ok(None) => (outcome::failed(INPUT_LOST.0, INPUT_LOST.1, Retry::No), 0),
+        Err(error) => (input_unreachable(&error), 0),
     };
     let usage = usage_of_run(&run);
-    let (run, result) = put_away(env, &order.run, run).await;
-    let mut execution = report(env, &order, run, wait_ms).await?;
+    let (run, result) = put_away(env, &order, run).await;
+    let saved_bytes = saved_bytes.saturating_add(result.as_ref().map_or(0, |(stored, _)| stored.saved_bytes()));
+    let mut execution = report(env, &order, run, saved_bytes, wait_ms).await?;
     if let Some(execution) = &mut execution {
         put_back(execution, result);
     }
@@ -132,20 +133,23 @@ async fn run_batch_and_report(env: &Env, orders: Vec<Order>) -> std::result::Res
     for (order, input) in loaded.await {
         match input {
             Ok(Some(input)) => items.push((order, input)),
-            Ok(None) => reports.push(report_of(&order, outcome::failed(INPUT_LOST.0, INPUT_LOST.1, Retry::No))),
-            Err(error) => reports.push(report_of(&order, input_unreachable(&error))),
+            Ok(None) => reports.push(report_of(&order, outcome::failed(INPUT_LOST.0, INPUT_LOST.1, Retry::No), 0)),
+            Err(error) => reports.push(report_of(&order, input_unreachable(&error), 0)),
         }
     }
-    let outcomes = batch::run(env, &items).await;
+    let (outcomes, saved_bytes) = batch::run(env, &items).await;
+    // What the common call saved is told with the first of them.
+    let mut saved_bytes = Some(saved_bytes);
     let mut to_keep = Vec::new();
     let put_away = items.iter().zip(outcomes).map(|((order, _), outcome)| async move {
         let usage = usage_of_run(&outcome);
-        let (outcome, result) = put_away(env, &order.run, outcome).await;
+        let (outcome, result) = put_away(env, order, outcome).await;
         (order, outcome, usage, result)
     });
     for (order, outcome, usage, result) in join_all(put_away).await {
+        let of_result = result.as_ref().map_or(0, |(stored, _)| stored.saved_bytes());
         to_keep.push((order, usage, result));
-        reports.push(report_of(order, outcome));
+        reports.push(report_of(order, outcome, saved_bytes.take().unwrap_or(0).saturating_add(of_result)));
     }
     let executions = deliver(env, home.as_str(), &ReportBatchCall { items: reports }, 0).await?;
     for (order, usage, result) in to_keep {
@@ -159,8 +163,8 @@ async fn run_batch_and_report(env: &Env, orders: Vec<Order>) -> std::result::Res
     Ok(())
 }
 
-fn report_of(order: &Order, run: RunOutcome) -> ReportCall {
-    ReportCall { id: order.run.id.clone(), grant: order.run.grant, run, wait_ms: 0 }
+fn report_of(order: &Order, run: RunOutcome, saved_bytes: u64) -> ReportCall {
+    ReportCall { id: order.run.id.clone(), grant: order.run.grant, saved_bytes, run, wait_ms: 0 }
 }
 
 fn input_unreachable(error: &Error) -> RunOutcome {
@@ -198,11 +202,16 @@ fn kept_of(order: &Order, execution: &ExecutionView, said: Vec<Usage>) -> Option
 }
 
 /// Stores a result that is too large to be reported; gives it back too.
-async fn put_away(env: &Env, run: &Run, outcome: RunOutcome) -> (RunOutcome, Option<(StoredPayload, Box<RawValue>)>) {
+async fn put_away(
+    env: &Env,
+    order: &Order,
+    outcome: RunOutcome,
+) -> (RunOutcome, Option<(StoredPayload, Box<RawValue>)>) {
+    let run = &order.run;
     let RunOutcome::Succeeded { result: Payload::Inline(result), usage, remaining } = outcome else {
         return (outcome, None);
     };
-    match payloads::store(env, payloads::result_key(&run.id, run.grant), &result).await {
+    match payloads::store(env, payloads::result_key(&run.id, run.grant), &result, order.spec.compress).await {
         Ok(None) => (RunOutcome::Succeeded { result: Payload::Inline(result), usage, remaining }, None),
         Ok(Some(stored)) => {
             let outcome = RunOutcome::Succeeded { result: Payload::Stored(stored.clone()), usage, remaining };
@@ -219,10 +228,11 @@ async fn report(
     env: &Env,
     order: &Order,
     run: RunOutcome,
+    saved_bytes: u64,
     wait_ms: i64,
 ) -> std::result::Result<Option<ExecutionView>, CallError> {
     let home = order.run.id.home().map(|home| home.as_str().to_owned()).unwrap_or_default();
-    let report = ReportCall { wait_ms, ..report_of(order, run) };
+    let report = ReportCall { wait_ms, ..report_of(order, run, saved_bytes) };
     deliver(env, &home, &report, wait_ms).await
 }
 

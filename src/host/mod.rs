@@ -2,6 +2,7 @@
 
 pub mod alarm;
 pub mod clock;
+pub mod gzip;
 pub mod log;
 pub mod object;
 pub mod random;

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use rm_core::account::AtHome;
 use rm_core::id::RequestId;
+use rm_core::optimizer::Applied;
 use rm_core::pool::{
     CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, Report, ReportOutcome, Submission, Submitted,
 };
@@ -245,7 +246,13 @@ impl PoolObject {
         }
         let waiter = (call.wait_ms > 0).then(|| self.waiters.announce(&id));
         let applied = self.apply(
-            |pool, now| pool.report(&id, call.grant, report, now),
+            |pool, now| {
+                let is_current = pool.request(&id).is_some_and(|request| request.started_grant == call.grant);
+                if let Some(applied) = Applied::compression(call.saved_bytes).filter(|_| is_current) {
+                    pool.note_applied(&id, applied);
+                }
+                pool.report(&id, call.grant, report, now)
+            },
             |outcome| Extra {
                 new: None,
                 result: result.as_ref().filter(|_| *outcome == ReportOutcome::Ended).map(|result| (&id, result)),
@@ -397,6 +404,7 @@ impl PoolObject {
                 applied: Vec::new(),
                 twin: None,
                 batch: None,
+                waits_for: None,
             };
             match pool.foretell(submission, now) {
                 Ok(start) => ForetellAnswer::Wait { ms: start.map(|start| start.since(now)) },
@@ -461,6 +469,7 @@ fn submission(call: &SubmitCall) -> Submission {
         applied: call.applied.clone(),
         twin: call.twin.clone(),
         batch: call.batch.clone(),
+        waits_for: call.waits_for.clone(),
     }
 }
 

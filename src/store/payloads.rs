@@ -3,8 +3,9 @@
 use rm_core::id::RequestId;
 use rm_core::units::Instant;
 use serde_json::value::RawValue;
-use worker::{Bucket, Env, Result};
+use worker::{Bucket, Env, Error, Result};
 
+use crate::host::gzip;
 use crate::wire::payload::{Payload, StoredPayload};
 
 const BINDING: &str = "PAYLOADS";
@@ -31,14 +32,24 @@ fn bucket(env: &Env) -> Result<Bucket> {
     env.bucket(BINDING)
 }
 
-/// Stores a payload that is too large to travel; `None` if it is small enough.
-pub async fn store(env: &Env, key: String, json: &RawValue) -> Result<Option<StoredPayload>> {
+/// Stores a payload that is too large to travel; `None` if it is small enough. With `compress` it is stored gzipped, if
+/// that makes it shorter.
+pub async fn store(env: &Env, key: String, json: &RawValue, compress: bool) -> Result<Option<StoredPayload>> {
     let bytes = json.get().len();
     if bytes <= INLINE_MAX_BYTES {
         return Ok(None);
     }
-    bucket(env)?.put(&key, json.get().to_owned()).execute().await?;
-    Ok(Some(StoredPayload { key, bytes }))
+    match compress.then(|| gzip::pack(json.get().as_bytes())).flatten() {
+        Some(packed) => {
+            let packed_bytes = Some(packed.len());
+            bucket(env)?.put(&key, packed).execute().await?;
+            Ok(Some(StoredPayload { key, bytes, packed_bytes }))
+        }
+        None => {
+            bucket(env)?.put(&key, json.get().to_owned()).execute().await?;
+            Ok(Some(StoredPayload { key, bytes, packed_bytes: None }))
+        }
+    }
 }
 
 /// Reads a payload back; `None` if it is gone.
@@ -53,7 +64,15 @@ pub async fn load(env: &Env, payload: Payload) -> Result<Option<Box<RawValue>>> 
 pub async fn load_stored(env: &Env, stored: &StoredPayload) -> Result<Option<Box<RawValue>>> {
     let Some(object) = bucket(env)?.get(&stored.key).execute().await? else { return Ok(None) };
     let Some(body) = object.body() else { return Ok(None) };
-    Ok(Some(RawValue::from_string(body.text().await?)?))
+    let text = match stored.packed_bytes {
+        None => body.text().await?,
+        Some(_) => {
+            let unpacked =
+                gzip::unpack(&body.bytes().await?, stored.bytes).and_then(|bytes| String::from_utf8(bytes).ok());
+            unpacked.ok_or_else(|| Error::RustError(format!("`{}` cannot be unpacked", stored.key)))?
+        }
+    };
+    Ok(Some(RawValue::from_string(text)?))
 }
 
 /// Deletes payloads. One that is not there is no error.

@@ -100,6 +100,10 @@ pub struct OffPeak {
     #[serde(default = "ClientBody::utc")]
     #[schema(example = "Europe/Berlin")]
     pub time_zone: String,
+    /// What is off the pool's price for what starts in a window, in per cent.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
+    #[schema(minimum = 1, maximum = 100)]
+    pub discount_percent: Option<u8>,
 }
 
 /// A day of the week.
@@ -295,6 +299,9 @@ pub struct TemplateBody {
     pub dedupe: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional")]
     pub batch: Option<BatchRule>,
+    /// When deferred work of it may run. Left out: when its pool's may.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional")]
+    pub off_peak: Option<OffPeak>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_urgency: Option<Urgency>,
 }

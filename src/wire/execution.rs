@@ -36,6 +36,9 @@ pub struct Spec {
     pub baseline: NanoUsd,
     /// When it was admitted.
     pub created_at: Instant,
+    /// Large payloads of it are gzipped.
+    #[serde(default)]
+    pub compress: bool,
     /// How its result is kept for the same request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,

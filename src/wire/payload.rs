@@ -21,6 +21,17 @@ pub struct StoredPayload {
     pub key: String,
     /// Its length.
     pub bytes: usize,
+    /// Its length as it is stored, if it is gzipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packed_bytes: Option<usize>,
+}
+
+impl StoredPayload {
+    /// How many bytes its compression has saved.
+    pub fn saved_bytes(&self) -> u64 {
+        let saved = self.packed_bytes.map_or(0, |packed| self.bytes.saturating_sub(packed));
+        u64::try_from(saved).unwrap_or(0)
+    }
 }
 
 /// No JSON begins with this: what follows says where a payload is.
@@ -54,7 +65,7 @@ mod tests {
     fn a_column_is_the_json_or_where_it_is() {
         let inline = Payload::Inline(RawValue::from_string(r#"{"a":1.0}"#.into()).unwrap());
         assert_eq!(inline.to_column().unwrap(), r#"{"a":1.0}"#);
-        let stored = StoredPayload { key: "input/x".into(), bytes: 70_000 };
+        let stored = StoredPayload { key: "input/x".into(), bytes: 70_000, packed_bytes: Some(900) };
         let column = Payload::Stored(stored.clone()).to_column().unwrap();
         assert!(matches!(Payload::from_column(column).unwrap(), Payload::Stored(found) if found == stored));
         assert!(matches!(Payload::from_column("[1]".into()).unwrap(), Payload::Inline(json) if json.get() == "[1]"));

@@ -2,6 +2,7 @@
 
 use rm_core::account::AtHome;
 use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use rm_core::off_peak::WaitsFor;
 use rm_core::optimizer::Applied;
 use rm_core::pipeline::Step;
 use rm_core::pool::{
@@ -45,6 +46,9 @@ pub struct SubmitCall {
     /// What requests that are the same have in common, if one run will do for all that are in flight.
     #[serde(default)]
     pub twin: Option<String>,
+    /// Which windows it waits for; `None`: those of its pool, if its lane does.
+    #[serde(default)]
+    pub waits_for: Option<WaitsFor>,
     /// With which others it may be combined.
     #[serde(default)]
     pub batch: Option<BatchTerms>,
@@ -178,6 +182,9 @@ operation!(ReportBatchCall, "/report-batch", Vec<Option<ExecutionView>>);
 pub struct ReportCall {
     pub id: RequestId,
     pub grant: u32,
+    /// How many bytes compression has saved.
+    #[serde(default)]
+    pub saved_bytes: u64,
     pub run: RunOutcome,
     pub wait_ms: i64,
 }

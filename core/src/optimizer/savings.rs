@@ -121,6 +121,15 @@ const fn is_zero(bytes: &u64) -> bool {
     *bytes == 0
 }
 
+impl Applied {
+    /// What compression has done, if it has saved any bytes.
+    #[must_use]
+    pub fn compression(saved_bytes: u64) -> Option<Self> {
+        let detail = "large payloads are gzipped".to_owned();
+        (saved_bytes > 0).then_some(Self { strategy: Strategy::Compression, detail, saved_bytes })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Savings, Strategy};

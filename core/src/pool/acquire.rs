@@ -5,6 +5,7 @@
 use crate::account::SlotAnswer;
 use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId};
+use crate::optimizer::{Applied, Strategy};
 use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
 use crate::pool::lease::lease_key;
@@ -109,6 +110,14 @@ impl Pool {
         let waited_since = request.is_off_peak().then_some(request.enqueued_at);
         for demand in &mut request.demands {
             demand.price_at(now, waited_since);
+        }
+        let window = request.window();
+        if window.is_some()
+            && !request.applied.iter().any(|applied| applied.strategy == Strategy::OffPeak)
+            && self.is_open_for(window.as_ref(), request.enqueued_at).is_err()
+        {
+            let detail = "it waited for its window".to_owned();
+            request.applied.push(Applied { strategy: Strategy::OffPeak, detail, saved_bytes: 0 });
         }
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;

@@ -52,9 +52,9 @@ impl Pool {
             Phase::Parked { until, .. } => until,
             _ => now,
         };
-        let window = match self.is_off_peak(now) {
-            Err(opens_at) if request.is_off_peak() => [opens_at, request.force_at()].into_iter().flatten().min()?,
-            _ => now,
+        let window = match self.is_open_for(request.window().as_ref(), now) {
+            Err(opens_at) => [opens_at, request.force_at()].into_iter().flatten().min()?,
+            Ok(()) => now,
         };
         let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
         // What needs nothing of the pool does not wait for its pause.
@@ -116,7 +116,7 @@ impl Pool {
         let flow = place.flow();
         let may_go = |other: &Flow| {
             other.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
-                && (!other.off_peak || self.is_off_peak(now).is_ok())
+                && self.is_open_for(other.off_peak.as_ref(), now).is_ok()
         };
         let own =
             |other: &Flow, _| other.client == request.client && other.needs_slot && (*other == flow || may_go(other));
@@ -137,6 +137,11 @@ impl Pool {
     fn run_ms(&self, worker: Option<&WorkerBinding>, limit_ms: i64) -> i64 {
         let known = worker.and_then(|worker| self.state.run_times.get(worker)).map(RunTime::mean_ms);
         known.unwrap_or(limit_ms >> 1).min(limit_ms)
+    }
+
+    /// How long hardly any run of a worker takes, if any has ended.
+    pub(super) fn run_bound_ms(&self, worker: Option<&WorkerBinding>) -> Option<i64> {
+        worker.and_then(|worker| self.state.run_times.get(worker)).map(RunTime::bound_ms)
     }
 
     /// A run has come to its end, or to its limit.

@@ -2,7 +2,7 @@
 
 use crate::fair_share::weight;
 use crate::id::RequestId;
-use crate::off_peak;
+use crate::off_peak::{self, WaitsFor, Window};
 use crate::partition;
 use crate::pool::finish::Finish;
 use crate::pool::supply::Leave;
@@ -198,30 +198,40 @@ impl Pool {
             || self.acquiring.get(&flow.client).is_some_and(|count| *count >= MAX_ACQUIRING_PER_CLIENT);
         !(flow.needs_slot && (self.blocked.contains_key(&flow.client) || acquires_enough()))
             && flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
-            && (!flow.off_peak || self.is_off_peak(now).is_ok())
+            && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
     }
 
     pub(super) fn lets_through(&self, worker: &crate::id::WorkerBinding, now: Instant) -> bool {
         self.state.breakers.get(worker).is_none_or(|breaker| breaker.lets_through(now))
     }
 
-    /// Whether deferred work may run now; if not, when it may.
-    pub(super) fn is_off_peak(&self, now: Instant) -> Result<(), Option<Instant>> {
-        self.config.off_peak.as_ref().map_or(Ok(()), |windows| off_peak::is_open(windows, now))
+    /// Whether what waits for these windows may run now; if not, when it may.
+    pub(super) fn is_open_for(&self, windows: Option<&WaitsFor>, now: Instant) -> Result<(), Option<Instant>> {
+        self.windows(windows).map_or(Ok(()), |windows| off_peak::is_open(windows, now))
+    }
+
+    /// The coming windows; `None` if there are no rules for them, so that nobody has to wait.
+    fn windows(&self, which: Option<&WaitsFor>) -> Option<&Vec<Window>> {
+        match which {
+            None | Some(WaitsFor::Nothing) => None,
+            Some(WaitsFor::Pool) => self.config.off_peak.as_ref(),
+            Some(WaitsFor::Template(name)) => self.config.template_windows.get(name),
+        }
     }
 
     /// When something that waits becomes eligible by itself: a window opens, a worker may be tried again.
     fn eligible_at(&self, now: Instant) -> Option<Instant> {
         let has = |wanted: &dyn Fn(&Flow) -> bool| self.queue.has(wanted) || self.free.has(wanted);
-        let window = match self.is_off_peak(now) {
-            Err(opens_at) if has(&|flow| flow.off_peak) => opens_at,
-            _ => None,
-        };
+        let templates = self.config.template_windows.keys().map(|name| WaitsFor::Template(name.clone()));
+        let windows = templates.chain([WaitsFor::Pool]).filter_map(|which| {
+            let opens_at = self.is_open_for(Some(&which), now).err()?;
+            opens_at.filter(|_| has(&|flow| flow.off_peak.as_ref() == Some(&which)))
+        });
         let breakers = self.state.breakers.iter().filter_map(|(worker, breaker)| {
             let until = breaker.opens_until().filter(|until| *until > now)?;
             has(&|flow| flow.worker.as_ref() == Some(worker)).then_some(until)
         });
-        breakers.chain(window).min()
+        breakers.chain(windows).min()
     }
 
     /// Who is next among all, or among the members of a partition.

@@ -95,7 +95,7 @@ fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
         amount: order.amount,
         needs_slot: false,
         worker: None,
-        off_peak: false,
+        off_peak: None,
     }
 }
 

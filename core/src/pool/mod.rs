@@ -398,7 +398,7 @@ fn entry(request: &Request) -> Entry<'_> {
         amount: request.home_amount(),
         needs_slot: request.kind == Kind::Execution,
         worker: request.worker.as_ref(),
-        off_peak: request.is_off_peak(),
+        off_peak: request.window(),
     }
 }
 

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::breaker::Sign;
 use crate::id::{PoolId, RequestId};
-use crate::optimizer::Strategy;
+use crate::optimizer::{Applied, Strategy};
 use crate::pool::finish::{Finish, Used, bill};
 use crate::pool::{Effect, Pool, Signal};
 use crate::request::{Cause, Failure, Phase, Request, Status, Usage};
@@ -85,6 +85,16 @@ impl Pool {
     /// The one who ran an attempt reports. However often and late this is said, it has its effect once.
     pub fn report(&mut self, id: &RequestId, grant: u32, report: Report, now: Instant) -> ReportOutcome {
         self.event(now, |pool| pool.take_report(id, grant, report, now))
+    }
+
+    /// Notes what was done for a request besides, if it has not ended: a strategy that it has already is added to.
+    pub fn note_applied(&mut self, id: &RequestId, applied: Applied) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        match request.applied.iter_mut().find(|known| known.strategy == applied.strategy) {
+            Some(known) => known.saved_bytes = known.saved_bytes.saturating_add(applied.saved_bytes),
+            None => request.applied.push(applied),
+        }
+        self.changes.requests.insert(id.clone());
     }
 
     fn take_report(&mut self, id: &RequestId, grant: u32, report: Report, now: Instant) -> ReportOutcome {

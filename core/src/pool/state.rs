@@ -43,6 +43,9 @@ pub struct PoolConfig {
     /// The coming windows for deferred work; `None` if it may run at any time.
     #[serde(default)]
     pub off_peak: Option<Vec<Window>>,
+    /// The same for work of templates that have windows of their own, by their names.
+    #[serde(default)]
+    pub template_windows: BTreeMap<String, Vec<Window>>,
     /// Whether the scheduler grants at all.
     pub scheduler_running: bool,
     /// Rises with each change in D1.

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
+use crate::off_peak::WaitsFor;
 use crate::optimizer::Applied;
 use crate::pipeline::Step;
 use crate::pool::foretell::RETRY_HINT_MS;
@@ -63,6 +64,8 @@ pub struct Submission {
     pub twin: Option<String>,
     /// With which others it may be combined.
     pub batch: Option<BatchTerms>,
+    /// Which windows it waits for; `None`: those of its pool, if its lane does.
+    pub waits_for: Option<WaitsFor>,
 }
 
 /// Why a request is refused. Nothing is kept of it.
@@ -137,6 +140,7 @@ impl Pool {
             self.start_batches(now);
             return Submitted::Accepted;
         }
+        request.expected_run_ms = self.run_bound_ms(request.worker.as_ref());
         request.forced = request.force_at().is_some_and(|at| at <= now);
         self.put(request);
         let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
@@ -228,6 +232,8 @@ pub(super) fn waiting(submission: Submission) -> Request {
         applied: submission.applied,
         twin: submission.twin,
         batch: submission.batch,
+        waits_for: submission.waits_for,
+        expected_run_ms: None,
         alone: false,
         slots: submission.slots,
         held: NanoUsd::ZERO,

@@ -242,7 +242,7 @@ impl Pool {
         }
         let worker_fails = request.worker.as_ref().is_some_and(|worker| !self.lets_through(worker, now));
         match request.phase {
-            Phase::Waiting if request.is_off_peak() && self.is_off_peak(now).is_err() => Some(Blocked::OffPeak),
+            Phase::Waiting if self.is_open_for(request.window().as_ref(), now).is_err() => Some(Blocked::OffPeak),
             Phase::Waiting if worker_fails => Some(Blocked::WorkerUnavailable),
             Phase::Waiting if self.blocked.contains_key(&request.client) => Some(Blocked::Concurrency),
             Phase::Waiting => Some(Blocked::Tokens),
@@ -327,8 +327,8 @@ impl Pool {
     /// How long the longest waiting request has waited, of those that wait for no window of their own choice.
     #[must_use]
     pub fn oldest_wait_ms(&self, now: Instant) -> i64 {
-        let closed = self.is_off_peak(now).is_err();
-        let waits = |request: &&Request| request.is_waiting() && !(closed && request.is_off_peak());
+        let waits =
+            |request: &&Request| request.is_waiting() && self.is_open_for(request.window().as_ref(), now).is_ok();
         self.requests.values().filter(waits).map(|request| now.since(request.enqueued_at)).max().unwrap_or(0)
     }
 

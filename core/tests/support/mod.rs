@@ -44,6 +44,7 @@ pub fn config(capacity: u64, refill: u64) -> PoolConfig {
         lanes: Lanes(std::collections::BTreeMap::new()),
         partitions: Vec::new(),
         off_peak: None,
+        template_windows: std::collections::BTreeMap::new(),
         scheduler_running: true,
         revision: 1,
     }
@@ -75,6 +76,7 @@ pub fn request(n: u64, client: &str, tier: Tier, urgency: Urgency, held_at: Inst
         applied: Vec::new(),
         twin: None,
         batch: None,
+        waits_for: None,
         has_slot: false,
         slots: Some(1),
         worker: None,

@@ -14,9 +14,10 @@ use std::rc::Rc;
 use rm_core::estimate::Learnt;
 use rm_core::id::{ClientId, PoolId, TemplateId};
 use rm_core::lane::{LaneLimits, Lanes};
+use rm_core::off_peak::Window;
 use rm_core::partition;
 use rm_core::pool::PoolConfig;
-use rm_core::pricing::Price;
+use rm_core::pricing::{OffPeakPrice, Price};
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::token_bucket::BucketLimits;
 use rm_core::units::{Instant, Tokens};
@@ -27,7 +28,7 @@ use worker::{Env, Error, Result};
 use crate::host::time_zone::TimeZone;
 use crate::host::{clock, log};
 use crate::store::estimates::FactorRow;
-use crate::wire::admin::{Partition, PoolBody, PoolRecord, TemplateBody};
+use crate::wire::admin::{OffPeak, Partition, PoolBody, PoolRecord, TemplateBody};
 use pools::PoolRow;
 use prices::PriceRow;
 use templates::TemplateRow;
@@ -72,13 +73,20 @@ impl Catalog {
         Some(partition::reach(&partitions, &limits(body), own))
     }
 
+    /// What is off a pool's price in its windows, if anything is.
+    pub fn off_peak_price(&self, pool: &PoolRecord, now: Instant) -> Option<OffPeakPrice> {
+        let off_peak = pool.body.off_peak.as_ref()?;
+        Some(OffPeakPrice { percent_off: off_peak.discount_percent?, windows: windows(off_peak, now)? })
+    }
+
     /// A pool's configuration, as its object needs it.
     pub fn pool_config(&self, pool: &PoolId, now: Instant) -> Option<PoolConfig> {
         let PoolRecord { body, revision, .. } = self.pools.get(pool)?;
-        let off_peak = body.off_peak.as_ref().and_then(|off_peak| {
-            let (rule, zone) = (off_peak.rule()?, TimeZone::named(&off_peak.time_zone)?);
-            Some(rule.windows(now, |at| zone.offset_ms(at)))
-        });
+        let off_peak = body.off_peak.as_ref().and_then(|off_peak| windows(off_peak, now));
+        let of_template = |(id, template): (&TemplateId, &TemplateBody)| {
+            let off_peak = template.off_peak.as_ref().filter(|_| template.needs(pool))?;
+            Some((id.as_str().to_owned(), windows(off_peak, now)?))
+        };
         Some(PoolConfig {
             pool: pool.clone(),
             unit: body.unit.clone(),
@@ -89,10 +97,17 @@ impl Catalog {
             lanes: self.lanes.clone(),
             partitions: body.partitions.iter().filter_map(Partition::for_scheduler).collect(),
             off_peak,
+            template_windows: self.templates.iter().filter_map(of_template).collect(),
             scheduler_running: self.scheduler_running,
             revision: *revision,
         })
     }
+}
+
+/// The coming windows of a rule.
+fn windows(off_peak: &OffPeak, now: Instant) -> Option<Vec<Window>> {
+    let (rule, zone) = (off_peak.rule()?, TimeZone::named(&off_peak.time_zone)?);
+    Some(rule.windows(now, |at| zone.offset_ms(at)))
 }
 
 const fn limits(body: &PoolBody) -> BucketLimits {

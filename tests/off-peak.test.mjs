@@ -1,0 +1,86 @@
+// Off-peak: deferred work waits for the window of its template or its pool, which may be cheaper; what that saves, and what
+// it must not do.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { ok, startHarness, waitFor } from "./support/harness.mjs";
+
+let rm;
+before(async () => {
+  rm = await startHarness();
+  await rm.client("sleeper", { maxConcurrent: 50 });
+});
+after(() => rm.close());
+
+const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const clock = (offsetMinutes) => new Date(Date.now() + offsetMinutes * 60_000).toISOString().slice(11, 16);
+const window = (from, to, more = {}) => ({ days, from: clock(from), to: clock(to), ...more });
+const pool = (name, offPeak) => rm.pool(name, { capacity: 100, refillPerSecond: 100, unitPriceUsd: 0.01, ...(offPeak && { offPeak }) });
+const send = async (name, more = {}, options) => ok(await rm.execute(rm.work("sleeper", name, 5, { urgency: "deferred", ...more }), options));
+const blockedBy = async ({ requestId }) => ok(await rm.get(`/api/queue/position/${requestId}`)).blockedBy;
+
+test("what waited for a cheaper window costs less, and that is the saving", async () => {
+  await pool("night", window(120, 180, { discountPercent: 40 }));
+  const deferred = await send("night");
+  assert.equal(await blockedBy(deferred), "off_peak");
+  assert.equal(deferred.estimatedCostUsd, 0.05, "the full price is held: it may be forced out");
+  const now = await send("night", { urgency: "normal" }, { wait: 10 });
+  assert.deepEqual(now.cost, { estimatedUsd: 0.05, actualUsd: 0.05, baselineUsd: 0.05, savedUsd: 0 });
+  await pool("night", window(-60, 60, { discountPercent: 40 }));
+  const ended = await rm.ended(deferred.requestId);
+  // Its price was that of when it came: the windows that were known then have not begun.
+  assert.deepEqual([ended.status, ended.cost.actualUsd], ["succeeded", 0.05]);
+  const inWindow = await send("night", { urgency: "normal" }, { wait: 10 });
+  assert.deepEqual(inWindow.cost, { estimatedUsd: 0.05, actualUsd: 0.03, baselineUsd: 0.03, savedUsd: 0 }, "it would not have cost more");
+  assert.deepEqual(inWindow.optimizations, []);
+});
+
+test("a saving is made by those who come before the window and run in it", async () => {
+  // The window opens with the next full minute.
+  await pool("soon", window(1, 61, { discountPercent: 40 }));
+  const deferred = await send("soon");
+  const ended = await rm.ended(deferred.requestId, 75_000);
+  assert.deepEqual(ended.cost, { estimatedUsd: 0.05, actualUsd: 0.03, baselineUsd: 0.05, savedUsd: 0.02 });
+  assert.deepEqual(ended.optimizations, [{ strategy: "off_peak", detail: "it waited for its window", savedUsd: 0.02 }]);
+  const rows = async () => (await rm.env.DB.prepare("SELECT strategy, saved_nanousd AS saved FROM savings WHERE event = ?").bind(deferred.requestId).all()).results;
+  const ledger = await waitFor(async () => ((await rows()).length > 0 ? rows() : null), "the ledger");
+  assert.deepEqual(ledger, [{ strategy: "off_peak", saved: 20_000_000 }]);
+});
+
+test("who does not want to wait does not, and batches wait only where it is asked for", async () => {
+  await pool("later", window(120, 180));
+  for (const optimization of [{ level: "off" }, { offPeak: false }]) {
+    assert.equal((await send("later", { optimization }, { wait: 10 })).status, "succeeded", JSON.stringify(optimization));
+  }
+  assert.equal((await send("later", { urgency: "batch" }, { wait: 10 })).status, "succeeded");
+  const asked = await send("later", { urgency: "batch", optimization: { offPeak: true } });
+  assert.equal(await blockedBy(asked), "off_peak");
+  ok(await rm.call("DELETE", `/api/queue/${asked.requestId}`));
+});
+
+test("a template's window goes before its pool's", async () => {
+  await pool("day", window(-60, 60));
+  const template = (offPeak) => ({ worker: "ECHO", resources: [{ pool: "day", base: 5 }], ...(offPeak && { offPeak }) });
+  ok(await rm.put("/admin/templates/nightly", template(window(120, 180))));
+  const deferred = ok(await rm.execute({ clientId: "sleeper", templateId: "nightly", urgency: "deferred" }));
+  assert.equal(await blockedBy(deferred), "off_peak");
+  assert.equal((await send("day", {}, { wait: 10 })).status, "succeeded", "the pool's own is open");
+  ok(await rm.put("/admin/templates/nightly", template(window(-60, 60))));
+  assert.equal((await rm.ended(deferred.requestId)).status, "succeeded");
+  const refused = await rm.put("/admin/templates/nightly", template(window(-60, 60, { discountPercent: 5 })));
+  assert.deepEqual([refused.status, refused.body.errors[0].pointer], [400, "/offPeak/discountPercent"]);
+});
+
+test("a deadline forces it out in time for its run, as long as runs take, at the full price", async () => {
+  await pool("tight", window(120, 180, { discountPercent: 40 }));
+  // The worker is known to be quick: its limit of ten minutes does not count.
+  for (let n = 0; n < 3; n += 1) await send("tight", { urgency: "normal" }, { wait: 10 });
+  const work = (ms) => send("tight", { timeoutMs: 600_000, deadline: new Date(Date.now() + ms).toISOString() });
+  const waits = await work(120_000);
+  assert.equal(await blockedBy(waits), "off_peak", "there is a minute left");
+  const forced = await rm.ended((await work(62_500)).requestId);
+  assert.deepEqual([forced.status, forced.cost.actualUsd, forced.cost.savedUsd, forced.optimizations], ["succeeded", 0.05, 0, []]);
+  assert.ok(forced.finishedAt < new Date(Date.parse(forced.createdAt) + 62_500).toISOString());
+  ok(await rm.call("DELETE", `/api/queue/${waits.requestId}`));
+});
