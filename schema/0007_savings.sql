@@ -9,6 +9,9 @@ ALTER TABLE templates ADD COLUMN purged_at INTEGER;
 -- What was applied to a request: [{strategy, detail, savedNanoUsd, savedBytes}], version 1.
 ALTER TABLE usage_events ADD COLUMN optimizations TEXT NOT NULL DEFAULT '[]';
 
+-- What requests that are the same have in common, a hash; empty where nothing is known of that.
+ALTER TABLE usage_events ADD COLUMN same TEXT NOT NULL DEFAULT '';
+
 -- The ledger: a row for each strategy that was applied to a request.
 CREATE TABLE savings (
   event TEXT NOT NULL,

@@ -74,7 +74,7 @@ test("the page at /docs loads its own files and nothing else", async () => {
   assert.equal((await rm.get("/docs/secrets.js", { token: null })).status, 404);
 });
 
-test("what the optimiser says is what is recorded: nothing is saved, and nothing promised", async () => {
+test("where nothing can be saved, nothing is promised", async () => {
   await rm.pool("plain", { unitPriceUsd: 0.01 });
   await rm.client("plain-client");
   const request = rm.work("plain-client", "plain", 5);
@@ -89,7 +89,7 @@ test("what the optimiser says is what is recorded: nothing is saved, and nothing
   assert.deepEqual([history.baselineUsd, history.optimizedUsd], [0.05, 0.05]);
   const stats = ok(await rm.get("/api/optimize/stats/plain-client"));
   assert.deepEqual([stats.requests, stats.optimized, stats.baselineUsd, stats.actualUsd, stats.savedUsd], [1, 0, 0.05, 0.05, 0]);
-  assert.deepEqual(stats.strategies, strategies.map((strategy) => ({ strategy, applied: 0, savedUsd: 0 })));
+  assert.deepEqual(stats.strategies, strategies.map((strategy) => ({ strategy, applied: 0, savedUsd: 0, savedBytes: 0 })));
   assert.ok(stats.period.start < stats.period.end);
   assert.deepEqual(ok(await rm.get("/api/optimize/recommendations/plain-client")), { recommendations: [] });
   for (const path of ["/api/optimize/stats/nobody", "/api/optimize/recommendations/nobody"]) assert.equal((await rm.get(path)).status, 404);

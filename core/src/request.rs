@@ -422,10 +422,11 @@ impl Line {
         let mut actual = usage.map_or(otherwise, |usage| usage.amount);
         let told = usage.and_then(|usage| usage.parts);
         let mut parts = told.unwrap_or_else(|| demand.expected_parts(actual)).within(actual);
-        let (cost, saved) = demand.billed(actual, parts).unwrap_or_else(|| {
+        let is_used = usage.is_some() || as_reserved;
+        let (cost, saved) = demand.billed(actual, parts, is_used).unwrap_or_else(|| {
             actual = demand.amount;
             parts = demand.expected_parts(actual);
-            demand.billed(actual, parts).unwrap_or_default()
+            demand.billed(actual, parts, is_used).unwrap_or_default()
         });
         Self {
             pool: demand.pool.clone(),
@@ -448,8 +449,7 @@ impl Line {
         let amount = usage.map_or(demand.amount, |usage| usage.amount);
         let told = usage.and_then(|usage| usage.parts);
         let parts = told.unwrap_or_else(|| demand.expected_parts(amount)).within(amount);
-        let nothing = Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None };
-        Self { reported: false, saved: demand.spared(amount, parts, by), ..Self::of(demand, Some(&nothing), false) }
+        Self { saved: demand.spared(amount, parts, by), ..Self::of(demand, None, false) }
     }
 
     /// The bill of another request that has the result of this use: it would have cost as much.

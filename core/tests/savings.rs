@@ -62,3 +62,15 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_share_of_nothing_would_have_cost_something_alone_and_what_failed_nothing() {
+    let demand = Demand { shared: true, ..Demand::flat("pool".parse().unwrap(), units(2), nanos(10)) };
+    let none = Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None };
+    let line = Line::of(&demand, Some(&none), true);
+    assert_eq!(
+        (line.cost, line.baseline(), line.saved.by(Strategy::RequestBatching)),
+        (nanos(0), nanos(20), nanos(20))
+    );
+    assert_eq!(Line::of(&demand, None, false).baseline(), nanos(0));
+}

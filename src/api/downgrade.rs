@@ -2,16 +2,16 @@
 
 use rm_core::id::PoolId;
 use rm_core::optimizer::{Applied, Strategy, is_never_dearer, waits_too_long};
-use rm_core::pricing::{BarePrice, Price};
+use rm_core::pricing::{self, BarePrice, Price};
 use rm_core::priority::Tier;
-use rm_core::request::Demand;
+use rm_core::request::{Demand, Line};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
 use crate::api::Call;
 use crate::api::admission::{Asked, Plan, PlannedStep, new_id};
 use crate::api::demands::{baseline_of, cost_of, home_first};
 use crate::store::catalog::Catalog;
-use crate::wire::admin::{PoolRecord, StepRule};
+use crate::wire::admin::{PoolRecord, StepRule, TemplateBody};
 use crate::wire::pool::{ForetellAnswer, ForetellCall};
 
 /// So many models of a chain are asked for their waits at most: each is a call.
@@ -165,4 +165,28 @@ async fn foretell(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now:
         ForetellAnswer::Wait { ms } => Some(ms),
         ForetellAnswer::Refused => None,
     }
+}
+
+/// What a use by the template's model would have cost by the cheapest one that its quality floor allows.
+pub fn cost_by_cheaper(catalog: &Catalog, template: &TemplateBody, used: &str, lines: &[Line]) -> Option<NanoUsd> {
+    let from = template.model.as_deref().filter(|from| *from == used)?;
+    let chain = &template.downgrade_to;
+    let floor = template.quality_floor.as_ref().and_then(|floor| chain.iter().position(|model| model == floor));
+    let models = chain.get(..=floor.unwrap_or(chain.len().checked_sub(1)?))?;
+    let by = |model: &String| {
+        lines.iter().try_fold(NanoUsd::ZERO, |sum, line| {
+            let record = catalog.pools.get(&pool_of(catalog, &line.pool, from, model)?)?;
+            let (dear, cheap) = (
+                Price { unit: line.unit_price, apart: line.apart, version: String::new() },
+                catalog.price(record, Some(model))?,
+            );
+            let cost = match is_never_dearer(&cheap, &dear) {
+                true => pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?,
+                false if bare(&cheap) == bare(&dear) => line.cost,
+                false => return None,
+            };
+            sum.checked_add(cost)
+        })
+    };
+    models.iter().filter_map(by).min()
 }

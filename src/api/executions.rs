@@ -99,7 +99,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let control = CacheControl::of(&call);
     if let Some(keep) = kept::same(&catalog, &plan, control).keep.filter(|_| !control.no_cache)
         && let Some(found) = kept::find(&call, &catalog, &plan, &keep, now).await
-        && let Some((answer, held)) = kept::serve(&call, &plan, found, key.clone(), wait, now).await?
+        && let Some((answer, held)) = kept::serve(&call, &plan, &keep, found, key.clone(), wait, now).await?
     {
         return served(&call, answer, held.replayed, kind, wait).await;
     }
@@ -121,6 +121,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let mut submit = submission(&call, &plan, &held, wait)?;
     let same = kept::same(&catalog, &plan, control);
     submit.spec.keep = same.keep.filter(|_| !control.no_store);
+    submit.spec.same = same.key;
     submit.twin = same.twin;
     submit.waits_for = Some(waits_for(&catalog, &plan));
     submit.batch = batching::terms(&catalog, &plan, held.tier);

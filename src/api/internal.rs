@@ -133,6 +133,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
             baseline: cost,
             created_at: at,
             compress: false,
+            same: None,
             keep: None,
         },
         input: Payload::Inline(empty()?),

@@ -24,6 +24,9 @@ use crate::wire::problem::Problem;
 /// Results of longer inputs are not kept: their canonical text is work.
 const INPUT_MAX_BYTES: usize = 1_048_576;
 
+/// Whether longer inputs are repeated is not recorded, where their results are not kept.
+const RECORDED_INPUT_MAX_BYTES: usize = 16_384;
+
 /// What a caller says of kept results: `Cache-Control` (RFC 9111).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheControl {
@@ -44,6 +47,8 @@ impl CacheControl {
 
 /// What may be done with the results of requests that are the same as this one.
 pub struct Same {
+    /// What they have in common.
+    pub key: Option<String>,
     /// How results are kept.
     pub keep: Option<Keep>,
     /// One in flight may be waited for.
@@ -52,14 +57,16 @@ pub struct Same {
 
 /// What a plan's template and its caller allow.
 pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
-    let nothing = Same { keep: None, twin: None };
+    let nothing = Same { key: None, keep: None, twin: None };
     let Some((id, template)) = plan.template.as_ref().and_then(|id| catalog.templates.get_key_value(id)) else {
         return nothing;
     };
     let ttl_seconds = template.cache_ttl_seconds.filter(|ttl| *ttl > 0 && plan.allowed.cache);
     let is_reusable = template.cache_ttl_seconds.is_some_and(|ttl| ttl > 0) || template.batch.is_some();
     let dedupes = template.dedupe.unwrap_or(is_reusable) && plan.allowed.batch && !control.no_cache;
-    if (ttl_seconds.is_none() && !dedupes) || plan.input.get().len() > INPUT_MAX_BYTES {
+    // For the record alone it is worth less work.
+    let most = if ttl_seconds.is_some() || dedupes { INPUT_MAX_BYTES } else { RECORDED_INPUT_MAX_BYTES };
+    if plan.input.get().len() > most {
         return nothing;
     }
     let runs: Vec<_> = plan.steps.iter().map(|step| (step.worker.as_str(), step.model.as_deref())).collect();
@@ -68,7 +75,11 @@ pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
         serde_json::to_string(&(plan.client.as_str(), id.as_str(), runs, parameters, input)).ok()
     };
     let Some(key) = text().as_deref().map(results::key) else { return nothing };
-    Same { twin: dedupes.then(|| key.clone()), keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds }) }
+    Same {
+        key: Some(key.clone()),
+        twin: dedupes.then(|| key.clone()),
+        keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds }),
+    }
 }
 
 /// The result that was kept for a plan, if there is one that may be used.
@@ -85,6 +96,7 @@ pub async fn find(call: &Call, catalog: &Catalog, plan: &Plan, keep: &Keep, now:
 pub async fn serve(
     call: &Call,
     plan: &Plan,
+    keep: &Keep,
     kept: KeptResult,
     key: Option<Idempotency>,
     wait: i64,
@@ -109,6 +121,7 @@ pub async fn serve(
     };
     let mut submit = submission(call, plan, &held, wait)?;
     submit.spec.estimated = NanoUsd::ZERO;
+    submit.spec.same = Some(keep.key.clone());
     // A large result is stored for this request too: that of the other one may be deleted before.
     let key = payloads::result_key(&held.id, 0);
     let stored = payloads::store(&call.env, key, &kept.result, plan.allowed.compress).await;

@@ -17,6 +17,7 @@ mod lanes;
 mod metrics;
 #[cfg(test)]
 mod openapi;
+mod opportunities;
 mod optimize;
 mod query;
 mod queue;

@@ -1,15 +1,15 @@
-//! `/api/optimize/…`: what could be cheaper, and what was. No strategy is at work yet, and the answers say so: what is
-//! recorded has no savings, and nothing is promised.
+//! `/api/optimize/…`: what could be cheaper, and what was.
 
 use rm_core::id::ClientId;
 use rm_core::optimizer::Strategy;
-use rm_core::units::{Instant, NanoUsd};
+use rm_core::units::Instant;
 use serde::Deserialize;
 
 use crate::api::Call;
 use crate::api::admission::plan;
 use crate::api::body::{parse, read_value};
 use crate::api::executions::unavailable;
+use crate::api::opportunities;
 use crate::api::query::Query;
 use crate::api::reply::Reply;
 use crate::api::usage::{day, span};
@@ -20,9 +20,10 @@ use crate::store::{catalog, savings, usage};
 use crate::wire::account::ViewCall;
 use crate::wire::api::{ExecuteBody, HistoryBody, PeriodView};
 use crate::wire::problem::Problem;
-use crate::wire::usage::{Analysis, Opportunity, OptimizationStats, Recommendations, StrategyStats};
+use crate::wire::usage::{OptimizationStats, Recommendations, StrategyStats};
 
-const NOT_AT_WORK: &str = "this version does not apply it";
+/// What recommendations look at.
+const RECENT_MS: i64 = 30 * 86_400_000;
 
 /// Whether a body asks about a client's history: it names neither a template nor a worker.
 #[derive(Deserialize)]
@@ -40,39 +41,25 @@ struct Shape {
 pub async fn analyze(mut call: Call) -> Result<Reply, Problem> {
     let text = read_value(&mut call.request).await?;
     let shape: Shape = parse(&text)?;
-    let baseline = if shape.template_id.is_some() || shape.worker.is_some() || shape.resources.is_some() {
+    let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let now = clock::now();
+    let analysis = if shape.template_id.is_some() || shape.worker.is_some() || shape.resources.is_some() {
         let body: ExecuteBody = parse(&text)?;
         call.may_touch(&body.client_id)?;
-        let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-        let plan = plan(&call.env, &catalog, body, clock::now())?;
+        let plan = plan(&call.env, &catalog, body, now)?;
         known(&call, &plan.client).await?;
-        plan.cost
+        opportunities::of_request(&call, &catalog, &plan, now).await
     } else {
         let body: HistoryBody = parse(&text)?;
         call.may_touch(&body.client_id)?;
         known(&call, &body.client_id).await?;
-        let now = clock::now();
-        let (from, to) = (body.from.unwrap_or_else(|| now.plus(-30 * 86_400_000)), body.to.unwrap_or(now));
+        let (from, to) = (body.from.unwrap_or_else(|| now.plus(RECENT_MS.saturating_neg())), body.to.unwrap_or(now));
         if from >= to {
             return Err(Problem::field("/from", "must be before `to`"));
         }
-        sum(&call, &body.client_id, from, to).await?.baseline
+        opportunities::of_history(&call, &catalog, &body.client_id, (from, to)).await?
     };
-    let opportunity = |strategy| Opportunity {
-        strategy,
-        applicable: false,
-        reason: NOT_AT_WORK.into(),
-        saved_usd: NanoUsd::ZERO,
-        change: None,
-    };
-    Reply::json(
-        200,
-        &Analysis {
-            opportunities: Strategy::ALL.into_iter().map(opportunity).collect(),
-            baseline_usd: baseline,
-            optimized_usd: baseline,
-        },
-    )
+    Reply::json(200, &analysis)
 }
 
 async fn known(call: &Call, client: &ClientId) -> Result<(), Problem> {
@@ -118,5 +105,9 @@ pub async fn recommendations(call: &Call, client: &ClientId) -> Result<Reply, Pr
     call.may_touch(client)?;
     Query::of(call, &[])?;
     known(call, client).await?;
-    Reply::json(200, &Recommendations { recommendations: Vec::new() })
+    let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let now = clock::now();
+    let span = (now.plus(RECENT_MS.saturating_neg()), now.plus(1));
+    let recommendations = opportunities::recommendations(call, &catalog, client, span).await?;
+    Reply::json(200, &Recommendations { recommendations })
 }

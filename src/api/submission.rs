@@ -101,6 +101,7 @@ pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<Su
         baseline: plan.baseline,
         created_at: held.at,
         compress: plan.allowed.compress,
+        same: None,
         keep: None,
     };
     // A repeated request keeps the home that its id names, whatever is scarcest by now.

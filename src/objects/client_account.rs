@@ -386,6 +386,7 @@ impl AccountObject {
                     estimated: call.estimated,
                     failure: call.failure,
                     optimizations: call.optimizations,
+                    same: call.same,
                 }),
                 ..Extra::default()
             },

@@ -47,6 +47,9 @@ pub struct UsageEvent {
     pub failure: Option<Failure>,
     #[serde(default)]
     pub optimizations: Vec<OptimizationView>,
+    /// What requests that are the same have in common.
+    #[serde(default)]
+    pub same: Option<String>,
 }
 
 impl UsageEvent {
@@ -187,8 +190,8 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
             .prepare(
                 "INSERT INTO usage_events (event, request_id, client_id, kind, status, template_id, worker, model,
                    created_at, at, period_start, cost_nanousd, baseline_nanousd, uncertain, lines, lines_version, urgency,
-                   attempts, started_at, estimated_nanousd, failure, optimizations)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
+                   attempts, started_at, estimated_nanousd, failure, optimizations, same)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
             )
             .bind(&[
                 event.event.as_str().into(),
@@ -213,6 +216,7 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
                 number(event.estimated.nanos()),
                 failure.map_or(JsValue::NULL, Into::into),
                 serde_json::to_string(&optimizations)?.into(),
+                optional(&event.same),
             ])?;
         statements.push(statement);
     }
@@ -245,6 +249,7 @@ struct EventRow {
     estimated_nanousd: i64,
     failure: Option<String>,
     optimizations: String,
+    same: String,
 }
 
 impl EventRow {
@@ -280,6 +285,7 @@ impl EventRow {
             started_at: self.started_at.map(Instant::from_millis),
             estimated: money(self.estimated_nanousd)?,
             failure: self.failure.map(|failure| serde_json::from_str(&failure)).transpose()?,
+            same: optional(self.same),
             optimizations: serde_json::from_str::<Vec<StoredOptimization>>(&self.optimizations)?
                 .into_iter()
                 .map(StoredOptimization::view)
@@ -305,4 +311,20 @@ pub async fn find(env: &Env, id: &RequestId) -> Result<Option<Recorded>> {
     let events = rows.into_iter().map(EventRow::event).collect::<Result<Vec<_>>>()?;
     let (mut end, late): (Vec<_>, Vec<_>) = events.into_iter().partition(|event| event.event == id.as_str());
     Ok(end.pop().map(|end| Recorded { end, late: late.into_iter().next() }))
+}
+
+/// The last executions of a client that ended well from `from` to before `to`, at most `limit`.
+pub async fn last_of_client(
+    env: &Env,
+    client: &ClientId,
+    (from, to): (Instant, Instant),
+    limit: u32,
+) -> Result<Vec<UsageEvent>> {
+    let query = format!(
+        "SELECT * FROM usage_events WHERE client_id = ? AND at >= ? AND at < ? AND kind = 'execution' AND status = 'succeeded'
+         ORDER BY at DESC LIMIT {limit}"
+    );
+    let bindings = [client.as_str().into(), number(from.millis()), number(to.millis())];
+    let rows = env.d1("DB")?.prepare(query).bind(&bindings)?.all().await?.results::<EventRow>()?;
+    rows.into_iter().map(EventRow::event).collect()
 }

@@ -167,6 +167,9 @@ pub struct SettleCall {
     pub model: Option<String>,
     /// What the request would have cost without any optimisation.
     pub baseline: NanoUsd,
+    /// What requests that are the same have in common.
+    #[serde(default)]
+    pub same: Option<String>,
     /// What was applied to it.
     #[serde(default)]
     pub optimizations: Vec<OptimizationView>,

@@ -39,6 +39,9 @@ pub struct Spec {
     /// Large payloads of it are gzipped.
     #[serde(default)]
     pub compress: bool,
+    /// What requests that are the same have in common, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub same: Option<String>,
     /// How its result is kept for the same request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,

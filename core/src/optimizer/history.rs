@@ -1,0 +1,174 @@
+//! What strategies would have saved on requests that were made: only what the requests themselves show.
+
+use std::collections::BTreeMap;
+
+use crate::optimizer::Strategy;
+use crate::pricing::Discount;
+use crate::units::{Instant, NanoUsd};
+
+/// A request that was made and charged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Past {
+    /// Its template.
+    pub template: String,
+    /// When it was made.
+    pub at: Instant,
+    /// What it was charged.
+    pub cost: NanoUsd,
+    /// What its use would have cost by the cheapest model that its template's quality floor allows, if by any.
+    pub by_cheaper_model: Option<NanoUsd>,
+    /// What requests that are the same have in common, and for how many milliseconds its result could have been kept.
+    pub same: Option<(String, i64)>,
+    /// What would have been off its price in a window that it did not wait for, in per cent.
+    pub percent_off: Option<u8>,
+    /// It could be combined with others; and what that has saved, if it was.
+    pub batchable: bool,
+    /// What was saved by being combined.
+    pub saved_by_batching: NanoUsd,
+}
+
+/// What one strategy would have saved.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WouldHave {
+    /// How much.
+    pub saved: NanoUsd,
+    /// On how many requests.
+    pub requests: u64,
+    /// The first and the last of them.
+    pub span: Option<(Instant, Instant)>,
+    /// By template.
+    pub templates: BTreeMap<String, u64>,
+}
+
+impl WouldHave {
+    fn add(&mut self, past: &Past, saved: NanoUsd) {
+        if saved <= NanoUsd::ZERO {
+            return;
+        }
+        self.saved = self.saved.saturating_add(saved);
+        self.requests = self.requests.saturating_add(1);
+        let (first, last) = self.span.unwrap_or((past.at, past.at));
+        self.span = Some((first.min(past.at), last.max(past.at)));
+        let count = self.templates.entry(past.template.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+}
+
+/// What each strategy would have saved beyond what was saved, one after the other on what the one before would have left,
+/// so that they add up: a repeated request would have had the kept result; else a cheaper model or a window, whichever saves
+/// more; and a common call, by what such calls have saved of the same template's requests.
+#[must_use]
+pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
+    let mut in_order: Vec<&Past> = requests.iter().collect();
+    in_order.sort_by_key(|past| past.at);
+    let ratios = batching_ratios(requests);
+    let mut kept: BTreeMap<&str, Instant> = BTreeMap::new();
+    let mut all: BTreeMap<Strategy, WouldHave> = BTreeMap::new();
+    for past in in_order {
+        let mut left = past.cost;
+        let mut save = |strategy, left: &mut NanoUsd, to: NanoUsd| {
+            all.entry(strategy).or_default().add(past, left.saturating_sub(to));
+            *left = to.min(*left);
+        };
+        if let Some((same, ttl_ms)) = &past.same {
+            let fresh = kept.get(same.as_str()).is_some_and(|at| past.at.since(*at) < *ttl_ms);
+            if fresh {
+                save(Strategy::Cache, &mut left, NanoUsd::ZERO);
+                continue;
+            }
+            kept.insert(same, past.at);
+        }
+        // The windows are those of the dear model's pool: it is the one or the other.
+        let cheaper = past.by_cheaper_model.unwrap_or(left);
+        let in_window =
+            past.percent_off.map_or(left, |percent_off| Discount { percent_off, waited_for: true }.applied_to(left));
+        if cheaper <= in_window {
+            save(Strategy::ModelDowngrade, &mut left, cheaper);
+        } else {
+            save(Strategy::OffPeak, &mut left, in_window);
+        }
+        if let Some(permille) =
+            ratios.get(past.template.as_str()).filter(|_| past.batchable && past.saved_by_batching.is_none())
+        {
+            let saved = i128::from(left.nanos()).saturating_mul(i128::from(*permille)).checked_div(1_000).unwrap_or(0);
+            let saved = i64::try_from(saved).ok().and_then(NanoUsd::from_nanos).unwrap_or(NanoUsd::ZERO);
+            let to = left.saturating_sub(saved);
+            save(Strategy::RequestBatching, &mut left, to);
+        }
+    }
+    all
+}
+
+/// What common calls have saved of the requests of each template that they were for, in thousandths.
+fn batching_ratios(requests: &[Past]) -> BTreeMap<&str, u64> {
+    let mut sums: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
+    for past in requests.iter().filter(|past| !past.saved_by_batching.is_none()) {
+        let (saved, baseline) = sums.entry(past.template.as_str()).or_default();
+        *saved = saved.saturating_add(i128::from(past.saved_by_batching.nanos()));
+        let alone = past.saved_by_batching.saturating_add(past.cost);
+        *baseline = baseline.saturating_add(i128::from(alone.nanos()));
+    }
+    let ratio = |(template, (saved, baseline)): (_, (i128, i128))| {
+        let permille = saved.saturating_mul(1_000).checked_div(baseline)?;
+        Some((template, u64::try_from(permille).ok()?.min(1_000)))
+    };
+    sums.into_iter().filter_map(ratio).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Past, would_have_saved};
+    use crate::optimizer::Strategy;
+    use crate::units::{Instant, NanoUsd};
+
+    fn nanos(n: i64) -> NanoUsd {
+        NanoUsd::from_nanos(n).unwrap()
+    }
+
+    fn past(at: i64, cost: i64) -> Past {
+        Past {
+            template: "t".into(),
+            at: Instant::from_millis(at),
+            cost: nanos(cost),
+            by_cheaper_model: None,
+            same: None,
+            percent_off: None,
+            batchable: false,
+            saved_by_batching: NanoUsd::ZERO,
+        }
+    }
+
+    fn told(requests: &[Past]) -> Vec<(Strategy, i64, u64)> {
+        let all = would_have_saved(requests);
+        all.into_iter()
+            .filter(|(_, would)| would.requests > 0)
+            .map(|(of, would)| (of, would.saved.nanos(), would.requests))
+            .collect()
+    }
+
+    #[test]
+    fn a_repetition_within_its_time_would_have_had_the_result() {
+        let same = |at| Past { same: Some(("x".into(), 100)), ..past(at, 10) };
+        assert_eq!(told(&[same(150), same(0), same(50), past(60, 10)]), [(Strategy::Cache, 10, 1)]);
+        let would = would_have_saved(&[same(0), same(50), same(99)]).remove(&Strategy::Cache).unwrap();
+        assert_eq!(would.span, Some((Instant::from_millis(50), Instant::from_millis(99))));
+    }
+
+    #[test]
+    fn strategies_come_one_after_the_other_so_that_they_add_up() {
+        let both = Past { by_cheaper_model: Some(nanos(40)), percent_off: Some(50), ..past(0, 100) };
+        assert_eq!(told(&[both.clone()]), [(Strategy::ModelDowngrade, 60, 1)]);
+        let deep = Past { percent_off: Some(70), ..both };
+        assert_eq!(told(&[deep]), [(Strategy::OffPeak, 70, 1)]);
+        let dearer = Past { by_cheaper_model: Some(nanos(140)), ..past(0, 100) };
+        assert_eq!(told(&[dearer]), []);
+    }
+
+    #[test]
+    fn a_common_call_would_have_saved_what_such_calls_did() {
+        let batched = Past { batchable: true, saved_by_batching: nanos(30), ..past(0, 70) };
+        let alone = Past { batchable: true, ..past(1, 200) };
+        assert_eq!(told(&[alone.clone()]), [], "nothing is known of them");
+        assert_eq!(told(&[batched, alone]), [(Strategy::RequestBatching, 60, 1)]);
+    }
+}

@@ -1,0 +1,299 @@
+//! What could be cheaper: of one request, and of those that a client has made.
+
+use std::collections::BTreeMap;
+
+use rm_core::id::ClientId;
+use rm_core::optimizer::{Past, Strategy, WouldHave, would_have_saved};
+use rm_core::pricing::Discount;
+use rm_core::priority::Urgency;
+use rm_core::request::Demand;
+use rm_core::units::{Instant, NanoUsd};
+
+use crate::api::Call;
+use crate::api::admission::Plan;
+use crate::api::downgrade::{ByModel, cheapest_above, cost_by_cheaper};
+use crate::api::kept::{self, CacheControl};
+use crate::api::usage::day;
+use crate::store::catalog::Catalog;
+use crate::store::payloads::INLINE_MAX_BYTES;
+use crate::store::record::{self, UsageEvent};
+use crate::wire::problem::Problem;
+use crate::wire::usage::{Analysis, Opportunity, Recommendation};
+
+/// The most requests of a client that are looked at, from the last on.
+const REQUESTS_MAX: u32 = 2_000;
+/// How long a result is taken to hold where a template does not say.
+const TTL_MS: i64 = 3_600_000;
+
+const fn not(strategy: Strategy, reason: String) -> Opportunity {
+    Opportunity { strategy, applicable: false, reason, saved_usd: NanoUsd::ZERO, change: None }
+}
+
+/// What could be done for one request, as it is planned now.
+pub async fn of_request(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) -> Analysis {
+    let (downgrade, by_model) = downgrade(catalog, plan);
+    let off_peak = off_peak(catalog, plan, now);
+    let mut optimized = plan.cost.saturating_sub(off_peak.saved_usd);
+    if let Some(by_model) = by_model {
+        // A cheaper model's pool has windows of its own, or none.
+        let percent_off = percent_off_now(catalog, by_model.step.demands.iter(), now).unwrap_or(0);
+        let percent_off = if plan.allowed.off_peak { percent_off } else { 0 };
+        let discounted = Discount { percent_off, waited_for: true }.applied_to(by_model.cost);
+        optimized = optimized.min(discounted);
+    }
+    let kept = kept_result(call, catalog, plan, now).await;
+    if kept.applicable {
+        optimized = NanoUsd::ZERO;
+    }
+    Analysis {
+        opportunities: vec![downgrade, batching(catalog, plan), kept, compression(plan), off_peak],
+        baseline_usd: plan.baseline,
+        optimized_usd: optimized,
+    }
+}
+
+/// A cheaper model, and what the request would be by it.
+fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
+    let strategy = Strategy::ModelDowngrade;
+    if let Some(applied) = plan.applied.iter().find(|applied| applied.strategy == strategy) {
+        let saved_usd = plan.baseline.saturating_sub(plan.cost);
+        let change = Some(format!("none: {} is what it gets", applied.detail));
+        let reason = "its level is aggressive".to_owned();
+        return (Opportunity { strategy, applicable: true, reason, saved_usd, change }, None);
+    }
+    let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
+    let floor = template.and_then(|template| template.quality_floor.as_deref());
+    if plan.allowed.downgrade.is_none() {
+        return (not(strategy, "its caller does not allow it".into()), None);
+    }
+    let Some(other) = cheapest_above(&plan.others, floor) else {
+        return (not(strategy, "its template has no model that costs less".into()), None);
+    };
+    let saved_usd = other.baseline.saturating_sub(other.cost);
+    let detail = other.applied().map(|applied| applied.detail).unwrap_or_default();
+    let change = Some(format!("optimization.level aggressive takes {detail}"));
+    let reason = "a model of its template's chain costs less in every part".to_owned();
+    (Opportunity { strategy, applicable: true, reason, saved_usd, change }, Some(other))
+}
+
+fn batching(catalog: &Catalog, plan: &Plan) -> Opportunity {
+    let strategy = Strategy::RequestBatching;
+    let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
+    match template.and_then(|template| template.batch.as_ref()) {
+        None => not(strategy, "its template's requests are not combined".into()),
+        Some(_) if !plan.allowed.batch => not(strategy, "its caller does not allow it".into()),
+        Some(rule) => {
+            let in_lane = matches!(plan.urgency, Urgency::Batch | Urgency::Deferred) || plan.allowed.batch_in_any_lane;
+            let change = match in_lane {
+                true => {
+                    format!("none: it waits up to {} ms for {} others", rule.window_ms, rule.max_size.saturating_sub(1))
+                }
+                false => "urgency batch, or optimization.batch true, lets it wait for others".to_owned(),
+            };
+            let reason = "what a common call saves is known when it has been made".to_owned();
+            Opportunity { strategy, applicable: true, reason, saved_usd: NanoUsd::ZERO, change: Some(change) }
+        }
+    }
+}
+
+async fn kept_result(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
+    let strategy = Strategy::Cache;
+    let Some(keep) = kept::same(catalog, plan, CacheControl::of(call)).keep else {
+        let allowed = plan.allowed.cache;
+        let reason = if allowed { "its template keeps no results" } else { "its caller does not allow it" };
+        return not(strategy, reason.into());
+    };
+    match kept::find(call, catalog, plan, &keep, now).await {
+        Some(found) => {
+            let saved_usd = plan.cost;
+            let reason = format!("the result of {} was kept", found.request);
+            let change = Some("none: it has that result at once".to_owned());
+            Opportunity { strategy, applicable: true, reason, saved_usd, change }
+        }
+        None => not(strategy, "no result of the same request is kept now; its own will be".into()),
+    }
+}
+
+fn compression(plan: &Plan) -> Opportunity {
+    let strategy = Strategy::Compression;
+    let bytes = plan.input.get().len();
+    if !plan.allowed.compress {
+        return not(strategy, "its caller does not allow it".into());
+    }
+    if bytes <= INLINE_MAX_BYTES {
+        return not(
+            strategy,
+            format!("its input has {bytes} bytes; those of more than {INLINE_MAX_BYTES} are gzipped"),
+        );
+    }
+    let reason = format!("its input has {bytes} bytes; it saves bytes, and no money");
+    let change = Some("none: it is stored and forwarded gzipped".to_owned());
+    Opportunity { strategy, applicable: true, reason, saved_usd: NanoUsd::ZERO, change }
+}
+
+/// What is off the price of all these in the coming windows; else why nothing is.
+fn percent_off_now<'a>(
+    catalog: &Catalog,
+    demands: impl Iterator<Item = &'a Demand>,
+    now: Instant,
+) -> Result<u8, String> {
+    let mut percent_off = 100_u8;
+    for demand in demands.filter(|demand| !demand.amount.is_zero()) {
+        let off_peak = catalog.pools.get(&demand.pool).and_then(|pool| catalog.off_peak_price(pool, now));
+        let off_peak = off_peak.ok_or_else(|| format!("`{}` costs the same at any time", demand.pool))?;
+        if off_peak.windows.iter().any(|window| window.contains(now)) {
+            return Err(format!("`{}` is in a window now: it costs less as it is", demand.pool));
+        }
+        percent_off = percent_off.min(off_peak.percent_off);
+    }
+    Ok(percent_off)
+}
+
+fn off_peak(catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
+    let strategy = Strategy::OffPeak;
+    let percent_off = match percent_off_now(catalog, plan.demands(), now) {
+        Ok(percent_off) if plan.allowed.off_peak => percent_off,
+        Ok(_) => return not(strategy, "its caller does not allow it".into()),
+        Err(reason) => return not(strategy, reason),
+    };
+    let discounted = Discount { percent_off, waited_for: true }.applied_to(plan.cost);
+    let waits = plan.urgency == Urgency::Deferred || (plan.urgency == Urgency::Batch && plan.allowed.off_peak_in_batch);
+    let change = if waits { "none: it waits for the window" } else { "urgency deferred lets it wait for the window" };
+    Opportunity {
+        strategy,
+        applicable: true,
+        reason: format!("in the window it costs {percent_off} % less"),
+        saved_usd: plan.cost.saturating_sub(discounted),
+        change: Some(change.to_owned()),
+    }
+}
+
+/// What would have been saved on what a client has made.
+pub async fn of_history(
+    call: &Call,
+    catalog: &Catalog,
+    client: &ClientId,
+    span: (Instant, Instant),
+) -> Result<Analysis, Problem> {
+    let (events, all) = looked_at(call, catalog, client, span).await?;
+    let baseline = events.iter().fold(NanoUsd::ZERO, |sum, event| sum.saturating_add(event.baseline));
+    let cost = events.iter().fold(NanoUsd::ZERO, |sum, event| sum.saturating_add(event.cost));
+    let nothing = WouldHave::default();
+    let opportunity = |strategy: Strategy| {
+        let would = all.get(&strategy).unwrap_or(&nothing);
+        if would.requests == 0 {
+            let looked_at = events.len();
+            return not(strategy, format!("nothing would have come of it for the last {looked_at} requests"));
+        }
+        Opportunity {
+            strategy,
+            applicable: true,
+            reason: evidence(would),
+            saved_usd: would.saved,
+            change: Some(change(strategy).to_owned()),
+        }
+    };
+    let saved = all.values().fold(NanoUsd::ZERO, |sum, would| sum.saturating_add(would.saved));
+    Ok(Analysis {
+        opportunities: Strategy::ALL.into_iter().map(opportunity).collect(),
+        baseline_usd: baseline,
+        optimized_usd: cost.saturating_sub(saved).or_zero(),
+    })
+}
+
+/// What would have paid, with its evidence; what saves most first.
+pub async fn recommendations(
+    call: &Call,
+    catalog: &Catalog,
+    client: &ClientId,
+    span: (Instant, Instant),
+) -> Result<Vec<Recommendation>, Problem> {
+    let (_, all) = looked_at(call, catalog, client, span).await?;
+    let mut all: Vec<_> = all.into_iter().filter(|(_, would)| would.saved > NanoUsd::ZERO).collect();
+    all.sort_by_key(|(_, would)| std::cmp::Reverse(would.saved));
+    let recommendation = |(strategy, would): (Strategy, WouldHave)| Recommendation {
+        strategy,
+        reason: change(strategy).to_owned(),
+        // What it would have been in the last 30 days, and no more: nothing is extrapolated.
+        estimated_monthly_saving_usd: would.saved,
+        evidence: evidence(&would),
+    };
+    Ok(all.into_iter().map(recommendation).collect())
+}
+
+const fn change(strategy: Strategy) -> &'static str {
+    match strategy {
+        Strategy::ModelDowngrade => {
+            "optimization.level aggressive takes the cheapest model that the quality floor allows"
+        }
+        Strategy::RequestBatching => "optimization.batch true, or urgency batch, lets them be run by common calls",
+        Strategy::Cache => {
+            "if its results may be used again: cacheTtlSeconds of the template, and optimization.cache not false"
+        }
+        Strategy::Compression => "optimization.compress not false",
+        Strategy::OffPeak => "urgency deferred, or batch with optimization.offPeak true, waits for the cheaper window",
+    }
+}
+
+fn evidence(would: &WouldHave) -> String {
+    let templates: Vec<String> = would.templates.iter().map(|(template, n)| format!("{n} of `{template}`")).collect();
+    let (first, last) = would.span.map_or_else(Default::default, |(first, last)| (day(first), day(last)));
+    let saved = rm_core::decimal::format(would.saved.nanos(), 9);
+    format!(
+        "{} requests from {first} to {last} would have cost ${saved} less: {}",
+        would.requests,
+        templates.join(", ")
+    )
+}
+
+async fn looked_at(
+    call: &Call,
+    catalog: &Catalog,
+    client: &ClientId,
+    span: (Instant, Instant),
+) -> Result<(Vec<UsageEvent>, BTreeMap<Strategy, WouldHave>), Problem> {
+    let events = record::last_of_client(&call.env, client, span, REQUESTS_MAX).await;
+    let events = events.map_err(|error| Problem::unavailable(error.to_string()))?;
+    let past: Vec<Past> = events.iter().map(|event| past(catalog, event)).collect();
+    let all = would_have_saved(&past);
+    Ok((events, all))
+}
+
+fn past(catalog: &Catalog, event: &UsageEvent) -> Past {
+    let name = event.template_id.clone().unwrap_or_default();
+    let template = name.parse().ok().and_then(|id| catalog.templates.get(&id));
+    let saved_by = |strategy| {
+        let applied = event.optimizations.iter().find(|applied| applied.strategy == strategy);
+        applied.map_or(NanoUsd::ZERO, |applied| applied.saved_usd)
+    };
+    let ttl_ms = template.and_then(|template| template.cache_ttl_seconds).filter(|ttl| *ttl > 0);
+    let ttl_ms = ttl_ms.map_or(TTL_MS, |seconds| i64::from(seconds).saturating_mul(1_000));
+    Past {
+        at: event.created_at,
+        cost: event.cost,
+        by_cheaper_model: template
+            .and_then(|template| cost_by_cheaper(catalog, template, event.model.as_deref()?, &event.lines)),
+        same: event.same.clone().filter(|_| event.cost > NanoUsd::ZERO).map(|same| (same, ttl_ms)),
+        percent_off: percent_off(catalog, event),
+        batchable: template.is_some_and(|template| template.batch.is_some()),
+        saved_by_batching: saved_by(Strategy::RequestBatching),
+        template: name,
+    }
+}
+
+/// What would have been off the price of patient work that started outside the windows of its pools.
+fn percent_off(catalog: &Catalog, event: &UsageEvent) -> Option<u8> {
+    if !matches!(event.urgency, Urgency::Batch | Urgency::Deferred) {
+        return None;
+    }
+    let started_at = event.started_at?;
+    let charged = event.lines.iter().filter(|line| line.cost > NanoUsd::ZERO);
+    let of_line = |line: &rm_core::request::Line| {
+        // The windows around that time, by the rule as it is now.
+        let since = started_at.plus(-86_400_000);
+        let off_peak = catalog.off_peak_price(catalog.pools.get(&line.pool)?, since)?;
+        let was_in_one = off_peak.windows.iter().any(|window| window.contains(started_at));
+        (!was_in_one).then_some(off_peak.percent_off)
+    };
+    charged.map(of_line).collect::<Option<Vec<u8>>>()?.into_iter().min()
+}

@@ -1,0 +1,63 @@
+// What could be cheaper: of one request, and of what a client has made; and what is recommended, with its evidence.
+
+import assert from "node:assert/strict";
+import { after, before, test } from "node:test";
+
+import { ok, startHarness, waitFor } from "./support/harness.mjs";
+
+let rm;
+const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+const clock = (offsetMinutes) => new Date(Date.now() + offsetMinutes * 60_000).toISOString().slice(11, 16);
+before(async () => {
+  rm = await startHarness();
+  await rm.pool("dear", { models: ["dear"], unitPriceUsd: 0.1, offPeak: { days, from: clock(120), to: clock(180), discountPercent: 50 } });
+  await rm.pool("cheap", { models: ["cheap"], unitPriceUsd: 0.01 });
+  await rm.client("asker");
+  ok(await rm.put("/admin/templates/open", { worker: "ECHO", model: "dear", resources: [{ pool: "dear", base: 10 }], downgradeTo: ["cheap"], cacheTtlSeconds: 600, batch: { maxSize: 5, windowMs: 100 }, dedupe: false }));
+  ok(await rm.put("/admin/templates/fixed", { worker: "ECHO", model: "dear", resources: [{ pool: "dear", base: 10 }] }));
+});
+after(() => rm.close());
+
+const analyze = async (body) => {
+  const { opportunities, ...rest } = ok(await rm.post("/api/optimize/analyze", body));
+  return { ...rest, ...Object.fromEntries(opportunities.map(({ strategy, ...one }) => [strategy, one])) };
+};
+
+test("of a request: each strategy says whether, why, how much, and what would have to change", async () => {
+  const before = await rm.current("asker");
+  const open = await analyze({ clientId: "asker", templateId: "open", input: 1 });
+  assert.deepEqual([open.model_downgrade.applicable, open.model_downgrade.savedUsd], [true, 0.9]);
+  assert.match(open.model_downgrade.change, /aggressive.*cheap instead of dear/);
+  // Each by itself; together they are the better of the two, for the cheap pool costs the same at any time.
+  assert.deepEqual([open.off_peak.applicable, open.off_peak.savedUsd, open.baselineUsd, open.optimizedUsd], [true, 0.5, 1, 0.1]);
+  assert.deepEqual([open.request_batching.applicable, open.request_batching.savedUsd, open.cache.applicable], [true, 0, false]);
+  assert.deepEqual([open.compression.applicable, open.compression.change], [false, null]);
+  const off = await analyze({ clientId: "asker", templateId: "open", optimization: { level: "off" } });
+  for (const strategy of ["model_downgrade", "request_batching", "cache", "compression", "off_peak"]) assert.equal(off[strategy].applicable, false, strategy);
+  assert.deepEqual([off.baselineUsd, off.optimizedUsd], [1, 1]);
+  const long = await analyze({ clientId: "asker", templateId: "fixed", input: "x".repeat(100_000) });
+  assert.deepEqual([long.compression.applicable, long.model_downgrade.applicable], [true, false]);
+  assert.deepEqual(await rm.current("asker"), before, "it takes nothing");
+});
+
+test("of a history: what would have paid on it adds up, and is recommended with its evidence", async () => {
+  const level = { optimization: { level: "off" } };
+  const send = (templateId, input, more = {}) => rm.execute({ clientId: "asker", templateId, input, ...level, ...more }, { wait: 10 });
+  // Twice the same and once another: 1 + 1 + 1 dollar; the last in the lane of batches, outside the window.
+  for (const input of ["a", "a", "b"]) assert.equal(ok(await send("open", input)).cost.actualUsd, 1);
+  ok(await send("fixed", "c", { urgency: "batch" }));
+  await waitFor(async () => ok(await rm.get("/api/optimize/stats/asker")).requests === 4, "the record");
+  const all = await analyze({ clientId: "asker" });
+  assert.deepEqual([all.cache.savedUsd, all.model_downgrade.savedUsd, all.off_peak.savedUsd], [1, 1.8, 0.5]);
+  assert.deepEqual([all.baselineUsd, all.optimizedUsd], [4, 0.7]);
+  assert.equal(all.request_batching.applicable, false, "no common call has saved anything yet");
+  const { recommendations } = ok(await rm.get("/api/optimize/recommendations/asker"));
+  assert.deepEqual(recommendations.map(({ strategy, estimatedMonthlySavingUsd }) => [strategy, estimatedMonthlySavingUsd]), [["model_downgrade", 1.8], ["cache", 1], ["off_peak", 0.5]]);
+  const today = new Date().toISOString().slice(0, 10);
+  assert.match(recommendations[0].evidence, new RegExp(`^2 requests from ${today} to ${today} would have cost \\$1.8 less: 2 of \`open\`$`));
+  // What was done is not recommended again.
+  await rm.client("thrifty");
+  ok(await rm.execute({ clientId: "thrifty", templateId: "open", input: "z", optimization: { level: "aggressive" } }, { wait: 10 }));
+  await waitFor(async () => ok(await rm.get("/api/optimize/stats/thrifty")).requests === 1, "the record");
+  assert.deepEqual(ok(await rm.get("/api/optimize/recommendations/thrifty")).recommendations, []);
+});
