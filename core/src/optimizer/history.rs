@@ -157,7 +157,7 @@ mod tests {
     #[test]
     fn strategies_come_one_after_the_other_so_that_they_add_up() {
         let both = Past { by_cheaper_model: Some(nanos(40)), percent_off: Some(50), ..past(0, 100) };
-        assert_eq!(told(&[both.clone()]), [(Strategy::ModelDowngrade, 60, 1)]);
+        assert_eq!(told(std::slice::from_ref(&both)), [(Strategy::ModelDowngrade, 60, 1)]);
         let deep = Past { percent_off: Some(70), ..both };
         assert_eq!(told(&[deep]), [(Strategy::OffPeak, 70, 1)]);
         let dearer = Past { by_cheaper_model: Some(nanos(140)), ..past(0, 100) };
@@ -168,7 +168,7 @@ mod tests {
     fn a_common_call_would_have_saved_what_such_calls_did() {
         let batched = Past { batchable: true, saved_by_batching: nanos(30), ..past(0, 70) };
         let alone = Past { batchable: true, ..past(1, 200) };
-        assert_eq!(told(&[alone.clone()]), [], "nothing is known of them");
+        assert_eq!(told(std::slice::from_ref(&alone)), [], "nothing is known of them");
         assert_eq!(told(&[batched, alone]), [(Strategy::RequestBatching, 60, 1)]);
     }
 }
