@@ -3,6 +3,9 @@
 -- The models that a pool serves: the list of its PUT, in version 1.
 ALTER TABLE pools ADD COLUMN models TEXT NOT NULL DEFAULT '[]';
 
+-- When a model costs less: {discountPercent, windows: [{from, to}]}, on all days, in UTC, version 1; NULL: never.
+ALTER TABLE model_prices ADD COLUMN off_peak TEXT;
+
 -- Results of the template that were kept by then are not to be used any more; NULL: never purged.
 ALTER TABLE templates ADD COLUMN purged_at INTEGER;
 

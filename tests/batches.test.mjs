@@ -112,3 +112,21 @@ test("a deadline is kept, and a batch larger than the client's slots goes in par
   assert.deepEqual(ended.map(({ status }) => status), ["succeeded", "succeeded", "succeeded"]);
   assert.deepEqual(await batches(), [2]);
 });
+
+test("one with a short limit has a call of its own, and a worker that fails all is asked for each", async () => {
+  await rm.resetStats();
+  const [short, ...others] = await Promise.all([send({}, { timeoutMs: 60_000 }), send({ n: 1 }), send({ n: 2 }), send({ n: 3 })]);
+  assert.deepEqual((await all([short, ...others])).map(({ status }) => status), Array(4).fill("succeeded"));
+  assert.deepEqual(await batches(), [3]);
+  await rm.resetStats();
+  const failing = await all(await Promise.all([send({ simulate: { batchStatus: 500 } }), send({ n: 1 }), send({ n: 2 })]));
+  assert.deepEqual(failing.map(({ status, attempts }) => [status, attempts]), Array(3).fill(["succeeded", 1]), "the common attempt does not count");
+});
+
+test("a hand-over that proves nothing changes nothing", async () => {
+  const { requestId } = await send({ simulate: { delayMs: 500 } }, { urgency: "normal", optimization: { batch: false } });
+  const answers = await Promise.all(Array.from({ length: 20 }, () => rm.call("POST", "/run", { token: null, body: { id: requestId, grant: 1, secret: "0".repeat(32) } })));
+  assert.ok(answers.every(({ status }) => status === 404));
+  const ended = await rm.ended(requestId);
+  assert.deepEqual([ended.status, ended.attempts], ["succeeded", 1]);
+});

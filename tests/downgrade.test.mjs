@@ -109,3 +109,16 @@ test("a model that fails bills nothing, and saves nothing", async () => {
   const failed = ok(await send({ ...aggressive, input: { simulate: { status: 400 } } }));
   assert.deepEqual([failed.status, failed.cost.actualUsd, failed.cost.baselineUsd, failed.cost.savedUsd], ["failed", 0, 0, 0]);
 });
+
+test("a token is not a call: each demand goes to a pool that counts the same, and no two to one", async () => {
+  const pools = { "l-tokens": ["two-large", "token", 0.01], "l-calls": ["two-large", "call", 0.1], "s-tokens": ["two-small", "token", 0.001], "s-calls": ["two-small", "call", 0] };
+  for (const [name, [model, unit, unitPriceUsd]] of Object.entries(pools)) await rm.pool(name, { models: [model], unit, unitPriceUsd });
+  const two = { worker: "ECHO", model: "two-large", resources: [{ pool: "l-tokens", base: 50 }, { pool: "l-calls", base: 1 }], downgradeTo: ["two-small"] };
+  ok(await rm.put("/admin/templates/two-pools", two));
+  const done = ok(await send({ templateId: "two-pools", ...aggressive }));
+  assert.deepEqual(done.resources.map(({ pool, actual }) => [pool, actual]).sort(), [["s-calls", 1], ["s-tokens", 50]]);
+  assert.deepEqual([done.cost.actualUsd, done.cost.baselineUsd], [0.05, 0.6]);
+  ok(await rm.call("DELETE", "/admin/pools/s-tokens"));
+  const stays = ok(await send({ templateId: "two-pools", ...aggressive }));
+  assert.equal(stays.cost.actualUsd, 0.6, "there is no pool for its tokens");
+});

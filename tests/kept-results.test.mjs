@@ -166,3 +166,18 @@ test("when the one that runs fails, the next is run", async () => {
   await Promise.all(both.map(({ requestId }) => rm.ended(requestId)));
   assert.equal((await rm.stats()).calls, 2, "where the template says so");
 });
+
+test("a client or template that is made anew has nothing of the one before it", async () => {
+  await rm.client("reborn");
+  const template = { worker: "ECHO", resources: [{ pool: "kept", base: 1 }], cacheTtlSeconds: 600 };
+  ok(await rm.put("/admin/templates/reborn", template));
+  const again = { clientId: "reborn", templateId: "reborn" };
+  await first({ n: "reborn" }, again);
+  await waitFor(async () => (await rm.call("DELETE", "/admin/clients/reborn")).status === 204, "the deletion");
+  await rm.client("reborn");
+  assert.equal(ok(await send({ n: "reborn" }, again)).cached, false);
+  await waitFor(async () => ok(await send({ n: "reborn" }, again)).cached, "a hit");
+  ok(await rm.call("DELETE", "/admin/templates/reborn"));
+  ok(await rm.put("/admin/templates/reborn", template));
+  assert.equal(ok(await send({ n: "reborn" }, again)).cached, false);
+});

@@ -84,3 +84,23 @@ test("a deadline forces it out in time for its run, as long as runs take, at the
   assert.ok(forced.finishedAt < new Date(Date.parse(forced.createdAt) + 62_500).toISOString());
   ok(await rm.call("DELETE", `/api/queue/${waits.requestId}`));
 });
+
+test("a model that costs less at times does so where a pool leaves its price to it, and deferred work waits for that", async () => {
+  const model = (name, from, to) =>
+    rm.env.DB.prepare("INSERT INTO model_prices (model, input_nanousd, cached_input_nanousd, output_nanousd, off_peak, version) VALUES (?, 1000, NULL, 1000, ?, 'test')")
+      .bind(name, JSON.stringify({ discountPercent: 40, windows: [{ from: clock(from), to: clock(to) }] })).run();
+  await model("cheap-later", 120, 180);
+  await model("cheap-now", -60, 60);
+  await rm.pool("by-model", { capacity: 100, refillPerSecond: 100, unitPriceUsd: undefined });
+  for (const name of ["cheap-later", "cheap-now"]) ok(await rm.put(`/admin/templates/${name}`, { worker: "ECHO", model: name, resources: [{ pool: "by-model", base: 5 }] }));
+  const run = (templateId, more, options) => rm.execute({ clientId: "sleeper", templateId, ...more }, options);
+  assert.equal(ok(await run("cheap-later", {}, { wait: 10 })).cost.actualUsd, 0.000005);
+  const now = ok(await run("cheap-now", {}, { wait: 10 }));
+  assert.equal(now.cost.actualUsd, 0.000003);
+  const bill = ok(await rm.get(`/api/cost/${now.requestId}`));
+  assert.deepEqual([bill.actualUsd, bill.lines.reduce((sum, line) => sum + line.costUsd, 0)], [0.000003, 0.000003]);
+  const deferred = ok(await run("cheap-later", { urgency: "deferred" }));
+  assert.equal(await blockedBy(deferred), "off_peak");
+  assert.equal(ok(await run("cheap-now", { urgency: "deferred" }, { wait: 10 })).cost.savedUsd, 0, "it came in the window");
+  ok(await rm.call("DELETE", `/api/queue/${deferred.requestId}`));
+});

@@ -131,12 +131,12 @@ impl Demand {
 
     /// What a use costs, and what was saved of what it would have cost without any strategy. The steps from the one to the
     /// other are taken one after the other, so that they add up: the model that it would have been; that of the chain;
-    /// a use alone; the share of a use together; the price of its window. What was not used at all (`is_used`) would not
-    /// have been used alone either; a share of nothing would.
+    /// a use alone; the share of a use together; the price of its window. What a share would have been alone is not known: its
+    /// estimate stands for it.
     #[must_use]
-    pub fn billed(&self, amount: Tokens, parts: Parts, is_used: bool) -> Option<(NanoUsd, Savings)> {
+    pub fn billed(&self, amount: Tokens, parts: Parts, is_share: bool) -> Option<(NanoUsd, Savings)> {
         let share = self.cost_of(amount, parts)?;
-        let (alone, alone_parts) = match self.shared && is_used && self.amount > amount {
+        let (alone, alone_parts) = match is_share && self.amount > amount {
             true => (self.amount, self.expected_parts(self.amount)),
             false => (amount, parts),
         };
@@ -158,7 +158,7 @@ impl Demand {
     /// What was saved of a use that was not made, because its result was there: all that it would have cost.
     #[must_use]
     pub fn spared(&self, amount: Tokens, parts: Parts, by: Strategy) -> Savings {
-        let Some((cost, savings)) = self.billed(amount, parts, true) else { return Savings::default() };
+        let Some((cost, savings)) = self.billed(amount, parts, false) else { return Savings::default() };
         match by {
             Strategy::RequestBatching => {
                 Savings { request_batching: savings.request_batching.saturating_add(cost), ..savings }

@@ -55,9 +55,6 @@ pub struct Demand {
     /// What is off the price, since it started in such a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discount: Option<Discount>,
-    /// It is used together with others: what is used is a share of a common use.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub shared: bool,
 }
 
 impl Demand {
@@ -76,7 +73,6 @@ impl Demand {
             instead_of: None,
             off_peak: None,
             discount: None,
-            shared: false,
         }
     }
 }
@@ -251,6 +247,9 @@ pub struct Usage {
     /// How much of it is cached input and output, if that was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parts: Option<Parts>,
+    /// It is a share of what several used together: nobody knows what it would have been alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_share: bool,
 }
 
 /// A request that nobody granted in this long expires, whatever its deadline: a day.
@@ -422,11 +421,11 @@ impl Line {
         let mut actual = usage.map_or(otherwise, |usage| usage.amount);
         let told = usage.and_then(|usage| usage.parts);
         let mut parts = told.unwrap_or_else(|| demand.expected_parts(actual)).within(actual);
-        let is_used = usage.is_some() || as_reserved;
-        let (cost, saved) = demand.billed(actual, parts, is_used).unwrap_or_else(|| {
+        let is_share = usage.is_some_and(|usage| usage.is_share);
+        let (cost, saved) = demand.billed(actual, parts, is_share).unwrap_or_else(|| {
             actual = demand.amount;
             parts = demand.expected_parts(actual);
-            demand.billed(actual, parts, is_used).unwrap_or_default()
+            demand.billed(actual, parts, is_share).unwrap_or_default()
         });
         Self {
             pool: demand.pool.clone(),

@@ -43,7 +43,7 @@ fn calls(pool: &mut Pool, now: Instant) -> Vec<Vec<(RequestId, u32)>> {
 }
 
 fn used(n: u64) -> Report {
-    let usage = vec![Usage { pool: id_of("home"), amount: units(n), parts: None }];
+    let usage = vec![Usage { pool: id_of("home"), amount: units(n), parts: None, is_share: true }];
     Report::Succeeded { usage, remaining: vec![] }
 }
 
@@ -141,7 +141,7 @@ fn after_a_common_refusal_each_is_tried_by_itself_once() {
         queue(&mut pool, Submission { max_attempts: 1, ..item(n, 0) }, at(0));
     }
     let items = calls(&mut pool, at(0)).remove(0);
-    let refused = || Report::Failed { failure: failure(), retry: Retry::Alone };
+    let refused = || Report::Failed { failure: failure(), retry: Retry::Alone { failing: false } };
     for (id, grant) in &items {
         assert_eq!(pool.report(id, *grant, refused(), at(1)), ReportOutcome::Retrying);
     }
@@ -161,4 +161,48 @@ fn a_deadline_shortens_the_wait() {
     let late = Submission { deadline: Some(at(900)), timeout_ms: 60_000, ..item(2, 0) };
     queue(&mut pool, late, at(0));
     assert!(!calls(&mut pool, at(0)).is_empty());
+}
+
+#[test]
+fn one_whose_time_is_short_does_not_shorten_that_of_the_others() {
+    let mut pool = pool(config(100, 0));
+    // Its limit is ten minutes, which it has when it comes and not any more when it starts.
+    let hurried = Submission { deadline: Some(at(600_500)), ..item(1, 0) };
+    queue(&mut pool, hurried, at(0));
+    for n in 2..=3 {
+        queue(&mut pool, item(n, 0), at(0));
+    }
+    let mut sizes: Vec<_> = calls(&mut pool, at(900)).iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 2]);
+}
+
+#[test]
+fn a_common_failure_is_one_sign_of_its_worker() {
+    let mut pool = pool(config(1_000, 0));
+    for round in 0..2 {
+        for n in 1..=3 {
+            let submission = item(round * 10 + n, 0);
+            queue(&mut pool, Submission { worker: Some("WORKER".parse().unwrap()), ..submission }, at(0));
+        }
+        for (index, (id, grant)) in calls(&mut pool, at(0)).remove(0).into_iter().enumerate() {
+            let failed = Report::Failed { failure: failure(), retry: Retry::Alone { failing: index == 0 } };
+            pool.report(&id, grant, failed, at(0));
+        }
+        pool.take_effects();
+    }
+    assert!(pool.view(at(0)).breakers.iter().all(|breaker| breaker.state == "closed"), "two calls have failed");
+}
+
+#[test]
+fn an_own_use_is_no_saving() {
+    let mut pool = pool(config(100, 0));
+    for n in 1..=3 {
+        queue(&mut pool, item(n, 0), at(0));
+    }
+    let (id, grant) = calls(&mut pool, at(0)).remove(0).remove(0);
+    let usage = vec![Usage { pool: id_of("home"), amount: units(1), parts: None, is_share: false }];
+    pool.report(&id, grant, Report::Succeeded { usage, remaining: vec![] }, at(1));
+    let ended = pool.take_changes().ended;
+    assert!(ended[0].end.lines[0].saved.is_none(), "alone it would have used as much");
 }

@@ -73,7 +73,7 @@ fn what_cannot_be_counted_is_neither_held_for_nor_free() {
     dear.unit_price = NanoUsd::MAX;
     assert_eq!(dear.estimated_cost(), None, "nothing can be held for it");
     dear.amount = units(1);
-    let usage = Usage { pool: id_of("home"), amount: units(1_000_000), parts: None };
+    let usage = Usage { pool: id_of("home"), amount: units(1_000_000), parts: None, is_share: false };
     let line = Line::of(&dear, Some(&usage), true);
     assert_eq!((line.actual, line.cost), (units(1), NanoUsd::MAX), "it is billed as it was reserved");
 }

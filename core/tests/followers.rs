@@ -122,7 +122,8 @@ fn a_kept_result_ends_a_request_at_once_without_tokens_or_slot() {
     let mut settings = config(10, 0);
     settings.scheduler_running = false;
     let mut pool = pool(settings);
-    let usage = [rm_core::request::Usage { pool: support::id_of("home"), amount: units(3), parts: None }];
+    let usage =
+        [rm_core::request::Usage { pool: support::id_of("home"), amount: units(3), parts: None, is_share: false }];
     pool.serve(twin(1, Urgency::Normal), &usage, "kept".into(), at(0));
     let ended = ends(&mut pool);
     assert_eq!(
@@ -136,4 +137,46 @@ fn a_kept_result_ends_a_request_at_once_without_tokens_or_slot() {
         effects.iter().all(|effect| matches!(effect, Effect::Settle { .. } | Effect::Finished { .. })),
         "{effects:?}"
     );
+}
+
+#[test]
+fn one_that_is_more_urgent_does_not_wait_with_a_leader_that_has_to_wait_again() {
+    let mut pool = pool(config(100, 0));
+    let leader = queue(&mut pool, twin(1, Urgency::Deferred), at(0));
+    let grant = started(&mut pool, at(0))[0].1;
+    let urgent = queue(&mut pool, twin(2, Urgency::Immediate), at(1));
+    let patient = queue(&mut pool, twin(3, Urgency::Deferred), at(1));
+    assert!(matches!(pool.request(&urgent).unwrap().phase, Phase::Following { .. }));
+    let mut closed = pool.config().clone();
+    (closed.off_peak, closed.revision) = (Some(vec![]), 2);
+    pool.configure(closed, at(2));
+    pool.report(&leader, grant, Report::Failed { failure: failure(), retry: Retry::Backoff }, at(3));
+    assert_eq!(started(&mut pool, at(3)).iter().map(|(id, _)| id).collect::<Vec<_>>(), [&urgent]);
+    assert_ne!(pool.request(&patient).unwrap().phase, Phase::Following { leader });
+}
+
+#[test]
+fn no_more_wait_for_one_than_can_end_with_it() {
+    let mut pool = pool(config(1_000, 0));
+    for n in 1..=40 {
+        queue(&mut pool, twin(n, Urgency::Normal), at(0));
+    }
+    let leading = pool.requests().filter(|request| !matches!(request.phase, Phase::Following { .. })).count();
+    assert_eq!(leading, 3, "each has sixteen at most");
+}
+
+#[test]
+fn a_kept_use_of_several_steps_counts_once_and_an_old_submission_not_at_all() {
+    let step =
+        rm_core::pipeline::Step { worker: None, demands: vec![demand("home", 5)], max_attempts: 1, timeout_ms: 1_000 };
+    let mut pool = pool(config(10, 0));
+    let usage =
+        [rm_core::request::Usage { pool: support::id_of("home"), amount: units(6), parts: None, is_share: false }];
+    let two = |n| Submission { later: vec![step.clone()], ..twin(n, Urgency::Normal) };
+    pool.serve(two(1), &usage, "kept".into(), at(0));
+    let saved =
+        ends(&mut pool)[0].end.lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.baseline()));
+    assert_eq!(saved, cost(6));
+    let late = pool.serve(two(2), &usage, "kept".into(), at(40_000));
+    assert_eq!(late, rm_core::pool::Submitted::Refused(rm_core::pool::Refusal::Stale));
 }

@@ -119,8 +119,14 @@ fn a_raised_hold_is_told_again_after_a_crash_and_when_it_is_said_again() {
     };
     let id = reservation.id.clone();
     assert_eq!(pool.submit(reservation, Mode::NowOrNever, at(0)), Submitted::Accepted);
-    let use_of =
-        |n| vec![rm_core::request::Usage { pool: support::id_of("home"), amount: support::units(n), parts: None }];
+    let use_of = |n| {
+        vec![rm_core::request::Usage {
+            pool: support::id_of("home"),
+            amount: support::units(n),
+            parts: None,
+            is_share: false,
+        }]
+    };
     let is_raise = |effect: &Effect| matches!(effect, Effect::RaiseHold { .. });
     pool.take_effects();
     for _ in 0..2 {

@@ -90,7 +90,10 @@ fn failed() -> Report {
 }
 
 fn used(n: u64) -> Report {
-    Report::Succeeded { usage: vec![Usage { pool: id_of("home"), amount: units(n), parts: None }], remaining: vec![] }
+    Report::Succeeded {
+        usage: vec![Usage { pool: id_of("home"), amount: units(n), parts: None, is_share: false }],
+        remaining: vec![],
+    }
 }
 
 /// Starts a request that needs the home pool alone, and tells its grant.

@@ -11,7 +11,7 @@ use rm_core::units::NanoUsd;
 use support::{PRICE, at, config, id_of, normal, pool, units};
 
 fn use_of(n: u64) -> Vec<Usage> {
-    vec![Usage { pool: id_of("home"), amount: units(n), parts: None }]
+    vec![Usage { pool: id_of("home"), amount: units(n), parts: None, is_share: false }]
 }
 
 /// A reservation of six of ten units, for ten seconds.

@@ -158,7 +158,7 @@ fn a_second_pool_is_told_what_was_used_of_it_and_charges_it_even_when_its_lease_
     let mut pool = pool(config(10, 0));
     let id = queue(&mut pool, of_two_pools(0, at(0)), at(0));
     let (_, grant) = started(&mut pool, at(0)).remove(0);
-    let usage = vec![Usage { pool: id_of("other"), amount: units(2), parts: None }];
+    let usage = vec![Usage { pool: id_of("other"), amount: units(2), parts: None, is_share: false }];
     pool.report(&id, grant, Report::Succeeded { usage, remaining: vec![] }, at(1));
     let told = pool.take_effects().into_iter().find_map(|effect| match effect {
         Effect::SettleLease { key, used, .. } => Some((key, used)),

@@ -244,11 +244,11 @@ pub async fn put_template(mut call: Call, template: &TemplateId) -> Result<Reply
     let body = read_json::<TemplateBody>(&mut call.request).await?.value;
     let known = catalog::load(&call.env).await.map_err(d1)?;
     check_template(&call, &known, &body)?;
-    catalog::put_template(&call.env, template, &body).await.map_err(d1)?;
+    catalog::put_template(&call.env, template, &body, clock::now()).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
     if known.templates.get(template).and_then(|before| before.off_peak.as_ref()) != body.off_peak.as_ref() {
-        // Its pools know its windows.
-        for pool in catalog.pools.keys().filter(|pool| body.needs(pool)) {
+        // Pools know the windows of what may wait in them.
+        for pool in catalog.pools.keys() {
             configure(&call, &catalog, pool).await?;
         }
     }

@@ -23,6 +23,8 @@ pub fn terms(catalog: &Catalog, plan: &Plan, tier: Tier) -> Option<BatchTerms> {
         Isolation::Tier => tier.as_str(),
         Isolation::Shared => "",
     };
-    let key = serde_json::to_string(&(id.as_str(), step.worker.as_str(), step.model.as_deref(), class)).ok()?;
+    // One's short limit is not to be the others'.
+    let runs = (step.worker.as_str(), step.model.as_deref(), step.timeout_ms);
+    let key = serde_json::to_string(&(id.as_str(), runs, class)).ok()?;
     in_lane.then(|| BatchTerms { key, max_size: rule.max_size, window_ms: i64::from(rule.window_ms) })
 }

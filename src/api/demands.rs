@@ -137,7 +137,7 @@ fn demand(
     Ok(Demand {
         apart: price.apart,
         price_version: price.version,
-        off_peak: catalog.off_peak_price(record, clock::now()),
+        off_peak: catalog.off_peak_price(record, model, clock::now()),
         ..Demand::flat(pool.clone(), amount, price.unit)
     })
 }

@@ -62,6 +62,9 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Opti
     let mut pools: Vec<(PoolId, PoolId)> = Vec::new();
     let mut swap = |pool: &PoolId| -> Option<PoolId> {
         let to = pool_of(catalog, pool, from, model)?;
+        if pools.iter().any(|(_, taken)| *taken == to) {
+            return None;
+        }
         pools.push((pool.clone(), to.clone()));
         Some(to)
     };
@@ -110,7 +113,8 @@ fn pool_of(catalog: &Catalog, pool: &PoolId, from: &str, model: &str) -> Option<
     if !is_the_models || serves(record, model) {
         return Some(pool.clone());
     }
-    let others = catalog.pools.values().filter(|other| serves(other, model));
+    // A token is not a call: it goes to a pool that counts the same.
+    let others = catalog.pools.values().filter(|other| serves(other, model) && other.body.unit == record.body.unit);
     let cheapest =
         others.min_by_key(|other| catalog.price(other, Some(model)).map_or(NanoUsd::MAX, |price| price.unit));
     match cheapest {

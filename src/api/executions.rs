@@ -89,19 +89,19 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
             return Ok(reply.with("idempotency-replayed", "true"));
         }
     };
-    if plan.falls_back
-        && !plan.others.is_empty()
-        && let Some(tier) = tiers::of(&call.env, &client, now).await
-        && let Some(cheaper) = downgrade::sooner(&call, &plan, tier, now).await
-    {
-        plan.take(&cheaper);
-    }
     let control = CacheControl::of(&call);
     if let Some(keep) = kept::same(&catalog, &plan, control).keep.filter(|_| !control.no_cache)
         && let Some(found) = kept::find(&call, &catalog, &plan, &keep, now).await
         && let Some((answer, held)) = kept::serve(&call, &plan, &keep, found, key.clone(), wait, now).await?
     {
         return served(&call, answer, held.replayed, kind, wait).await;
+    }
+    if plan.falls_back
+        && !plan.others.is_empty()
+        && let Some(tier) = tiers::of(&call.env, &client, now).await
+        && let Some(cheaper) = downgrade::sooner(&call, &plan, tier, now).await
+    {
+        plan.take(&cheaper);
     }
     let mut held = match hold(&call, &mut plan, key, now).await {
         Ok(held) => held,
@@ -123,7 +123,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     submit.spec.keep = same.keep.filter(|_| !control.no_store);
     submit.spec.same = same.key;
     submit.twin = same.twin;
-    submit.waits_for = Some(waits_for(&catalog, &plan));
+    submit.waits_for = Some(waits_for(&catalog, &plan, now));
     submit.batch = batching::terms(&catalog, &plan, held.tier);
     submit.input = stored_input(&call, &plan, &held).await?;
     if let Payload::Stored(stored) = &submit.input {

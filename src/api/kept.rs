@@ -9,7 +9,7 @@ use crate::api::Call;
 use crate::api::admission::{Plan, new_id};
 use crate::api::executions::{hold_refused, unavailable};
 use crate::api::reply::Reply;
-use crate::api::submission::{Held, submission};
+use crate::api::submission::{Held, give_up, submission};
 use crate::host::object::call;
 use crate::host::{clock, log};
 use crate::store::catalog::{self, Catalog};
@@ -92,7 +92,7 @@ pub async fn find(call: &Call, catalog: &Catalog, plan: &Plan, keep: &Keep, now:
     found.filter(|kept| purged_at.is_none_or(|purged_at| kept.at > *purged_at))
 }
 
-/// Lets a request end with a kept result; `None` if that was purged meanwhile.
+/// Lets a request end with a kept result; `None` if that was purged meanwhile, or the key was used for a run.
 pub async fn serve(
     call: &Call,
     plan: &Plan,
@@ -112,16 +112,47 @@ pub async fn serve(
         idempotency: key,
     };
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
-    let nothing = |id, at, tier, replayed| Held { id, at, slot: false, slots: None, tier, replayed, open: true };
+    let nothing = |id, at, tier, replayed, open| Held { id, at, slot: false, slots: None, tier, replayed, open };
     let held = match answer {
-        HoldAnswer::Held { at, tier, .. } => nothing(id, at, tier, false),
-        HoldAnswer::Replayed { id, at, tier, .. } => nothing(id, at, tier, true),
-        HoldAnswer::Purged => return Ok(None),
+        HoldAnswer::Held { at, tier, .. } => nothing(id, at, tier, false, true),
+        // Nothing is held: it was to be served then, and may have been lost on its way.
+        HoldAnswer::Replayed { id, at, tier, open: true, amount: Some(NanoUsd::ZERO) } => {
+            nothing(id, at, tier, true, true)
+        }
+        HoldAnswer::Replayed { .. } | HoldAnswer::Purged => return Ok(None),
         other => return Err(hold_refused(other, now)),
     };
-    let mut submit = submission(call, plan, &held, wait)?;
+    match submit(call, plan, keep, kept, &held, wait).await {
+        Ok(answer) => Ok(Some((answer, held))),
+        Err(problem) => {
+            give_up(&call.env, &plan.client, &held).await;
+            Err(problem)
+        }
+    }
+}
+
+async fn submit(
+    call: &Call,
+    plan: &Plan,
+    keep: &Keep,
+    kept: KeptResult,
+    held: &Held,
+    wait: i64,
+) -> Result<SubmitAnswer, Problem> {
+    let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
+    let mut submit = submission(call, plan, held, wait)?;
     submit.spec.estimated = NanoUsd::ZERO;
     submit.spec.same = Some(keep.key.clone());
+    submit.run_here = false;
+    if held.replayed {
+        // Its result may be there: it is not to be written again.
+        submit.only_known = true;
+        let known = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
+        if !matches!(known, SubmitAnswer::Refused { .. }) {
+            return Ok(known);
+        }
+        submit.only_known = false;
+    }
     // A large result is stored for this request too: that of the other one may be deleted before.
     let key = payloads::result_key(&held.id, 0);
     let stored = payloads::store(&call.env, key, &kept.result, plan.allowed.compress).await;
@@ -131,10 +162,7 @@ pub async fn serve(
         result: stored.map_or(Payload::Inline(kept.result), Payload::Stored),
         detail: format!("the result of {} was kept", kept.request),
     });
-    submit.run_here = false;
-    let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
-    let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
-    Ok(Some((answer, held)))
+    call.pool(&home, &submit, wait).await.map_err(unavailable)
 }
 
 /// `DELETE /admin/cache/clients/{clientId}`.

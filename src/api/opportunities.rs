@@ -6,11 +6,10 @@ use rm_core::id::ClientId;
 use rm_core::optimizer::{Past, Strategy, WouldHave, would_have_saved};
 use rm_core::pricing::Discount;
 use rm_core::priority::Urgency;
-use rm_core::request::Demand;
 use rm_core::units::{Instant, NanoUsd};
 
 use crate::api::Call;
-use crate::api::admission::Plan;
+use crate::api::admission::{Plan, PlannedStep};
 use crate::api::downgrade::{ByModel, cheapest_above, cost_by_cheaper};
 use crate::api::kept::{self, CacheControl};
 use crate::api::usage::day;
@@ -36,7 +35,7 @@ pub async fn of_request(call: &Call, catalog: &Catalog, plan: &Plan, now: Instan
     let mut optimized = plan.cost.saturating_sub(off_peak.saved_usd);
     if let Some(by_model) = by_model {
         // A cheaper model's pool has windows of its own, or none.
-        let percent_off = percent_off_now(catalog, by_model.step.demands.iter(), now).unwrap_or(0);
+        let percent_off = percent_off_now(catalog, std::iter::once(&by_model.step), now).unwrap_or(0);
         let percent_off = if plan.allowed.off_peak { percent_off } else { 0 };
         let discounted = Discount { percent_off, waited_for: true }.applied_to(by_model.cost);
         optimized = optimized.min(discounted);
@@ -134,12 +133,13 @@ fn compression(plan: &Plan) -> Opportunity {
 /// What is off the price of all these in the coming windows; else why nothing is.
 fn percent_off_now<'a>(
     catalog: &Catalog,
-    demands: impl Iterator<Item = &'a Demand>,
+    steps: impl Iterator<Item = &'a PlannedStep>,
     now: Instant,
 ) -> Result<u8, String> {
     let mut percent_off = 100_u8;
-    for demand in demands.filter(|demand| !demand.amount.is_zero()) {
-        let off_peak = catalog.pools.get(&demand.pool).and_then(|pool| catalog.off_peak_price(pool, now));
+    let demands = steps.flat_map(|step| step.demands.iter().map(|demand| (demand, step.model.as_deref())));
+    for (demand, model) in demands.filter(|(demand, _)| !demand.amount.is_zero()) {
+        let off_peak = catalog.pools.get(&demand.pool).and_then(|pool| catalog.off_peak_price(pool, model, now));
         let off_peak = off_peak.ok_or_else(|| format!("`{}` costs the same at any time", demand.pool))?;
         if off_peak.windows.iter().any(|window| window.contains(now)) {
             return Err(format!("`{}` is in a window now: it costs less as it is", demand.pool));
@@ -151,7 +151,7 @@ fn percent_off_now<'a>(
 
 fn off_peak(catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
     let strategy = Strategy::OffPeak;
-    let percent_off = match percent_off_now(catalog, plan.demands(), now) {
+    let percent_off = match percent_off_now(catalog, plan.steps.iter(), now) {
         Ok(percent_off) if plan.allowed.off_peak => percent_off,
         Ok(_) => return not(strategy, "its caller does not allow it".into()),
         Err(reason) => return not(strategy, reason),
@@ -291,7 +291,7 @@ fn percent_off(catalog: &Catalog, event: &UsageEvent) -> Option<u8> {
     let of_line = |line: &rm_core::request::Line| {
         // The windows around that time, by the rule as it is now.
         let since = started_at.plus(-86_400_000);
-        let off_peak = catalog.off_peak_price(catalog.pools.get(&line.pool)?, since)?;
+        let off_peak = catalog.off_peak_price(catalog.pools.get(&line.pool)?, event.model.as_deref(), since)?;
         let was_in_one = off_peak.windows.iter().any(|window| window.contains(started_at));
         (!was_in_one).then_some(off_peak.percent_off)
     };

@@ -163,17 +163,17 @@ pub async fn give_up(env: &Env, client: &ClientId, held: &Held) {
 }
 
 /// Which windows a plan waits for: deferred work does unless its caller does not want it, and batches if their caller does;
-/// for those of the template, if that has any.
-pub fn waits_for(catalog: &Catalog, plan: &Plan) -> WaitsFor {
+/// for those of
+/// the template, or of its model, if there are any.
+pub fn waits_for(catalog: &Catalog, plan: &Plan, now: Instant) -> WaitsFor {
     let waits = match plan.urgency {
         Urgency::Deferred => plan.allowed.off_peak,
         Urgency::Batch => plan.allowed.off_peak_in_batch,
         Urgency::Immediate | Urgency::Fast | Urgency::Normal => false,
     };
-    let template = plan
-        .template
-        .as_ref()
-        .filter(|id| catalog.templates.get(*id).is_some_and(|template| template.off_peak.is_some()));
+    let template = plan.template.as_ref().filter(|id| {
+        catalog.templates.get(*id).is_some_and(|template| catalog.template_windows(template, now).is_some())
+    });
     match template {
         _ if !waits => WaitsFor::Nothing,
         Some(id) => WaitsFor::Template(id.as_str().to_owned()),

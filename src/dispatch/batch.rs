@@ -4,7 +4,7 @@ use rm_core::id::PoolId;
 use rm_core::optimizer::shares;
 use rm_core::pool::{Remaining, Retry};
 use rm_core::pricing::Parts;
-use rm_core::request::Usage;
+use rm_core::request::{Failure, Usage};
 use rm_core::units::Tokens;
 use serde_json::value::RawValue;
 use worker::Env;
@@ -24,24 +24,35 @@ pub async fn run(env: &Env, items: &[(Order, Box<RawValue>)]) -> (Vec<RunOutcome
     let name = first.spec.worker.as_ref().map(|name| name.as_str().to_owned()).unwrap_or_default();
     let limit_ms = items.iter().map(|(order, _)| order.run.limit_ms).min().unwrap_or(0);
     match exchange(env, &name, order_for(first, items), limit_ms).await {
-        Exchange::Failed(outcome) => (vec![outcome; items.len()], 0),
+        Exchange::Failed(outcome) => (each_by_itself(&outcome, items.len()), 0),
         Exchange::Answered { status: 200..=299, body: Some(body), saved_bytes, .. } => {
             let reserved: Vec<&[(PoolId, Tokens)]> = items.iter().map(|(order, _)| order.reserved.as_slice()).collect();
             (told_apart(&name, &body, &reserved), saved_bytes)
         }
         Exchange::Answered { status, retry_after, body, .. } => {
             let outcome = outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now());
-            (vec![not_for_good(outcome); items.len()], 0)
+            (each_by_itself(&outcome, items.len()), 0)
         }
     }
 }
 
-/// What refuses all of them may be about one: each is to be tried by itself.
-fn not_for_good(outcome: RunOutcome) -> RunOutcome {
-    match outcome {
-        RunOutcome::Failed { failure, retry: Retry::No } => RunOutcome::Failed { failure, retry: Retry::Alone },
-        other => other,
-    }
+/// What is wrong with all of them may be about one: each is to be tried by itself. One of them says that the worker failed.
+fn each_by_itself(outcome: &RunOutcome, items: usize) -> Vec<RunOutcome> {
+    let (failure, failing) = match outcome {
+        RunOutcome::Failed { failure, retry: Retry::No } => (failure.clone(), false),
+        RunOutcome::Failed { failure, retry: Retry::Failing } => (failure.clone(), true),
+        RunOutcome::TimedOut => {
+            let message = "the worker did not answer all of them in time".to_owned();
+            (Failure { code: "timed_out".into(), message }, true)
+        }
+        // It is busy, or could not be reached: that is nobody's fault.
+        other => return vec![other.clone(); items],
+    };
+    let alone = |index: usize| RunOutcome::Failed {
+        failure: failure.clone(),
+        retry: Retry::Alone { failing: failing && index == 0 },
+    };
+    (0..items).map(alone).collect()
 }
 
 fn order_for(first: &Order, items: &[(Order, Box<RawValue>)]) -> serde_json::Result<Outgoing> {
@@ -78,7 +89,7 @@ fn told_apart(name: &str, body: &[u8], reserved: &[&[(PoolId, Tokens)]]) -> Vec<
     let not_such = |why: String| {
         let message =
             format!("`{name}` answered something that is not {{\"results\": [{} of them]}}: {why}", reserved.len());
-        vec![failed("invalid_worker_response", message, Retry::Alone); reserved.len()]
+        vec![failed("invalid_worker_response", message, Retry::Alone { failing: false }); reserved.len()]
     };
     let WorkResults { results, usage, limits } = match serde_json::from_slice::<Object<WorkResults>>(body) {
         Ok(Object(answer)) if answer.results.len() == reserved.len() => answer,
@@ -144,7 +155,7 @@ fn divide(common: &Usage, outcomes: &mut [RunOutcome], reserved: &[&[(PoolId, To
             let parts = common
                 .parts
                 .map(|_| Parts { cached_input: at(&cached, place), output: at(&output, place) }.within(amount));
-            usage.push(Usage { pool: common.pool.clone(), amount, parts });
+            usage.push(Usage { pool: common.pool.clone(), amount, parts, is_share: true });
         }
     }
 }
@@ -195,7 +206,10 @@ mod tests {
         for json in ["<html>", "[]", r#"{"results":[]}"#, r#"{"results":[{"result":1}]}"#, r#"{"result":1}"#] {
             let all = answer(json);
             assert_eq!(all.len(), 3);
-            assert!(all.iter().all(|one| matches!(one, RunOutcome::Failed { retry: Retry::Alone, .. })), "{json}");
+            assert!(
+                all.iter().all(|one| matches!(one, RunOutcome::Failed { retry: Retry::Alone { .. }, .. })),
+                "{json}"
+            );
         }
     }
 }

@@ -194,11 +194,11 @@ fn kept_of(order: &Order, execution: &ExecutionView, said: Vec<Usage>) -> Option
     let of = |resource: &ResourceView| {
         let said = said.iter().find(|usage| usage.pool == resource.pool && execution.steps.is_empty());
         let amount = resource.actual?;
-        Some(Usage { pool: resource.pool.clone(), amount, parts: said.and_then(|usage| usage.parts) })
+        Some(Usage { pool: resource.pool.clone(), amount, parts: said.and_then(|usage| usage.parts), is_share: false })
     };
     let usage = execution.resources.iter().filter_map(of).collect();
     let request = order.run.id.clone();
-    Some((keep, KeptResult { at: execution.finished_at?, request, usage, result }))
+    Some((keep, KeptResult { at: execution.started_at?, request, usage, result }))
 }
 
 /// Stores a result that is too large to be reported; gives it back too.

@@ -86,7 +86,9 @@ pub fn usage_by_pool(name: &str, usage: Option<Box<RawValue>>) -> Vec<Usage> {
         let pool = pool.parse::<PoolId>().ok();
         let used = pool.and_then(|pool| match serde_json::from_str::<Object<UsedParts>>(said.get()) {
             Ok(Object(parts)) => usage_of(pool, parts),
-            Err(_) => Some(Usage { pool, amount: serde_json::from_str(said.get()).ok()?, parts: None }),
+            Err(_) => {
+                Some(Usage { pool, amount: serde_json::from_str(said.get()).ok()?, parts: None, is_share: false })
+            }
         });
         if used.is_none() {
             not_readable("an amount of it is no number of units");
@@ -125,7 +127,7 @@ pub fn usage_of(pool: PoolId, said: UsedParts) -> Option<Usage> {
         }),
     };
     let fits = parts.is_none_or(|parts| parts.within(amount) == parts);
-    fits.then_some(Usage { pool, amount, parts })
+    fits.then_some(Usage { pool, amount, parts, is_share: false })
 }
 
 #[cfg(test)]

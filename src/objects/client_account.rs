@@ -292,15 +292,15 @@ impl AccountObject {
     }
 
     async fn hold(self: &Rc<Self>, call: &HoldCall) -> Result<HoldAnswer> {
-        if let Some(key) = &call.idempotency
-            && let Some(answer) = self.find_key(key)?
-        {
-            return Ok(answer);
-        }
         if let Some(kept_at) = call.kept_at
             && self.store()?.purged_at()?.is_some_and(|purged_at| kept_at <= purged_at)
         {
             return Ok(HoldAnswer::Purged);
+        }
+        if let Some(key) = &call.idempotency
+            && let Some(answer) = self.find_key(key)?
+        {
+            return Ok(answer);
         }
         let tier = |account: &Account| account.config().tier;
         let period = self.period();
@@ -413,6 +413,8 @@ impl AccountObject {
             return Ok(CloseAnswer::Busy { holds, charges });
         }
         store.set_closed(true)?;
+        // A client of this name that is made anew is another one.
+        store.set_purged_at(clock::now())?;
         self.closed.set(true);
         Ok(CloseAnswer::Closed)
     }

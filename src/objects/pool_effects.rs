@@ -76,7 +76,8 @@ impl PoolObject {
         Box::pin(async move {
             join_all(settlements).await;
             for id in finished {
-                object.secrets.borrow_mut().remove(&id);
+                // Those that are run together with it are still to be claimed by its name.
+                object.secrets.borrow_mut().retain(|of, unclaimed| *of != id || !unclaimed.with.is_empty());
                 object.waiters.wake(&id, Wake::Finished);
             }
         })

@@ -4,7 +4,8 @@ use std::rc::Rc;
 
 use rm_core::account::AtHome;
 use rm_core::id::RequestId;
-use rm_core::optimizer::Applied;
+use rm_core::off_peak::WaitsFor;
+use rm_core::optimizer;
 use rm_core::pool::{
     CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, Report, ReportOutcome, Submission, Submitted,
 };
@@ -15,7 +16,7 @@ use worker::{Response, Result};
 
 use crate::host::clock;
 use crate::host::object::{Operation, answer, read};
-use crate::objects::resource_pool::PoolObject;
+use crate::objects::resource_pool::{Applied, PoolObject};
 use crate::objects::waiters::Wake;
 use crate::store::pool_store::{Extra, NewExecution, StoredExecution};
 use crate::views::{bill_view, execution_view};
@@ -181,9 +182,9 @@ impl PoolObject {
         let proven = self.secrets.borrow().get(&call.id).is_some_and(|unclaimed| {
             unclaimed.grant == call.grant && crate::host::secrets::equal(&call.secret, &unclaimed.secret)
         });
-        let Some(unclaimed) = self.secrets.borrow_mut().remove(&call.id).filter(|_| proven) else {
-            return Ok(Vec::new());
-        };
+        // Whoever proves nothing changes nothing.
+        let claimed = if proven { self.secrets.borrow_mut().remove(&call.id) } else { None };
+        let Some(unclaimed) = claimed else { return Ok(Vec::new()) };
         let mut orders = Vec::new();
         for (id, grant) in std::iter::once((call.id, call.grant)).chain(unclaimed.with) {
             orders.extend(self.order(&id, grant)?);
@@ -218,15 +219,31 @@ impl PoolObject {
         Ok(Some(Order { run, spec: stored.spec, input, reserved }))
     }
 
+    /// All are stored before anything is done outside: one account that does not answer keeps no other item waiting.
     async fn report_batch(self: &Rc<Self>, call: ReportBatchCall) -> Result<Vec<Option<ExecutionView>>> {
-        let mut executions = Vec::with_capacity(call.items.len());
+        let ids: Vec<RequestId> = call.items.iter().map(|item| item.id.clone()).collect();
+        let mut effects = Vec::new();
         for item in call.items {
-            executions.push(self.report(item).await?);
+            effects.extend(self.take_report(item)?.effects);
         }
-        Ok(executions)
+        self.go_on(effects).await;
+        ids.iter().map(|id| self.execution(id)).collect()
     }
 
     async fn report(self: &Rc<Self>, call: ReportCall) -> Result<Option<ExecutionView>> {
+        let (id, wait_ms) = (call.id.clone(), call.wait_ms);
+        let waiter = (wait_ms > 0).then(|| self.waiters.announce(&id));
+        let applied = self.take_report(call)?;
+        self.go_on(applied.effects).await;
+        if matches!(applied.outcome, ReportOutcome::Retrying | ReportOutcome::StepEnded { .. })
+            && let Some(waiter) = waiter
+        {
+            let _woken = waiter.wait(wait_ms).await;
+        }
+        self.execution(&id)
+    }
+
+    fn take_report(&self, call: ReportCall) -> Result<Applied<ReportOutcome>> {
         let id = call.id.clone();
         let (report, result) = match call.run {
             RunOutcome::Succeeded { result, usage, remaining } => {
@@ -244,11 +261,10 @@ impl PoolObject {
             let count = timeouts.entry(worker.as_str().to_owned()).or_default();
             *count = count.saturating_add(1);
         }
-        let waiter = (call.wait_ms > 0).then(|| self.waiters.announce(&id));
-        let applied = self.apply(
+        self.apply(
             |pool, now| {
                 let is_current = pool.request(&id).is_some_and(|request| request.started_grant == call.grant);
-                if let Some(applied) = Applied::compression(call.saved_bytes).filter(|_| is_current) {
+                if let Some(applied) = optimizer::Applied::compression(call.saved_bytes).filter(|_| is_current) {
                     pool.note_applied(&id, applied);
                 }
                 pool.report(&id, call.grant, report, now)
@@ -261,14 +277,7 @@ impl PoolObject {
                     _ => None,
                 },
             },
-        )?;
-        self.go_on(applied.effects).await;
-        if matches!(applied.outcome, ReportOutcome::Retrying | ReportOutcome::StepEnded { .. })
-            && let Some(waiter) = waiter
-        {
-            let _woken = waiter.wait(call.wait_ms).await;
-        }
-        self.execution(&id)
+        )
     }
 
     fn stored(&self, id: &RequestId) -> Result<Option<StoredExecution>> {
@@ -404,7 +413,8 @@ impl PoolObject {
                 applied: Vec::new(),
                 twin: None,
                 batch: None,
-                waits_for: None,
+                // A window is waited for of one's own choice: it is no reason for another model.
+                waits_for: Some(WaitsFor::Nothing),
             };
             match pool.foretell(submission, now) {
                 Ok(start) => ForetellAnswer::Wait { ms: start.map(|start| start.since(now)) },

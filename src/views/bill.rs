@@ -26,14 +26,35 @@ pub fn bill_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, model: Option<&
             bill.push(BillLine { cost_usd: line.cost, ..of(LineKind::Unit, line.actual, line.unit_price) });
             continue;
         };
-        bill.push(of(LineKind::Input, line.parts.input_of(line.actual), line.unit_price));
         let others = [
             of(LineKind::CachedInput, line.parts.cached_input, apart.cached_input),
             of(LineKind::Output, line.parts.output, apart.output),
         ];
-        bill.extend(others.into_iter().filter(|line| !line.amount.is_zero()));
+        let mut parts = vec![of(LineKind::Input, line.parts.input_of(line.actual), line.unit_price)];
+        parts.extend(others.into_iter().filter(|line| !line.amount.is_zero()));
+        spread(&mut parts, line.cost);
+        bill.extend(parts);
     }
     bill
+}
+
+/// Has the parts of a line cost what it was charged: less than their prices say, where there was a discount. What does not
+/// divide is the first one's.
+fn spread(parts: &mut [BillLine], cost: NanoUsd) {
+    let total = parts.iter().fold(0_i128, |sum, part| sum.saturating_add(i128::from(part.cost_usd.nanos())));
+    let charged = i128::from(cost.nanos());
+    if total == charged {
+        return;
+    }
+    let mut left = charged;
+    for part in parts.iter_mut().skip(1) {
+        let share = i128::from(part.cost_usd.nanos()).saturating_mul(charged).checked_div(total).unwrap_or(0);
+        part.cost_usd = i64::try_from(share).ok().and_then(NanoUsd::from_nanos).unwrap_or(NanoUsd::ZERO);
+        left = left.saturating_sub(share);
+    }
+    if let Some(first) = parts.first_mut() {
+        first.cost_usd = i64::try_from(left).ok().and_then(NanoUsd::from_nanos).unwrap_or(NanoUsd::ZERO);
+    }
 }
 
 /// The lines for what is reserved.

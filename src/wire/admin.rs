@@ -120,6 +120,9 @@ pub enum Weekday {
 }
 
 impl Weekday {
+    /// All of them.
+    pub const ALL: [Self; 7] = [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
+
     /// From 0, which is Monday.
     pub const fn number(self) -> u8 {
         match self {

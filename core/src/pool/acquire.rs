@@ -333,5 +333,6 @@ impl Pool {
         let cause = if slot { Cause::SecondaryPool } else { Cause::Concurrency };
         request.phase = park_until.map_or(Phase::Waiting, |until| Phase::Parked { until, cause });
         self.put(request);
+        self.let_go_of_followers(id);
     }
 }

@@ -43,7 +43,11 @@ impl Request {
 impl Pool {
     /// Has a new request wait for others: until the first of them has waited for its window, or there are enough.
     pub(super) fn gather(&mut self, request: &mut Request, now: Instant) {
-        let Some(terms) = request.batch.clone().filter(|_| request.batch_key().is_some()) else { return };
+        let Some(terms) =
+            request.batch.clone().filter(|_| request.batch_key().is_some() && request.wait_limit_ms.is_none())
+        else {
+            return;
+        };
         let first = self.gathering.get(&terms.key).and_then(|ids| ids.first()).and_then(|id| self.requests.get(id));
         let until = match first.map(|first| &first.phase) {
             Some(Phase::Parked { until, .. }) => *until,
@@ -52,8 +56,6 @@ impl Pool {
         // Not so long that it could not be done in time.
         let latest = request.expires_at().plus(request.timeout_ms.saturating_neg());
         let until = if request.deadline.is_some() { until.min(latest) } else { until };
-        let by_lane = request.wait_limit_ms.map(|limit| request.enqueued_at.plus(limit >> 1));
-        let until = by_lane.map_or(until, |by_lane| until.min(by_lane));
         let waiting = self.gathering.get(&terms.key).map_or(0, std::collections::BTreeSet::len);
         let enough = waiting.saturating_add(1) >= usize::try_from(terms.max_size).unwrap_or(usize::MAX);
         if enough {
@@ -99,6 +101,19 @@ impl Pool {
     }
 
     fn start_together(&mut self, ids: &[RequestId], now: Instant) {
+        // One whose deadline leaves it less than its limit would shorten the call for all.
+        let in_time = |id: &&RequestId| {
+            self.requests.get(*id).is_some_and(|request| request.attempt_limit_ms(now) >= request.timeout_ms)
+        };
+        let (ids, alone): (Vec<&RequestId>, Vec<&RequestId>) = ids.iter().partition(in_time);
+        for id in alone {
+            if let Some(mut request) = self.take(id) {
+                share(&mut request, 1);
+                if let Some(Started { id, grant, attempt, limit_ms }) = self.start(request, now) {
+                    self.effects.push(Effect::Start { id, grant, attempt, limit_ms });
+                }
+            }
+        }
         let together = ids.len();
         let mut started: Vec<Started> = Vec::with_capacity(together);
         for id in ids {
@@ -132,8 +147,5 @@ fn share(request: &mut Request, together: usize) {
     if together > 1 {
         let detail = format!("one call for {together} requests");
         request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
-    }
-    for demand in &mut request.demands {
-        demand.shared = together > 1;
     }
 }

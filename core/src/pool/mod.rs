@@ -347,7 +347,10 @@ impl Pool {
         }
         let leads = !matches!(request.phase, Phase::Following { .. } | Phase::Abandoned { .. });
         if let Some(twin) = request.twin.clone().filter(|_| leads) {
-            self.twins.entry(twin).or_insert_with(|| request.id.clone());
+            let led = self.twins.get(&twin).is_some_and(|leader| !self.is_full(leader));
+            if !led {
+                self.twins.insert(twin, request.id.clone());
+            }
         }
         match &request.phase {
             Phase::Following { leader } => {

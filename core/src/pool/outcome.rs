@@ -17,8 +17,11 @@ use crate::units::{Instant, Tokens};
 pub enum Retry {
     /// No: the worker refused the request itself.
     No,
-    /// By itself, at once: the worker refused it together with others, and another one of them may be to blame.
-    Alone,
+    /// By itself, at once: it failed together with others, and another one of them may be to blame.
+    Alone {
+        /// The worker failed. Of a common call one says so.
+        failing: bool,
+    },
     /// After a backoff: something between failed.
     Backoff,
     /// After a backoff: the worker failed.
@@ -130,7 +133,7 @@ impl Pool {
                 }
                 ReportOutcome::Ended
             }
-            (Phase::Running { .. }, Report::Failed { retry: Retry::Alone, failure }) => {
+            (Phase::Running { .. }, Report::Failed { retry: Retry::Alone { .. }, failure }) => {
                 let Some(request) = self.take(id) else { return ReportOutcome::Ignored };
                 if request.batch_key().is_some() {
                     self.go_alone(request, now);
@@ -142,7 +145,7 @@ impl Pool {
             (Phase::Running { .. }, Report::Failed { failure, retry }) => {
                 let signal = match retry {
                     Retry::Busy { pause_ms } => Signal { busy: true, pause_ms, ..Signal::default() },
-                    Retry::No | Retry::Alone | Retry::Backoff | Retry::Failing => Signal::default(),
+                    Retry::No | Retry::Alone { .. } | Retry::Backoff | Retry::Failing => Signal::default(),
                 };
                 self.failed_once(id, Status::Failed, failure, &signal, now)
             }
@@ -157,9 +160,11 @@ impl Pool {
     /// What a report says of its worker. One of an attempt that counts as lost was judged then, unless it went well.
     fn judge_report(&mut self, id: &RequestId, phase: &Phase, report: &Report, now: Instant) {
         let sign = match report {
-            Report::Succeeded { .. } | Report::Failed { retry: Retry::No | Retry::Alone, .. } => Sign::Alive,
-            Report::Failed { retry: Retry::Failing, .. } | Report::TimedOut => Sign::Failed,
-            Report::Failed { retry: Retry::Backoff | Retry::Busy { .. }, .. } => Sign::Neither,
+            Report::Succeeded { .. } | Report::Failed { retry: Retry::No, .. } => Sign::Alive,
+            Report::Failed { retry: Retry::Failing | Retry::Alone { failing: true }, .. } | Report::TimedOut => {
+                Sign::Failed
+            }
+            Report::Failed { retry: Retry::Backoff | Retry::Busy { .. } | Retry::Alone { .. }, .. } => Sign::Neither,
         };
         if (sign == Sign::Alive || matches!(phase, Phase::Running { .. }))
             && let Some(request) = self.requests.get(id).cloned()
@@ -224,11 +229,10 @@ impl Pool {
         request.alone = true;
         request.attempts = request.attempts.saturating_sub(1);
         request.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
-        for demand in &mut request.demands {
-            demand.shared = false;
-        }
+        let id = request.id.clone();
         request.phase = Phase::Waiting;
         self.put(request);
+        self.let_go_of_followers(&id);
     }
 
     /// After a failed attempt: back to its place after a backoff, or the end.
@@ -252,8 +256,10 @@ impl Pool {
             self.release_run(&request, &Used::NOTHING, now);
             let (id, client) = (request.id.clone(), request.client.clone());
             self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
+            let id = request.id.clone();
             request.phase = Phase::Parked { until: next, cause: Cause::RetryBackoff };
             self.put(request);
+            self.let_go_of_followers(&id);
         }
     }
 

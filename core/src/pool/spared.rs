@@ -1,12 +1,15 @@
 //! Requests whose result is there already, or about to be: a result that was kept, and the same request in flight.
 
-use crate::id::{PoolId, RequestId};
+use crate::id::RequestId;
 use crate::optimizer::{Applied, Strategy};
 use crate::pipeline::merged;
-use crate::pool::submit::waiting;
-use crate::pool::{Effect, Ended, Pool, Submission, Submitted};
+use crate::pool::submit::{SUBMIT_LIMIT_MS, waiting};
+use crate::pool::{Effect, Ended, Pool, Refusal, Submission, Submitted};
 use crate::request::{Cause, End, Line, Phase, Request, Status, Usage};
-use crate::units::{Instant, NanoUsd};
+use crate::units::{Instant, NanoUsd, Tokens};
+
+/// The most requests that wait for one: each has an end, and a settlement, in the event of its end.
+const FOLLOWERS_MAX: usize = 16;
 
 impl Pool {
     /// Takes a request in that ends at once, with a result that was kept. It needs no tokens, no slot and no place in the
@@ -16,12 +19,21 @@ impl Pool {
             if pool.requests.contains_key(&submission.id) {
                 return Submitted::Existing;
             }
+            if now.since(submission.held_at) > SUBMIT_LIMIT_MS {
+                return Submitted::Refused(Refusal::Stale);
+            }
             let mut request = waiting(submission);
             request.applied.push(Applied { strategy: Strategy::Cache, detail, saved_bytes: 0 });
             let later = request.later.iter().flat_map(|step| &step.demands);
             let demands = request.demands.iter().chain(later).filter(|demand| !demand.amount.is_zero());
-            let of = |pool: &PoolId| usage.iter().find(|usage| usage.pool == *pool);
-            let lines = merged(demands.map(|demand| Line::spared(demand, of(&demand.pool), Strategy::Cache)));
+            // What was used of a pool was used by all steps together: it counts once.
+            let mut left: Vec<&Usage> = usage.iter().collect();
+            let lines = merged(demands.map(|demand| {
+                let nothing = Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None, is_share: false };
+                let place = left.iter().position(|usage| usage.pool == demand.pool);
+                let used = place.map(|place| left.swap_remove(place));
+                Line::spared(demand, Some(used.unwrap_or(&nothing)), Strategy::Cache)
+            }));
             pool.end_without_run(request, lines, None, now);
             Submitted::Accepted
         })
@@ -45,17 +57,38 @@ impl Pool {
     /// Has a new request wait for the same one that is in flight, if there is one that is not behind it.
     pub(super) fn follow(&mut self, request: &mut Request, now: Instant) {
         let leader = request.twin.as_ref().and_then(|twin| self.twins.get(twin)).and_then(|id| self.requests.get(id));
-        let Some(leader) = leader else { return };
-        let underway = matches!(leader.phase, Phase::Running { .. } | Phase::Acquiring { .. });
-        let is_behind = leader.is_off_peak() || leader.rank_urgency() > request.rank_urgency();
-        let is_parked = matches!(leader.phase, Phase::Parked { cause: Cause::RetryBackoff, .. });
-        if !underway && (is_behind || is_parked) {
+        let Some(leader) = leader.filter(|leader| !self.is_full(&leader.id) && may_follow(request, leader)) else {
             return;
-        }
+        };
         let detail = format!("the same as {}, which was in flight", leader.id);
         request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
-        request.first_started_at = leader.first_started_at.map(|_| now);
+        if matches!(leader.phase, Phase::Running { .. }) {
+            request.first_started_at = Some(now);
+        }
         request.phase = Phase::Following { leader: leader.id.clone() };
+    }
+
+    /// Whether a request has as many followers as may end with it in one event: the next one leads others.
+    pub(super) fn is_full(&self, leader: &RequestId) -> bool {
+        self.followers.get(leader).is_some_and(|followers| followers.len() >= FOLLOWERS_MAX)
+    }
+
+    /// A request that was underway waits again: those that follow it and are not behind it do not wait with it.
+    pub(super) fn let_go_of_followers(&mut self, leader: &RequestId) {
+        let Some(waiting) = self.requests.get(leader).cloned() else { return };
+        let followers: Vec<RequestId> = self.followers.get(leader).into_iter().flatten().cloned().collect();
+        let mut free = Vec::new();
+        for id in followers {
+            let Some(mut follower) = self.take(&id) else { continue };
+            // It was not its own run that had started.
+            follower.first_started_at = None;
+            if may_follow(&follower, &waiting) {
+                self.put(follower);
+            } else {
+                free.push(follower);
+            }
+        }
+        self.lead_each_other(free);
     }
 
     /// A request has started, and so have those that wait for it.
@@ -83,12 +116,18 @@ impl Pool {
             }
             return;
         }
+        self.lead_each_other(followers);
+    }
+
+    /// The first of these is run, and the others wait for that.
+    fn lead_each_other(&mut self, mut followers: Vec<Request>) {
         followers.sort_by(|one, other| (one.enqueued_at, &one.id).cmp(&(other.enqueued_at, &other.id)));
         let mut next: Option<RequestId> = None;
         for mut follower in followers {
             match &next {
                 Some(next) => follower.phase = Phase::Following { leader: next.clone() },
                 None => {
+                    follower.first_started_at = None;
                     follower.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
                     follower.phase = Phase::Waiting;
                     next = Some(follower.id.clone());
@@ -97,4 +136,13 @@ impl Pool {
             self.put(follower);
         }
     }
+}
+
+/// Whether a request may wait for another one: that is underway, or waits in no place that this one would not.
+fn may_follow(request: &Request, leader: &Request) -> bool {
+    let underway = matches!(leader.phase, Phase::Running { .. } | Phase::Acquiring { .. });
+    let is_behind = leader.is_off_peak() || leader.rank_urgency() > request.rank_urgency();
+    let is_parked = matches!(leader.phase, Phase::Parked { cause: Cause::RetryBackoff, .. });
+    // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
+    underway || !(is_behind || is_parked || request.wait_limit_ms.is_some())
 }

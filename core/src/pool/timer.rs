@@ -2,6 +2,7 @@
 
 use crate::breaker::Sign;
 use crate::id::{ClientId, RequestId};
+use crate::optimizer::Strategy;
 use crate::pool::{Pool, Signal};
 use crate::request::{Cause, Failure, Kind, Phase, Request, Status};
 use crate::units::Instant;
@@ -126,7 +127,9 @@ impl Pool {
     fn run_lost(&mut self, id: &RequestId, now: Instant) {
         let Some(request) = self.take(id) else { return };
         if matches!(request.phase, Phase::Running { .. }) {
-            self.judge(&request, Sign::Failed, now);
+            // Of a common call all are lost: that is no sign for each of them.
+            let together = request.applied.iter().any(|applied| applied.strategy == Strategy::RequestBatching);
+            self.judge(&request, if together { Sign::Neither } else { Sign::Failed }, now);
         }
         match (&request.phase, request.kind) {
             (Phase::Abandoned { .. }, _) => {

@@ -137,7 +137,10 @@ pub fn run_until(pool: &mut Pool, from: Instant, until: Instant) -> Vec<(Instant
 }
 
 pub fn used(n: u64) -> Report {
-    Report::Succeeded { usage: vec![Usage { pool: id_of("home"), amount: units(n), parts: None }], remaining: vec![] }
+    Report::Succeeded {
+        usage: vec![Usage { pool: id_of("home"), amount: units(n), parts: None, is_share: false }],
+        remaining: vec![],
+    }
 }
 
 pub fn failure() -> Failure {

@@ -324,8 +324,12 @@ impl<'a> Engine<'a> {
 
     fn start(&mut self, home: &PoolId, id: RequestId, grant: u32, limit_ms: i64) {
         let Some(planned) = self.requests.get(&id).and_then(|index| self.planned.get(*index)) else { return };
-        let usage =
-            planned.usage.iter().map(|(pool, amount)| Usage { pool: pool.clone(), amount: *amount, parts: None });
+        let usage = planned.usage.iter().map(|(pool, amount)| Usage {
+            pool: pool.clone(),
+            amount: *amount,
+            parts: None,
+            is_share: false,
+        });
         let report = if planned.run_ms <= limit_ms {
             Report::Succeeded { usage: usage.collect(), remaining: Vec::new() }
         } else {

@@ -117,8 +117,11 @@ impl World {
             }
             0..6 => {
                 let amount = units(self.rng.below(12));
-                let usage =
-                    if self.rng.chance(60) { vec![Usage { pool: pool.clone(), amount, parts: None }] } else { vec![] };
+                let usage = if self.rng.chance(60) {
+                    vec![Usage { pool: pool.clone(), amount, parts: None, is_share: false }]
+                } else {
+                    vec![]
+                };
                 let left = self.rng.chance(10).then(|| Remaining {
                     pool: pool.clone(),
                     left: units(self.rng.below(6)),
@@ -126,7 +129,7 @@ impl World {
                 });
                 Report::Succeeded { usage, remaining: left.into_iter().collect() }
             }
-            6 if self.rng.chance(30) => Report::Failed { failure: failure(), retry: Retry::Alone },
+            6 if self.rng.chance(30) => Report::Failed { failure: failure(), retry: Retry::Alone { failing: true } },
             6 => Report::Failed { failure: failure(), retry: Retry::No },
             7 => Report::Failed { failure: failure(), retry: Retry::Backoff },
             8 => Report::Failed { failure: failure(), retry: Retry::Failing },

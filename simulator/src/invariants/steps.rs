@@ -199,7 +199,7 @@ impl World {
             if release { format!("{id} is released") } else { format!("{id} used {} {so_far}", amount.units()) }
         });
         self.at_pool(&home, |object, now| {
-            let usage = vec![Usage { pool: home.clone(), amount, parts: None }];
+            let usage = vec![Usage { pool: home.clone(), amount, parts: None, is_share: false }];
             if release { object.pool.release(&id, now) } else { object.pool.consume(&id, usage, last, now) }
         });
     }

@@ -17,7 +17,7 @@ use rm_core::lane::{LaneLimits, Lanes};
 use rm_core::off_peak::Window;
 use rm_core::partition;
 use rm_core::pool::PoolConfig;
-use rm_core::pricing::{OffPeakPrice, Price};
+use rm_core::pricing::Price;
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::token_bucket::BucketLimits;
 use rm_core::units::{Instant, Tokens};
@@ -30,7 +30,7 @@ use crate::host::{clock, log};
 use crate::store::estimates::FactorRow;
 use crate::wire::admin::{OffPeak, Partition, PoolBody, PoolRecord, TemplateBody};
 use pools::PoolRow;
-use prices::PriceRow;
+use prices::{ModelOffPeak, PriceRow};
 use templates::TemplateRow;
 
 pub use clients::{client, clients_after, delete_client, put_client};
@@ -53,6 +53,8 @@ pub struct Catalog {
     pub purged: BTreeMap<TemplateId, Instant>,
     /// By model; those that some template names.
     pub prices: BTreeMap<String, Price>,
+    /// Those of them that cost less at times.
+    pub off_peak_models: BTreeMap<String, ModelOffPeak>,
     /// What was learnt of estimates.
     pub learnt: BTreeMap<(TemplateId, PoolId), Learnt>,
     pub weights: Weights,
@@ -73,10 +75,17 @@ impl Catalog {
         Some(partition::reach(&partitions, &limits(body), own))
     }
 
-    /// What is off a pool's price in its windows, if anything is.
-    pub fn off_peak_price(&self, pool: &PoolRecord, now: Instant) -> Option<OffPeakPrice> {
-        let off_peak = pool.body.off_peak.as_ref()?;
-        Some(OffPeakPrice { percent_off: off_peak.discount_percent?, windows: windows(off_peak, now)? })
+    /// When deferred work of a template may run: in its own windows, else where its model costs less in a pool that leaves
+    /// its price to that. `None`: when its pool's may.
+    pub fn template_windows(&self, template: &TemplateBody, now: Instant) -> Option<Vec<Window>> {
+        if let Some(off_peak) = &template.off_peak {
+            return windows(off_peak, now);
+        }
+        let own = |pool: &PoolId| self.pools.get(pool).is_some_and(|pool| pool.body.off_peak.is_some());
+        let priced = |pool: &PoolId| self.pools.get(pool).is_some_and(|pool| pool.body.unit_price_usd.is_none());
+        let mut pools = template.resources.iter().map(|rate| &rate.pool);
+        let of_model = self.off_peak_models.get(template.model.as_deref()?)?;
+        (!pools.clone().any(own) && pools.any(priced)).then(|| of_model.windows(now))
     }
 
     /// A pool's configuration, as its object needs it.
@@ -84,8 +93,8 @@ impl Catalog {
         let PoolRecord { body, revision, .. } = self.pools.get(pool)?;
         let off_peak = body.off_peak.as_ref().and_then(|off_peak| windows(off_peak, now));
         let of_template = |(id, template): (&TemplateId, &TemplateBody)| {
-            let off_peak = template.off_peak.as_ref().filter(|_| template.needs(pool))?;
-            Some((id.as_str().to_owned(), windows(off_peak, now)?))
+            // By a cheaper model, or by the caller's own amounts, it may have any pool for its home.
+            Some((id.as_str().to_owned(), self.template_windows(template, now)?))
         };
         Some(PoolConfig {
             pool: pool.clone(),
@@ -105,7 +114,7 @@ impl Catalog {
 }
 
 /// The coming windows of a rule.
-fn windows(off_peak: &OffPeak, now: Instant) -> Option<Vec<Window>> {
+pub fn windows(off_peak: &OffPeak, now: Instant) -> Option<Vec<Window>> {
     let (rule, zone) = (off_peak.rule()?, TimeZone::named(&off_peak.time_zone)?);
     Some(rule.windows(now, |at| zone.offset_ms(at)))
 }
@@ -185,7 +194,9 @@ pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
         purged.extend(purged_at.map(|at| (id.clone(), at)));
         templates.insert(id, body);
     }
-    let prices = prices.results::<PriceRow>()?.into_iter().map(PriceRow::parsed);
+    let prices = prices.results::<PriceRow>()?;
+    let off_peak_models = prices.iter().filter_map(|row| row.off_peak().transpose()).collect::<Result<_>>()?;
+    let prices = prices.into_iter().map(PriceRow::parsed);
     let learnt = learnt.results::<FactorRow>()?.into_iter().map(FactorRow::parsed);
     let scheduler = settings.results::<SettingRow>()?.into_iter().next();
     let catalog = Rc::new(Catalog {
@@ -193,6 +204,7 @@ pub async fn load(env: &Env) -> Result<Rc<Catalog>> {
         templates,
         purged,
         prices: prices.collect::<Result<_>>()?,
+        off_peak_models,
         learnt: learnt.collect::<Result<_>>()?,
         weights,
         lanes,

@@ -27,14 +27,15 @@ impl TemplateRow {
 }
 
 /// Stores a template. The same again changes nothing.
-pub async fn put_template(env: &Env, template: &TemplateId, body: &TemplateBody) -> Result<()> {
+pub async fn put_template(env: &Env, template: &TemplateId, body: &TemplateBody, now: Instant) -> Result<()> {
     let db = env.d1("DB")?;
     db.prepare(
-        "INSERT INTO templates (template_id, body) VALUES (?, ?)
+        "INSERT INTO templates (template_id, body, purged_at) VALUES (?, ?, ?)
          ON CONFLICT (template_id) DO UPDATE SET body = excluded.body, revision = revision + 1
          WHERE body IS NOT excluded.body",
     )
-    .bind(&[template.as_str().into(), serde_json::to_string(body)?.into()])?
+    // What was kept of an earlier one of this name is not its.
+    .bind(&[template.as_str().into(), serde_json::to_string(body)?.into(), number(now.millis())])?
     .run()
     .await?;
     forget();

@@ -81,7 +81,9 @@ struct Conditional {
 #[serde(default)]
 struct Constraint {
     start_date: Option<String>,
+    /// From when to when of each day in UTC, as `HH:MM:SSZ`.
     start_time: Option<String>,
+    end_time: Option<String>,
 }
 
 /// US dollars for a million tokens.
@@ -97,12 +99,29 @@ struct Tiered {
     base: Box<RawValue>,
 }
 
+/// Hours of the day in UTC, as minutes, in which a model costs less.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct OffPeak {
+    percent: u64,
+    windows: Vec<(u32, u32)>,
+}
+
+impl OffPeak {
+    fn json(&self) -> String {
+        let clock = |minute: u32| format!("{:02}:{:02}", minute / 60, minute % 60);
+        let window = |(from, to): &(u32, u32)| format!("{{\"from\":\"{}\",\"to\":\"{}\"}}", clock(*from), clock(*to));
+        let windows: Vec<String> = self.windows.iter().map(window).collect();
+        format!("{{\"discountPercent\":{},\"windows\":[{}]}}", self.percent, windows.join(","))
+    }
+}
+
 /// Nano-dollars for one token.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Row {
     input: u64,
     cached_input: Option<u64>,
     output: u64,
+    off_peak: Option<OffPeak>,
 }
 
 impl Rule {
@@ -118,26 +137,74 @@ impl Model {
         self.prices.get().starts_with('{')
     }
 
-    /// The prices in force at a date. A price for some hours of the day is passed over: the others are the base.
-    fn prices_at(&self, today: &str) -> Result<Option<Prices>> {
+    /// The prices in force at a date, each with the hours of the day that it is for, if it is for some.
+    fn prices_at(&self, today: &str) -> Result<Vec<Conditional>> {
         if self.is_unconditional() {
-            return Ok(Some(serde_json::from_str(self.prices.get())?));
+            let prices = serde_json::from_str(self.prices.get())?;
+            return Ok(vec![Conditional { constraint: Constraint::default(), prices }]);
         }
         let all: Vec<Conditional> = serde_json::from_str(self.prices.get())?;
         // Dates of this form sort as text, and no date comes before any date.
-        let begun = all.into_iter().filter(|one| {
-            one.constraint.start_time.is_none() && one.constraint.start_date.as_deref().is_none_or(|date| date <= today)
-        });
-        Ok(begun.max_by(|a, b| a.constraint.start_date.cmp(&b.constraint.start_date)).map(|one| one.prices))
+        let begun = |one: &Conditional| one.constraint.start_date.as_deref().is_none_or(|date| date <= today);
+        let (by_hour, by_date): (Vec<_>, Vec<_>) =
+            all.into_iter().filter(begun).partition(|one| one.constraint.start_time.is_some());
+        let latest = by_date.into_iter().max_by(|a, b| a.constraint.start_date.cmp(&b.constraint.start_date));
+        Ok(latest.into_iter().chain(by_hour).collect())
     }
 
-    /// `None` if tokens of input and output do not both have a price.
+    /// `None` if tokens of input and output do not both have a price. What has several prices a day has the dearest, and
+    /// is cheaper in the hours of the others.
     fn row_at(&self, today: &str) -> Result<Option<Row>> {
-        let Some(prices) = self.prices_at(today)? else { return Ok(None) };
-        let (Some(input), Some(output)) = (&prices.input_mtok, &prices.output_mtok) else { return Ok(None) };
-        let cached_input = prices.cache_read_mtok.as_deref().map(base_price).transpose()?;
-        Ok(Some(Row { input: base_price(input)?, cached_input, output: base_price(output)? }))
+        let prices = self.prices_at(today)?;
+        let Some(base) = prices.first().map(Conditional::row).transpose()?.flatten() else { return Ok(None) };
+        let mut dear = base.clone();
+        let mut peaks = Vec::new();
+        for one in prices.iter().skip(1) {
+            let Some(row) = one.row()? else { return Ok(None) };
+            if row.input < base.input || row.output < base.output {
+                return Err(format!("{} is cheaper in some hours than at its base", self.id).into());
+            }
+            dear.input = dear.input.max(row.input);
+            dear.output = dear.output.max(row.output);
+            dear.cached_input = dear.cached_input.max(row.cached_input);
+            peaks.push((minute(one.constraint.start_time.as_deref())?, minute(one.constraint.end_time.as_deref())?));
+        }
+        if !peaks.is_empty() {
+            dear.off_peak = Some(off_peak(&base, &dear, peaks));
+        }
+        Ok(Some(dear))
     }
+}
+
+impl Conditional {
+    fn row(&self) -> Result<Option<Row>> {
+        let (Some(input), Some(output)) = (&self.prices.input_mtok, &self.prices.output_mtok) else { return Ok(None) };
+        let cached_input = self.prices.cache_read_mtok.as_deref().map(base_price).transpose()?;
+        Ok(Some(Row { input: base_price(input)?, cached_input, output: base_price(output)?, off_peak: None }))
+    }
+}
+
+/// The minute of a day in UTC.
+fn minute(time: Option<&str>) -> Result<u32> {
+    let time = time.ok_or("a price for some hours has no end")?;
+    let parts: Vec<&str> = time.strip_suffix('Z').ok_or("a time is not in UTC")?.split(':').collect();
+    let [hours, minutes, "00"] = parts.as_slice() else { return Err(format!("{time} is no time of a day").into()) };
+    Ok(hours.parse::<u32>()? * 60 + minutes.parse::<u32>()?)
+}
+
+/// How much less every part costs outside the peaks, in whole per cent, and when that is.
+fn off_peak(base: &Row, dear: &Row, mut peaks: Vec<(u32, u32)>) -> OffPeak {
+    let off = |base: u64, dear: u64| 100 - (base * 100).div_ceil(dear.max(1));
+    let parts = [
+        Some((base.input, dear.input)),
+        base.cached_input.zip(dear.cached_input),
+        Some((base.output, dear.output)),
+    ];
+    let percent = parts.into_iter().flatten().map(|(base, dear)| off(base, dear)).min().unwrap_or(0);
+    peaks.sort_unstable();
+    let next = |index: usize| peaks[(index + 1) % peaks.len()].0;
+    let windows = peaks.iter().enumerate().map(|(index, (_, end))| (*end, next(index))).collect();
+    OffPeak { percent, windows }
 }
 
 /// The price of a token before any tier, in nano-dollars.
@@ -162,7 +229,7 @@ fn nanousd_per_token(per_million: &str) -> Result<u64> {
 }
 
 /// Fails if the crate takes the name for another model's, or prices it otherwise than the row does.
-fn check(calculator: &Calculator, provider: &Provider, model: &Model, name: &str, row: Row) -> Result<()> {
+fn check(calculator: &Calculator, provider: &Provider, model: &Model, name: &str, row: &Row) -> Result<()> {
     let usage = Usage::from([(UsageKey::INPUT_TOKENS, 1.0), (UsageKey::OUTPUT_TOKENS, 1.0)]);
     let price = match calculator.calculate(&PriceRequest::new(name, &usage).with_provider_id(&provider.id)) {
         Ok(price) => price,
@@ -192,8 +259,8 @@ fn rows(table: &str, today: &str) -> Result<BTreeMap<String, Row>> {
         for model in &provider.models {
             let Some(row) = model.row_at(today)? else { continue };
             for name in std::iter::once(model.id.as_str()).chain(model.rule.names()) {
-                check(&calculator, provider, model, name, row)?;
-                rows.entry(name.to_owned()).or_insert(row);
+                check(&calculator, provider, model, name, &row)?;
+                rows.entry(name.to_owned()).or_insert_with(|| row.clone());
             }
         }
     }
@@ -208,7 +275,7 @@ fn sql(rows: &BTreeMap<String, Row>, version: &str, today: &str) -> Result<Strin
     let rows: Vec<_> = rows.iter().collect();
     for rows in rows.chunks(ROWS_PER_STATEMENT) {
         sql.push_str(
-            "\nINSERT INTO model_prices (model, input_nanousd, cached_input_nanousd, output_nanousd, version) VALUES",
+            "\nINSERT INTO model_prices (model, input_nanousd, cached_input_nanousd, output_nanousd, off_peak, version) VALUES",
         );
         for (index, (model, row)) in rows.iter().enumerate() {
             // What splits the file into statements looks at line ends and comments, and not at quotes.
@@ -216,9 +283,10 @@ fn sql(rows: &BTreeMap<String, Row>, version: &str, today: &str) -> Result<Strin
                 return Err(format!("{model:?} cannot be put into SQL").into());
             }
             let cached_input = row.cached_input.map_or_else(|| "NULL".to_owned(), |price| price.to_string());
+            let off_peak = row.off_peak.as_ref().map_or_else(|| "NULL".to_owned(), |off| format!("'{}'", off.json()));
             write!(
                 sql,
-                "{}\n  ('{}', {}, {cached_input}, {}, 'genai-prices-{version} of {today}')",
+                "{}\n  ('{}', {}, {cached_input}, {}, {off_peak}, 'genai-prices-{version} of {today}')",
                 if index == 0 { "" } else { "," },
                 model.replace('\'', "''"),
                 row.input,
@@ -228,7 +296,7 @@ fn sql(rows: &BTreeMap<String, Row>, version: &str, today: &str) -> Result<Strin
         sql.push_str(
             "\nON CONFLICT (model) DO UPDATE SET input_nanousd = excluded.input_nanousd, \
              cached_input_nanousd = excluded.cached_input_nanousd, output_nanousd = excluded.output_nanousd, \
-             version = excluded.version\n  WHERE version IS NOT excluded.version;\n",
+             off_peak = excluded.off_peak, version = excluded.version\n  WHERE (version, off_peak) IS NOT (excluded.version, excluded.off_peak);\n",
         );
     }
     Ok(sql)
@@ -261,7 +329,16 @@ fn main() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::nanousd_per_token;
+    use super::{OffPeak, Row, nanousd_per_token, off_peak};
+
+    #[test]
+    fn what_is_not_a_peak_is_off_peak() {
+        let row = |input, output| Row { input, cached_input: Some(input / 4), output, off_peak: None };
+        let found = off_peak(&row(136, 550), &row(272, 1200), vec![(360, 600), (60, 240)]);
+        assert_eq!(found, OffPeak { percent: 50, windows: vec![(240, 360), (600, 60)] });
+        let json = r#"{"discountPercent":50,"windows":[{"from":"04:00","to":"06:00"},{"from":"10:00","to":"01:00"}]}"#;
+        assert_eq!(found.json(), json);
+    }
 
     #[test]
     fn prices_are_exact_and_rounded_up() {
