@@ -105,7 +105,7 @@ test("a pool may leave its price to the model; a price that nobody knows refuses
   await rm.client("modelled");
   const pool = { unit: "token", capacity: 1_000_000, refillPerSecond: 0 };
   assert.equal(ok(await rm.put("/admin/pools/modelled-pool", pool)).unitPriceUsd, undefined);
-  await rm.env.DB.prepare("INSERT INTO model_prices VALUES ('test-model', 1250, 125, 10000, 'test-table-7') ON CONFLICT DO NOTHING").run();
+  await rm.env.DB.prepare("INSERT INTO model_prices (model, input_nanousd, cached_input_nanousd, output_nanousd, version) VALUES ('test-model', 1250, 125, 10000, 'test-table-7') ON CONFLICT DO NOTHING").run();
   const template = { worker: "ECHO", resources: [{ pool: "modelled-pool", perInputToken: 1, perOutputToken: 1 }] };
   ok(await rm.put("/admin/templates/known-model", { ...template, model: "test-model" }));
   ok(await rm.put("/admin/templates/unknown-model", { ...template, model: "no-such-model" }));

@@ -8,6 +8,7 @@
 
 pub mod account;
 pub mod alert;
+pub mod bill;
 pub mod breaker;
 pub mod decimal;
 pub mod estimate;

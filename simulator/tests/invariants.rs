@@ -114,7 +114,7 @@ fn a_history_that_fails_is_told_without_what_does_not_matter() {
         }],
         at_the_end: &[],
     };
-    let failing = Campaign { from: 3, seeds: 50, steps: STEPS, threads: 2, checks: NO_RETRY_AFTER_A_CRASH };
+    let failing = Campaign { from: 4, seeds: 50, steps: STEPS, threads: 2, checks: NO_RETRY_AFTER_A_CRASH };
     let failed = failing.run(|_| {}).failed.expect("it fails");
     assert!(failed.steps.len() <= 8, "{failed}");
     assert_eq!(failed.failure.check, Some("nothing is retried once a pool has crashed"));

@@ -246,7 +246,9 @@ pub async fn put_template(mut call: Call, template: &TemplateId) -> Result<Reply
     check_template(&call, &known, &body)?;
     catalog::put_template(&call.env, template, &body, clock::now()).await.map_err(d1)?;
     let catalog = catalog::load(&call.env).await.map_err(d1)?;
-    if known.templates.get(template).and_then(|before| before.off_peak.as_ref()) != body.off_peak.as_ref() {
+    let now = clock::now();
+    let before = known.templates.get(template).and_then(|before| known.template_windows(before, now));
+    if before != catalog.template_windows(&body, now) {
         // Pools know the windows of what may wait in them.
         for pool in catalog.pools.keys() {
             configure(&call, &catalog, pool).await?;

@@ -4,6 +4,7 @@ mod account_effects;
 mod client_account;
 mod pool_effects;
 mod pool_operations;
+mod pool_runs;
 mod pool_upkeep;
 mod resource_pool;
 mod starts;
