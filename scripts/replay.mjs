@@ -33,6 +33,8 @@ const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 /** A window that opens so many minutes from now, as an operator would write it. */
 function offPeak({ opensInMinutes, forMinutes, ...more }) {
   const clock = (minutes) => new Date(Date.now() + minutes * 60_000).toISOString().slice(11, 16);
+  // A window opens with a minute: with the next but one, if the next is near.
+  if (Date.now() % 60_000 > 35_000) opensInMinutes += 1;
   const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
   return { days, from: clock(opensInMinutes), to: clock(opensInMinutes + forMinutes), ...more };
 }

@@ -181,3 +181,19 @@ test("a client or template that is made anew has nothing of the one before it", 
   ok(await rm.put("/admin/templates/reborn", template));
   assert.equal(ok(await send({ n: "reborn" }, again)).cached, false);
 });
+
+test("a result by the model that the budget or the queue leaves is used too", async () => {
+  await rm.pool("large-kept", { models: ["large-kept"], unitPriceUsd: 0.1 });
+  await rm.pool("small-kept", { models: ["small-kept"], unitPriceUsd: 0.001 });
+  ok(await rm.put("/admin/templates/chained", { worker: "ECHO", model: "large-kept", resources: [{ pool: "large-kept", base: 10 }], downgradeTo: ["small-kept"], cacheTtlSeconds: 600 }));
+  await rm.client("thin", { monthlyBudgetUsd: 0.015 });
+  const again = () => send({ n: "thin" }, { clientId: "thin", templateId: "chained" });
+  const one = ok(await again());
+  assert.deepEqual([one.cached, one.resources[0].pool], [false, "small-kept"]);
+  const hit = await waitFor(async () => {
+    const answer = await again();
+    return answer.status === 200 && answer.body.cached ? answer.body : null;
+  }, "a hit");
+  assert.equal(hit.cost.actualUsd, 0);
+  assert.ok((await rm.current("thin")).spentUsd <= 0.015);
+});

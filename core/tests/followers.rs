@@ -74,8 +74,15 @@ fn if_the_one_that_runs_has_no_result_the_next_is_run() {
         fault(&mut pool, &ids[0], grant);
         let now = at(if index == 2 { 700_000 } else { 10 });
         let next = started(&mut pool, now);
-        assert_eq!(next.iter().map(|(id, _)| id).collect::<Vec<_>>(), [&ids[1]], "fault {index}");
-        assert_eq!(pool.request(&ids[2]).unwrap().phase, Phase::Following { leader: ids[1].clone() });
+        // After a cancellation one does for the others; after a failure none waits for another one's.
+        let run: Vec<_> = next.iter().map(|(id, _)| id).collect();
+        if index == 1 {
+            assert_eq!(run, [&ids[1]]);
+            assert_eq!(pool.request(&ids[2]).unwrap().phase, Phase::Following { leader: ids[1].clone() });
+        } else {
+            assert_eq!(run, [&ids[1], &ids[2]], "fault {index}");
+            pool.report(&ids[2], next[1].1, used(5), now);
+        }
         assert!(pool.request(&ids[1]).unwrap().applied.is_empty(), "it runs for itself");
         pool.report(&ids[1], next[0].1, used(5), now);
         let done = ends(&mut pool);
@@ -179,4 +186,15 @@ fn a_kept_use_of_several_steps_counts_once_and_an_old_submission_not_at_all() {
     assert_eq!(saved, cost(6));
     let late = pool.serve(two(2), &usage, "kept".into(), at(40_000));
     assert_eq!(late, rm_core::pool::Submitted::Refused(rm_core::pool::Refusal::Stale));
+}
+
+#[test]
+fn those_that_wait_for_the_same_window_wait_for_one_and_one_of_a_shorter_limit_for_none() {
+    let mut pool = pool(PoolConfig { off_peak: Some(vec![]), ..config(100, 0) });
+    let leader = queue(&mut pool, twin(1, Urgency::Deferred), at(0));
+    let same = queue(&mut pool, twin(2, Urgency::Deferred), at(0));
+    assert_eq!(pool.request(&same).unwrap().phase, Phase::Following { leader });
+    let short = Submission { timeout_ms: 1_000, ..twin(3, Urgency::Deferred) };
+    let short = queue(&mut pool, short, at(0));
+    assert_eq!(pool.request(&short).unwrap().phase, Phase::Waiting);
 }

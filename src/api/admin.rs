@@ -33,6 +33,8 @@ const PARTITIONS_MAX: usize = 16;
 /// The most models that a pool serves, and that a chain has.
 const MODELS_MAX: usize = 50;
 const CHAIN_MAX: usize = 8;
+/// The longest that a result is kept.
+const TTL_MAX_SECONDS: u32 = 31_536_000;
 
 fn d1(error: worker::Error) -> Problem {
     Problem::unavailable(error.to_string())
@@ -156,7 +158,7 @@ fn check_off_peak(off_peak: Option<&OffPeak>) -> Result<(), Problem> {
 
 /// Names of models: some at most, none twice.
 fn check_models(models: &[String], pointer: &str, most: usize) -> Result<(), Problem> {
-    check(models.len() <= most, pointer, &format!("must be at most {most}"))?;
+    check(models.len() <= most, pointer, &format!("must be {most} models at most"))?;
     for (index, model) in models.iter().enumerate() {
         check_text(model, &format!("{pointer}/{index}"))?;
         let twice = models.iter().take(index).any(|other| other == model);
@@ -267,6 +269,10 @@ fn check_template(call: &Call, known: &Catalog, body: &TemplateBody) -> Result<(
     check_off_peak(body.off_peak.as_ref())?;
     let priced = body.off_peak.as_ref().is_some_and(|off_peak| off_peak.discount_percent.is_some());
     check(!priced, "/offPeak/discountPercent", "belongs to the pool, whose price it is")?;
+    let ttl = body.cache_ttl_seconds.is_none_or(|ttl| ttl <= TTL_MAX_SECONDS);
+    check(ttl, "/cacheTtlSeconds", "must be at most 31536000, a year")?;
+    let own = body.model.as_ref().is_some_and(|model| body.downgrade_to.contains(model));
+    check(!own, "/downgradeTo", "has the template's own model in it")?;
     check_models(&body.downgrade_to, "/downgradeTo", CHAIN_MAX)?;
     let chained = |floor: &String| body.downgrade_to.contains(floor);
     check(body.quality_floor.as_ref().is_none_or(chained), "/qualityFloor", "must be one of downgradeTo")?;
@@ -279,6 +285,8 @@ fn check_template(call: &Call, known: &Catalog, body: &TemplateBody) -> Result<(
     check(body.worker.is_none(), "/worker", "each step names its own: leave this out")?;
     check(body.model.is_none(), "/model", "each step names its own: leave this out")?;
     check(body.resources.is_empty(), "/resources", "each step names its own: leave this out")?;
+    check(body.downgrade_to.is_empty(), "/downgradeTo", "is not for a template with steps")?;
+    check(body.batch.is_none(), "/batch", "is not for a template with steps")?;
     check(body.steps.len() <= STEPS_MAX, "/steps", "must be at most 16")?;
     for (index, step) in body.steps.iter().enumerate() {
         let prefix = format!("/steps/{index}");

@@ -9,7 +9,7 @@ use rm_core::pool::PositionView;
 use rm_core::units::Instant;
 
 use crate::api::Call;
-use crate::api::admission::{fingerprint, plan};
+use crate::api::admission::{Plan, fingerprint, plan};
 use crate::api::batching;
 use crate::api::body::read_json;
 use crate::api::demands::check_reach;
@@ -22,6 +22,7 @@ use crate::dispatch;
 use crate::host::clock;
 use crate::host::object::{CallError, call};
 use crate::host::time_limit::within;
+use crate::store::catalog::Catalog;
 use crate::store::{catalog, payloads, record, tiers};
 use crate::views::recorded_execution;
 use crate::wire::account::{FindKeyCall, HoldAnswer, Idempotency};
@@ -90,11 +91,8 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         }
     };
     let control = CacheControl::of(&call);
-    if let Some(keep) = kept::same(&catalog, &plan, control).keep.filter(|_| !control.no_cache)
-        && let Some(found) = kept::find(&call, &catalog, &plan, &keep, now).await
-        && let Some((answer, held)) = kept::serve(&call, &plan, &keep, found, key.clone(), wait, now).await?
-    {
-        return served(&call, answer, held.replayed, kind, wait).await;
+    if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
+        return Ok(reply);
     }
     if plan.falls_back
         && !plan.others.is_empty()
@@ -102,14 +100,38 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         && let Some(cheaper) = downgrade::sooner(&call, &plan, tier, now).await
     {
         plan.take(&cheaper);
+        if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
+            return Ok(reply);
+        }
     }
-    let mut held = match hold(&call, &mut plan, key, now).await {
+    let others = if plan.falls_back { plan.others.clone() } else { Vec::new() };
+    let is_downgraded = !plan.applied.is_empty();
+    let mut held = match hold(&call, &mut plan, key.clone(), now).await {
         Ok(held) => held,
         Err(problem) => {
+            // What cannot be run may be there already.
+            for other in others.iter().filter(|_| problem.code == Code::BudgetExceeded) {
+                plan.take(other);
+                if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
+                    return Ok(reply);
+                }
+            }
             rate_limit::note(&call, plan.demands()).await;
             return Err(problem);
         }
     };
+    if !held.replayed
+        && !is_downgraded
+        && !plan.applied.is_empty()
+        && kept::has(&call, &catalog, &plan, control, now).await
+    {
+        // By the model that the budget has for it there is a result: it need not be run.
+        give_up(&call.env, &client, &held).await;
+        if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
+            return Ok(reply);
+        }
+        return Err(Problem::unavailable("its kept result was purged a moment ago: send it again"));
+    }
     if let Err(problem) = check_reach(&catalog, (&client, held.tier), plan.demands()) {
         if !held.replayed {
             give_up(&call.env, &client, &held).await;
@@ -158,6 +180,24 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         }
     };
     Ok(if held.replayed { reply.with("idempotency-replayed", "true") } else { reply })
+}
+
+/// The answer by a kept result, if there is one that may be used.
+async fn kept_reply(
+    call: &Call,
+    catalog: &Catalog,
+    plan: &Plan,
+    control: CacheControl,
+    key: Option<Idempotency>,
+    (kind, wait): (Kind, i64),
+) -> Result<Option<Reply>, Problem> {
+    let now = clock::now();
+    let Some(keep) = kept::same(catalog, plan, control).keep.filter(|_| !control.no_cache) else { return Ok(None) };
+    let Some(found) = kept::find(call, catalog, plan, &keep, now).await else { return Ok(None) };
+    match kept::serve(call, plan, &keep, found, key, wait, now).await? {
+        Some((answer, held)) => served(call, answer, held.replayed, kind, wait).await.map(Some),
+        None => Ok(None),
+    }
 }
 
 /// The answer for a request that ended with a kept result: the whole execution, whatever the caller prefers.

@@ -182,3 +182,11 @@ pub async fn purge_template(call: &Call, template: &TemplateId) -> Result<Reply,
     catalog::purge_template(&call.env, template, clock::now()).await.map_err(d1)?;
     Ok(Reply::empty(204))
 }
+
+/// Whether there is a kept result for a plan.
+pub async fn has(call: &Call, catalog: &Catalog, plan: &Plan, control: CacheControl, now: Instant) -> bool {
+    match same(catalog, plan, control).keep.filter(|_| !control.no_cache) {
+        Some(keep) => find(call, catalog, plan, &keep, now).await.is_some(),
+        None => false,
+    }
+}

@@ -78,7 +78,7 @@ fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
 fn batching(catalog: &Catalog, plan: &Plan) -> Opportunity {
     let strategy = Strategy::RequestBatching;
     let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
-    match template.and_then(|template| template.batch.as_ref()) {
+    match template.and_then(|template| template.batch.as_ref()).filter(|_| !plan.is_pipeline) {
         None => not(strategy, "its template's requests are not combined".into()),
         Some(_) if !plan.allowed.batch => not(strategy, "its caller does not allow it".into()),
         Some(rule) => {
@@ -97,9 +97,15 @@ fn batching(catalog: &Catalog, plan: &Plan) -> Opportunity {
 
 async fn kept_result(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
     let strategy = Strategy::Cache;
-    let Some(keep) = kept::same(catalog, plan, CacheControl::of(call)).keep else {
-        let allowed = plan.allowed.cache;
-        let reason = if allowed { "its template keeps no results" } else { "its caller does not allow it" };
+    let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
+    let keeps = template.is_some_and(|template| template.cache_ttl_seconds.is_some_and(|ttl| ttl > 0));
+    let control = CacheControl::of(call);
+    let Some(keep) = kept::same(catalog, plan, control).keep.filter(|_| !control.no_cache) else {
+        let reason = match (plan.allowed.cache && !control.no_cache, keeps) {
+            (false, _) => "its caller does not allow it",
+            (true, false) => "its template keeps no results",
+            (true, true) => "its input is too long to be compared, or can be read in two ways",
+        };
         return not(strategy, reason.into());
     };
     match kept::find(call, catalog, plan, &keep, now).await {

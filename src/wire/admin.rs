@@ -294,7 +294,7 @@ pub struct TemplateBody {
     #[schema(min_length = 1, max_length = 200)]
     pub quality_floor: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "super::strict::optional_whole")]
-    #[schema(maximum = 4_294_967_295_u64)]
+    #[schema(maximum = 31_536_000)]
     pub cache_ttl_seconds: Option<u32>,
     /// Whether a request that is the same as one of its client's in flight has that one's result. Left out: yes, if results
     /// are kept or requests combined; else no.

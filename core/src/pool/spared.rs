@@ -102,8 +102,8 @@ impl Pool {
         }
     }
 
-    /// A request has ended. Those that waited for it have its result, at no cost; or, if there is none, the first of them
-    /// is run, and the others wait for that.
+    /// A request has ended. Those that waited for it have its result, at no cost. If it failed each of them is run; if it
+    /// was cancelled or expired the first of them is, and the others wait for that.
     pub(super) fn end_followers(&mut self, leader: &RequestId, end: &End, now: Instant) {
         let mut followers: Vec<Request> = Vec::new();
         while let Some(id) = self.followers.get(leader).and_then(|ids| ids.first()).cloned() {
@@ -116,7 +116,21 @@ impl Pool {
             }
             return;
         }
-        self.lead_each_other(followers);
+        match end.status {
+            // What failed may fail again: they do not wait for each other's failures.
+            Status::Failed | Status::TimedOut => {
+                followers.into_iter().for_each(|follower| self.run_for_itself(follower))
+            }
+            _ => self.lead_each_other(followers),
+        }
+    }
+
+    fn run_for_itself(&mut self, mut follower: Request) {
+        follower.first_started_at = None;
+        follower.twin = None;
+        follower.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
+        follower.phase = Phase::Waiting;
+        self.put(follower);
     }
 
     /// The first of these is run, and the others wait for that.
@@ -141,8 +155,10 @@ impl Pool {
 /// Whether a request may wait for another one: that is underway, or waits in no place that this one would not.
 fn may_follow(request: &Request, leader: &Request) -> bool {
     let underway = matches!(leader.phase, Phase::Running { .. } | Phase::Acquiring { .. });
-    let is_behind = leader.is_off_peak() || leader.rank_urgency() > request.rank_urgency();
+    let waits_elsewhere = leader.is_off_peak() && leader.window() != request.window();
+    let is_behind = waits_elsewhere || leader.rank_urgency() > request.rank_urgency();
     let is_parked = matches!(leader.phase, Phase::Parked { cause: Cause::RetryBackoff, .. });
     // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
-    underway || !(is_behind || is_parked || request.wait_limit_ms.is_some())
+    let in_its_time = leader.timeout_ms <= request.timeout_ms;
+    in_its_time && (underway || !(is_behind || is_parked || request.wait_limit_ms.is_some()))
 }
