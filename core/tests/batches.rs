@@ -206,3 +206,20 @@ fn an_own_use_is_no_saving() {
     let ended = pool.take_changes().ended;
     assert!(ended[0].end.lines[0].saved.is_none(), "alone it would have used as much");
 }
+
+#[test]
+fn what_one_had_that_has_no_time_left_is_granted_in_its_turn() {
+    let mut pool = pool(config(8, 0));
+    let ids: Vec<_> =
+        (1..=2).map(|n| queue(&mut pool, Submission { deadline: Some(at(600_100)), ..item(n, 0) }, at(0))).collect();
+    pool.on_wakeup(at(1_000));
+    let next = queue(&mut pool, Submission { batch: None, ..item(3, 1_000) }, at(1_000));
+    assert_eq!(pool.request(&next).unwrap().phase, Phase::Waiting, "there are tokens for two");
+    // The slots come when there is no time left.
+    let now = at(600_100);
+    for id in &ids {
+        let Some(grant) = pool.request(id).map(|request| request.grants) else { continue };
+        pool.slot_answered(id, grant, Some(SlotAnswer::Granted), now);
+    }
+    assert!(!matches!(pool.request(&next).map(|request| &request.phase), Some(Phase::Waiting)), "they are there");
+}

@@ -75,14 +75,25 @@ impl Pool {
         }
     }
 
-    /// Starts those that are ready and wait for none that is about to be.
-    pub(super) fn start_batches(&mut self, now: Instant) {
+    /// Grants what can be granted, and starts those that are ready and wait for none that is about to be. One that has no
+    /// time left ends instead, and what it had is granted in its turn.
+    pub(super) fn grant_and_start(&mut self, now: Instant, slot_of: Option<&RequestId>) {
+        self.grant_with_slot(now, slot_of);
+        while self.start_batches(now) {
+            self.grant(now);
+        }
+    }
+
+    /// Whether any of those that were ready ended.
+    fn start_batches(&mut self, now: Instant) -> bool {
+        let mut ended = false;
         let keys: Vec<String> = self.ready.keys().cloned().collect();
         for key in keys {
             while let Some(ids) = self.next_batch(&key) {
-                self.start_together(&ids, now);
+                ended |= self.start_together(&ids, now);
             }
         }
+        ended
     }
 
     fn next_batch(&self, key: &str) -> Option<Vec<RequestId>> {
@@ -100,17 +111,22 @@ impl Pool {
         self.start_together(&ids.into_iter().collect::<Vec<_>>(), now);
     }
 
-    fn start_together(&mut self, ids: &[RequestId], now: Instant) {
+    /// Whether any of them had no time left, and ended.
+    fn start_together(&mut self, ids: &[RequestId], now: Instant) -> bool {
         // One whose deadline leaves it less than its limit would shorten the call for all.
         let in_time = |id: &&RequestId| {
             self.requests.get(*id).is_some_and(|request| request.attempt_limit_ms(now) >= request.timeout_ms)
         };
+        let mut ended = false;
         let (ids, alone): (Vec<&RequestId>, Vec<&RequestId>) = ids.iter().partition(in_time);
         for id in alone {
             if let Some(mut request) = self.take(id) {
                 share(&mut request, 1);
-                if let Some(Started { id, grant, attempt, limit_ms }) = self.start(request, now) {
-                    self.effects.push(Effect::Start { id, grant, attempt, limit_ms });
+                match self.start(request, now) {
+                    Some(Started { id, grant, attempt, limit_ms }) => {
+                        self.effects.push(Effect::Start { id, grant, attempt, limit_ms });
+                    }
+                    None => ended = true,
                 }
             }
         }
@@ -119,7 +135,9 @@ impl Pool {
         for id in ids {
             if let Some(mut request) = self.take(id) {
                 share(&mut request, together);
-                started.extend(self.start(request, now));
+                let one = self.start(request, now);
+                ended |= one.is_none();
+                started.extend(one);
             }
         }
         match started.as_slice() {
@@ -138,6 +156,7 @@ impl Pool {
                 self.effects.push(Effect::StartBatch { items, limit_ms });
             }
         }
+        ended
     }
 }
 

@@ -210,8 +210,7 @@ impl Pool {
     fn event<T>(&mut self, now: Instant, body: impl FnOnce(&mut Self) -> T) -> T {
         self.advance(now);
         let outcome = body(self);
-        self.grant(now);
-        self.start_batches(now);
+        self.grant_and_start(now, None);
         self.wake_lease_waiters();
         outcome
     }

@@ -107,13 +107,11 @@ impl Pool {
     pub fn submit(&mut self, submission: Submission, mode: Mode, now: Instant) -> Submitted {
         self.advance(now);
         if self.requests.contains_key(&submission.id) {
-            self.grant(now);
-            self.start_batches(now);
+            self.grant_and_start(now, None);
             return Submitted::Existing;
         }
         if let Err(refusal) = self.admit(&submission, now) {
-            self.grant(now);
-            self.start_batches(now);
+            self.grant_and_start(now, None);
             return Submitted::Refused(refusal);
         }
         let id = submission.id.clone();
@@ -136,8 +134,7 @@ impl Pool {
             if has_slot {
                 self.effects.push(Effect::ReleaseSlot { id, grant: 0, client, ended: false });
             }
-            self.grant(now);
-            self.start_batches(now);
+            self.grant_and_start(now, None);
             return Submitted::Accepted;
         }
         request.expected_run_ms = self.run_bound_ms(request.worker.as_ref());
@@ -145,8 +142,7 @@ impl Pool {
         self.put(request);
         let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
         if no_slot.is_none() {
-            self.grant_with_slot(now, has_slot.then_some(&id));
-            self.start_batches(now);
+            self.grant_and_start(now, has_slot.then_some(&id));
         }
         let still_waiting = self.requests.get(&id).is_some_and(|request| request.phase == Phase::Waiting);
         let too_late = no_slot.or_else(|| still_waiting.then(|| self.starts_too_late(&id, now)).flatten());
@@ -155,8 +151,7 @@ impl Pool {
             self.take(&id);
             self.changes.requests.remove(&id);
             // It may have been the one that the others waited behind.
-            self.grant(now);
-            self.start_batches(now);
+            self.grant_and_start(now, None);
             return Submitted::Refused(Refusal::NotNow { retry_at });
         }
         self.foretell_start(&id, now);
