@@ -37,7 +37,7 @@ const requests = [
   ["batch, standard", chat("demo-standard", "batch", 8)],
   ["normal, premium", chat("demo-premium", "normal", 8)],
   ["immediate, enterprise", chat("demo-enterprise", "immediate", 8)],
-  ["a cheaper model rather than a long wait", chat("demo-premium", "fast", 8, { optimization: { level: "standard" } })],
+  ["a cheaper model rather than a long wait", chat("demo-premium", "fast", 8, { resources: [{ pool: "openai-gpt-4", amount: 8_000 }], optimization: { level: "standard" } })],
   ["uses less than reserved", { clientId: "demo-premium", templateId: "summarize", input: { simulate: { usage: { "openai-gpt-3.5": 120 } } } }],
   ["an e-mail", { clientId: "demo-standard", templateId: "send-email", input: { to: "ada@example.com" } }],
   ["a text message", { clientId: "demo-basic", templateId: "send-sms", input: { to: "+10000000" } }],
@@ -45,6 +45,7 @@ const requests = [
   ["the worker refuses it", { clientId: "demo-standard", templateId: "echo", input: { simulate: { status: 422 } } }],
 ];
 const expectedFailures = new Set(["the worker refuses it"]);
+const expectedSavings = new Map([["a cheaper model rather than a long wait", "model_downgrade"]]);
 
 say("\nSending requests … (those for GPT-4 wait for its refill: up to a minute, if a demo has just taken it all)");
 const sent = [];
@@ -88,6 +89,7 @@ for (const { what, body, accepted, position, refused } of sent) {
   const blocked = position?.blockedBy ? `, waited for ${position.blockedBy}` : "";
   const result = execution.status === "succeeded" ? "succeeded" : `${execution.status}: ${execution.error?.code}`;
   good &&= (execution.status === "succeeded") !== expectedFailures.has(what);
+  good &&= execution.optimizations[0]?.strategy === expectedSavings.get(what);
   say(`\n${what}  (${body.clientId}, ${accepted.requestId})`);
   say(`  lane ${execution.urgency}, priority ${accepted.priority ?? position?.priority ?? "-"}${parts}`);
   say(`  ${result} after ${execution.waitMs} ms of waiting${blocked}, ${execution.runMs} ms and ${execution.attempts} attempt(s)`);

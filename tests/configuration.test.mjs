@@ -36,6 +36,8 @@ test("what is put is stored, with what was left out filled in, and putting it ag
   const template = { worker: "ECHO", model: "m", resources: [{ pool: "fine", base: 1, perInputToken: 0.5, perOutputToken: 0 }], maxAttempts: 2, timeoutMs: 500, downgradeTo: ["n"], cacheTtlSeconds: 5, batch: { maxSize: 3, windowMs: 10, isolation: "client" }, defaultUrgency: "batch" };
   assert.deepEqual(ok(await rm.put("/admin/templates/new-template", template)), { templateId: "new-template", ...template });
   assert.deepEqual(ok(await rm.get("/admin/templates/new-template")), { templateId: "new-template", ...template });
+  const unsaid = { ...template, batch: { maxSize: 3, windowMs: 10, isolation: null } };
+  assert.deepEqual(ok(await rm.put("/admin/templates/new-template", unsaid)).batch, template.batch, "null is what is left out");
 });
 
 function filled_body({ clientId: _, ...body }) {

@@ -186,7 +186,7 @@ test("a result by the model that the budget or the queue leaves is used too", as
   await rm.pool("large-kept", { models: ["large-kept"], unitPriceUsd: 0.1 });
   await rm.pool("small-kept", { models: ["small-kept"], unitPriceUsd: 0.001 });
   ok(await rm.put("/admin/templates/chained", { worker: "ECHO", model: "large-kept", resources: [{ pool: "large-kept", base: 10 }], downgradeTo: ["small-kept"], cacheTtlSeconds: 600 }));
-  await rm.client("thin", { monthlyBudgetUsd: 0.015 });
+  await rm.client("thin", { monthlyBudgetUsd: 0.025 });
   const again = () => send({ n: "thin" }, { clientId: "thin", templateId: "chained" });
   const one = ok(await again());
   assert.deepEqual([one.cached, one.resources[0].pool], [false, "small-kept"]);
@@ -195,5 +195,26 @@ test("a result by the model that the budget or the queue leaves is used too", as
     return answer.status === 200 && answer.body.cached ? answer.body : null;
   }, "a hit");
   assert.equal(hit.cost.actualUsd, 0);
-  assert.ok((await rm.current("thin")).spentUsd <= 0.015);
+  assert.equal((await rm.call("DELETE", "/admin/cache/clients/thin")).status, 204);
+  const body = { clientId: "thin", templateId: "chained", input: { n: "thin" } };
+  const estimate = ok(await rm.post("/api/cost/estimate", body));
+  assert.deepEqual([estimate.estimatedUsd, estimate.fitsBudget], [0.01, true], "what was purged is not counted on");
+  assert.equal(ok(await rm.post("/api/optimize/analyze", body)).opportunities.find(({ strategy }) => strategy === "cache").applicable, false);
+  const anew = ok(await again());
+  assert.deepEqual([anew.cached, anew.cost.actualUsd], [false, 0.01], "what was purged is run again");
+  assert.ok((await rm.current("thin")).spentUsd <= 0.025);
+});
+
+test("an estimate knows of a kept result, and of a caller that does not want it", async () => {
+  const { done } = await first({ n: "estimated" });
+  const body = { clientId: "keeper", templateId: "keeps", input: { n: "estimated" } };
+  const cost = ok(await rm.post("/api/cost/estimate", body));
+  assert.deepEqual([cost.baselineUsd, cost.estimatedUsd, cost.savedUsd, cost.lines, cost.fitsBudget], [0.04, 0, 0.04, [], true]);
+  assert.deepEqual(cost.optimizations, [{ strategy: "cache", detail: `the result of ${done.requestId} was kept`, savedUsd: 0.04 }]);
+  const needed = ok(await rm.post("/api/resources/estimate", body));
+  assert.deepEqual(needed, { resources: [], estimatedCostUsd: 0, confidence: 1 });
+  for (const [more, headers] of [[{ optimization: { cache: false } }, {}], [{}, { "cache-control": "no-cache" }]]) {
+    const run = ok(await rm.call("POST", "/api/cost/estimate", { body: { ...body, ...more }, headers }));
+    assert.deepEqual([run.estimatedUsd, run.savedUsd, run.lines.length], [0.04, 0, 1]);
+  }
 });

@@ -55,6 +55,13 @@ test("of a history: what would have paid on it adds up, and is recommended with 
   assert.deepEqual(recommendations.map(({ strategy, estimatedMonthlySavingUsd }) => [strategy, estimatedMonthlySavingUsd]), [["model_downgrade", 1.8], ["cache", 1], ["off_peak", 0.5]]);
   const today = new Date().toISOString().slice(0, 10);
   assert.match(recommendations[0].evidence, new RegExp(`^2 requests from ${today} to ${today} would have cost \\$1.8 less: 2 of \`open\`$`));
+  // Days are whole ones, as for the other routes.
+  assert.deepEqual(await analyze({ clientId: "asker", from: today, to: today }), all);
+  assert.equal((await analyze({ clientId: "asker", from: "2026-01-01", to: "2026-01-31" })).baselineUsd, 0);
+  for (const [span, pointer] of [[{ from: "2026-02-30" }, "/from"], [{ to: 5 }, "/to"], [{ from: "2026-02-02", to: "2026-02-01" }, "/from"]]) {
+    const refused = await rm.post("/api/optimize/analyze", { clientId: "asker", ...span });
+    assert.deepEqual([refused.status, refused.body.errors[0].pointer], [400, pointer]);
+  }
   // What was done is not recommended again.
   await rm.client("thrifty");
   ok(await rm.execute({ clientId: "thrifty", templateId: "open", input: "z", optimization: { level: "aggressive" } }, { wait: 10 }));

@@ -1,5 +1,6 @@
 //! `/api/resources/estimate` and `/api/cost/estimate`: what a request would need and cost. They take nothing.
 
+use rm_core::optimizer::Strategy;
 use rm_core::pipeline::merged;
 use rm_core::priority::Points;
 use rm_core::request::Line;
@@ -10,64 +11,99 @@ use crate::api::admission::{Plan, plan};
 use crate::api::body::read_json;
 use crate::api::demands::check_reach;
 use crate::api::executions::unavailable;
+use crate::api::kept::{self, CacheControl};
 use crate::api::rate_limit;
 use crate::api::reply::Reply;
 use crate::host::clock;
 use crate::host::object::call;
 use crate::store::catalog;
+use crate::store::results::KeptResult;
 use crate::views::{estimate_lines, expected_optimizations, price_version};
 use crate::wire::account::ViewCall;
 use crate::wire::api::{ExecuteBody, ResourceAmount};
+use crate::wire::execution::OptimizationView;
 use crate::wire::problem::Problem;
 use crate::wire::usage::{CostEstimate, ResourceEstimate};
 
-/// The plan of the request in the body, and what its client's budget has left.
-async fn planned(call: &mut Call) -> Result<(Plan, NanoUsd), Problem> {
+/// The confidence of what is certain, in thousandths.
+const SURE_PERMILLE: i64 = 1_000;
+
+/// A request that was not made.
+struct Planned {
+    plan: Plan,
+    /// What its client's budget has left.
+    remaining: NanoUsd,
+    /// It would have a result that was kept: it would need nothing.
+    kept: Option<KeptResult>,
+}
+
+/// What would become of the request in the body.
+async fn planned(call: &mut Call) -> Result<Planned, Problem> {
     let body = read_json::<ExecuteBody>(&mut call.request).await?.value;
     call.may_touch(&body.client_id)?;
     let catalog = catalog::current(&call.env).await.map_err(|error| Problem::unavailable(error.to_string()))?;
-    let mut plan = plan(&call.env, &catalog, body, clock::now())?;
+    let now = clock::now();
+    let control = CacheControl::of(call);
+    let mut plan = plan(&call.env, &catalog, body, now)?;
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
-    if plan.cost > account.remaining && plan.falls_back {
+    let mut kept = kept::usable(call, &catalog, &plan, control, now).await;
+    if kept.is_none() && plan.cost > account.remaining && plan.falls_back {
         let fitting = plan.others.iter().find(|other| other.cost <= account.remaining).cloned();
         if let Some(other) = fitting {
             plan.take(&other);
+            kept = kept::usable(call, &catalog, &plan, control, now).await;
         }
     }
     check_reach(&catalog, (&plan.client, account.tier), plan.demands())?;
     rate_limit::note(call, plan.demands()).await;
-    Ok((plan, account.remaining))
+    Ok(Planned { plan, remaining: account.remaining, kept })
 }
 
 /// `POST /api/resources/estimate`.
 pub async fn resources(mut call: Call) -> Result<Reply, Problem> {
-    let (plan, _) = planned(&mut call).await?;
+    let Planned { plan, kept, .. } = planned(&mut call).await?;
     // What several steps need of one pool is needed of it in all.
     let lines = merged(plan.demands().map(|demand| Line::of(demand, None, true)));
     let resource = |line: Line| ResourceAmount { pool: line.pool, amount: line.estimated.ceil().units() };
-    Reply::json(
-        200,
-        &ResourceEstimate {
+    let estimate = match kept {
+        // That it needs nothing is certain.
+        Some(_) => ResourceEstimate {
+            resources: Vec::new(),
+            estimated_cost_usd: NanoUsd::ZERO,
+            confidence: Points(SURE_PERMILLE),
+        },
+        None => ResourceEstimate {
             resources: lines.into_iter().map(resource).collect(),
             estimated_cost_usd: plan.cost,
             confidence: Points(plan.confidence_permille.into()),
         },
-    )
+    };
+    Reply::json(200, &estimate)
 }
 
 /// `POST /api/cost/estimate`.
 pub async fn cost(mut call: Call) -> Result<Reply, Problem> {
-    let (plan, remaining) = planned(&mut call).await?;
+    let Planned { plan, remaining, kept } = planned(&mut call).await?;
+    let mut optimizations = expected_optimizations(&plan.applied, plan.baseline.saturating_sub(plan.cost));
+    optimizations.extend(kept.as_ref().map(|kept| OptimizationView {
+        strategy: Strategy::Cache,
+        detail: kept.detail(),
+        saved_usd: plan.cost,
+        saved_bytes: 0,
+    }));
+    let is_run = kept.is_none();
+    let steps = plan.steps.iter().filter(|_| is_run);
+    let estimated_usd = if is_run { plan.cost } else { NanoUsd::ZERO };
     Reply::json(
         200,
         &CostEstimate {
             baseline_usd: plan.baseline,
-            estimated_usd: plan.cost,
-            saved_usd: plan.baseline.saturating_sub(plan.cost),
-            lines: plan.steps.iter().flat_map(|step| estimate_lines(&step.demands, step.model.as_deref())).collect(),
-            optimizations: expected_optimizations(&plan.applied, plan.baseline.saturating_sub(plan.cost)),
-            fits_budget: plan.cost <= remaining,
+            estimated_usd,
+            saved_usd: plan.baseline.saturating_sub(estimated_usd),
+            lines: steps.flat_map(|step| estimate_lines(&step.demands, step.model.as_deref())).collect(),
+            optimizations,
+            fits_budget: estimated_usd <= remaining,
             price_version: price_version(plan.demands().map(|demand| demand.price_version.as_str())),
         },
     )

@@ -123,7 +123,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     if !held.replayed
         && !is_downgraded
         && !plan.applied.is_empty()
-        && kept::has(&call, &catalog, &plan, control, now).await
+        && kept::usable(&call, &catalog, &plan, control, now).await.is_some()
     {
         // By the model that the budget has for it there is a result: it need not be run.
         give_up(&call.env, &client, &held).await;

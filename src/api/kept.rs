@@ -15,7 +15,7 @@ use crate::host::{clock, log};
 use crate::store::catalog::{self, Catalog};
 use crate::store::payloads;
 use crate::store::results::{self, KeptResult};
-use crate::wire::account::{HoldAnswer, HoldCall, Idempotency, PurgeCall, ViewCall};
+use crate::wire::account::{HoldAnswer, HoldCall, Idempotency, PurgeCall, PurgedAtCall, ViewCall};
 use crate::wire::execution::Keep;
 use crate::wire::payload::Payload;
 use crate::wire::pool::{Kept, SubmitAnswer};
@@ -158,9 +158,9 @@ async fn submit(
     let stored = payloads::store(&call.env, key, &kept.result, plan.allowed.compress).await;
     let stored = stored.map_err(|error| Problem::unavailable(format!("the result could not be stored: {error}")))?;
     submit.kept = Some(Kept {
+        detail: kept.detail(),
         usage: kept.usage,
         result: stored.map_or(Payload::Inline(kept.result), Payload::Stored),
-        detail: format!("the result of {} was kept", kept.request),
     });
     call.pool(&home, &submit, wait).await.map_err(unavailable)
 }
@@ -183,10 +183,17 @@ pub async fn purge_template(call: &Call, template: &TemplateId) -> Result<Reply,
     Ok(Reply::empty(204))
 }
 
-/// Whether there is a kept result for a plan.
-pub async fn has(call: &Call, catalog: &Catalog, plan: &Plan, control: CacheControl, now: Instant) -> bool {
-    match same(catalog, plan, control).keep.filter(|_| !control.no_cache) {
-        Some(keep) => find(call, catalog, plan, &keep, now).await.is_some(),
-        None => false,
-    }
+/// The result that a plan would have if it were sent now. The account, which knows whether its client's were purged, is
+/// asked only if there is one.
+pub async fn usable(
+    call: &Call,
+    catalog: &Catalog,
+    plan: &Plan,
+    control: CacheControl,
+    now: Instant,
+) -> Option<KeptResult> {
+    let keep = same(catalog, plan, control).keep.filter(|_| !control.no_cache)?;
+    let found = find(call, catalog, plan, &keep, now).await?;
+    let purged_at = self::call(&call.env, plan.client.as_str(), &PurgedAtCall {}).await.ok()?;
+    Some(found).filter(|kept| purged_at.is_none_or(|purged_at| kept.at > purged_at))
 }

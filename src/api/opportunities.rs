@@ -100,20 +100,19 @@ async fn kept_result(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) 
     let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
     let keeps = template.is_some_and(|template| template.cache_ttl_seconds.is_some_and(|ttl| ttl > 0));
     let control = CacheControl::of(call);
-    let Some(keep) = kept::same(catalog, plan, control).keep.filter(|_| !control.no_cache) else {
+    if kept::same(catalog, plan, control).keep.is_none() || control.no_cache {
         let reason = match (plan.allowed.cache && !control.no_cache, keeps) {
             (false, _) => "its caller does not allow it",
             (true, false) => "its template keeps no results",
             (true, true) => "its input is too long to be compared, or can be read in two ways",
         };
         return not(strategy, reason.into());
-    };
-    match kept::find(call, catalog, plan, &keep, now).await {
+    }
+    match kept::usable(call, catalog, plan, control, now).await {
         Some(found) => {
             let saved_usd = plan.cost;
-            let reason = format!("the result of {} was kept", found.request);
             let change = Some("none: it has that result at once".to_owned());
-            Opportunity { strategy, applicable: true, reason, saved_usd, change }
+            Opportunity { strategy, applicable: true, reason: found.detail(), saved_usd, change }
         }
         None => not(strategy, "no result of the same request is kept now; its own will be".into()),
     }

@@ -18,9 +18,9 @@ use crate::host::object::call;
 use crate::store::usage::Days;
 use crate::store::{catalog, savings, usage};
 use crate::wire::account::ViewCall;
-use crate::wire::api::{ExecuteBody, HistoryBody, PeriodView};
+use crate::wire::api::ExecuteBody;
 use crate::wire::problem::Problem;
-use crate::wire::usage::{OptimizationStats, Recommendations, StrategyStats};
+use crate::wire::usage::{HistoryBody, OptimizationStats, PeriodView, Recommendations, StrategyStats};
 
 /// What recommendations look at.
 const RECENT_MS: i64 = 30 * 86_400_000;

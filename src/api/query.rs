@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use rm_core::period::parse_rfc3339;
 use rm_core::units::Instant;
 
 use crate::api::Call;
 use crate::api::routes::decode;
 use crate::wire::problem::Problem;
+use crate::wire::time::{MOMENT_OR_DAY, moment_or_day};
 
-/// The first moment whose year has five digits.
-const YEAR_10000: Instant = Instant::from_millis(253_402_300_800_000);
 /// The most rows of a page.
 const LIMIT_MAX: u32 = 1_000;
 /// The rows of a page when nobody says how many.
 const LIMIT_DEFAULT: u32 = 100;
-const DAY_MS: i64 = 86_400_000;
 
 /// The parameters of a request.
 pub struct Query(BTreeMap<String, String>);
@@ -61,12 +58,9 @@ impl Query {
     /// A moment, or a day: `day_at` is what a day adds to its midnight, in days.
     pub fn moment(&self, name: &str, day_at: i64) -> Result<Option<Instant>, Problem> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let day = || parse_rfc3339(&format!("{text}T00:00:00Z")).map(|at| at.plus(day_at.saturating_mul(DAY_MS)));
         // `+` of an offset that was not encoded has become a space.
-        let moment = parse_rfc3339(text).or_else(|| parse_rfc3339(&text.replace(' ', "+"))).or_else(day);
-        let expected = "expected a time as RFC 3339, such as 2026-11-24T06:00:00.000Z, or a day, such as 2026-11-24";
-        // RFC 3339 has years of four digits.
-        moment.filter(|at| *at < YEAR_10000).map(Some).ok_or_else(|| wrong(name, expected))
+        let moment = moment_or_day(text, day_at).or_else(|| moment_or_day(&text.replace(' ', "+"), day_at));
+        moment.map(Some).ok_or_else(|| wrong(name, MOMENT_OR_DAY))
     }
 }
 

@@ -14,10 +14,9 @@ use crate::store::usage::{Days, Sum};
 use crate::store::{catalog, record, usage};
 use crate::views::recorded_bill;
 use crate::wire::account::ViewCall;
-use crate::wire::api::CurrentUsage;
 use crate::wire::pool::BillCall;
 use crate::wire::problem::Problem;
-use crate::wire::usage::{GroupBy, UsageHistory, UsageRow, UsageSum};
+use crate::wire::usage::{CurrentUsage, GroupBy, UsageHistory, UsageRow, UsageSum};
 
 const DAY_MS: i64 = 86_400_000;
 /// The longest history at once: what one answer adds up is bounded.

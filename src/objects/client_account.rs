@@ -19,7 +19,7 @@ use crate::store::catalog;
 use crate::store::record::UsageEvent;
 use crate::wire::account::{
     AbandonCall, AcquireSlotCall, CloseAnswer, CloseCall, ConfigureCall, FindKeyCall, HoldAnswer, HoldCall,
-    Idempotency, PurgeCall, RaiseHoldCall, ReleaseSlotCall, SettleCall, TickCall, ViewCall,
+    Idempotency, PurgeCall, PurgedAtCall, RaiseHoldCall, ReleaseSlotCall, SettleCall, TickCall, ViewCall,
 };
 
 /// How long charges are gathered before they are sent to D1 together.
@@ -272,6 +272,7 @@ impl AccountObject {
                 answer::<ConfigureCall>(&())
             }
             PurgeCall::PATH => answer::<PurgeCall>(&self.store()?.set_purged_at(clock::now())?),
+            PurgedAtCall::PATH => answer::<PurgedAtCall>(&self.store()?.purged_at()?),
             TickCall::PATH => answer::<TickCall>(&self.tick().await?),
             CloseCall::PATH => answer::<CloseCall>(&self.close(&read(body)?)?),
             _ => Response::error("no such operation", 404),

@@ -32,6 +32,13 @@ pub struct KeptResult {
     pub result: Box<RawValue>,
 }
 
+impl KeptResult {
+    /// Where it is from, for people.
+    pub fn detail(&self) -> String {
+        format!("the result of {} was kept", self.request)
+    }
+}
+
 /// The name of what depends on this text.
 pub fn key(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(Sha256::digest(text))

@@ -221,6 +221,11 @@ operation!(CloseCall, "/close", CloseAnswer);
 pub struct PurgeCall {}
 operation!(PurgeCall, "/purge", ());
 
+/// When that was last said, if it was.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PurgedAtCall {}
+operation!(PurgedAtCall, "/purged-at", Option<Instant>);
+
 /// The client's configuration changed.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct ConfigureCall {

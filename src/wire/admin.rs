@@ -367,7 +367,8 @@ pub struct BatchRule {
     #[serde(deserialize_with = "super::strict::whole")]
     pub window_ms: u32,
     /// Whose requests may be in one call. Left out: those of one client.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "super::strict::or_default")]
+    #[schema(value_type = Option<Isolation>)]
     pub isolation: Isolation,
 }
 

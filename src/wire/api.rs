@@ -1,10 +1,9 @@
 //! Bodies and answers of `/api`, `/internal` and the open routes.
 
-use rm_core::account::AccountView;
 use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
 use rm_core::optimizer::{Allowed, Choice, Level};
 use rm_core::pool::{Blocked, LaneView, PartitionView, PositionView};
-use rm_core::priority::{Points, Score, Tier, Urgency};
+use rm_core::priority::{Points, Score, Urgency};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -87,19 +86,6 @@ pub struct ExecuteBody {
     pub timeout_ms: Option<i64>,
     #[serde(default, deserialize_with = "super::strict::optional")]
     pub optimization: Option<OptimizationChoice>,
-}
-
-/// `POST /api/optimize/analyze` about a client's history: the last 30 days, if nothing else is said.
-#[derive(Debug, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct HistoryBody {
-    pub client_id: ClientId,
-    #[serde(default, with = "super::time::optional")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub from: Option<Instant>,
-    #[serde(default, with = "super::time::optional")]
-    #[schema(value_type = Option<String>, format = DateTime)]
-    pub to: Option<Instant>,
 }
 
 /// The `202` of a request that has not ended.
@@ -257,50 +243,6 @@ pub struct CheckLine {
     pub available: u64,
     pub satisfiable: bool,
     pub wait_ms: Option<i64>,
-}
-
-/// `GET /api/usage/{clientId}/current`.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct CurrentUsage {
-    pub client_id: ClientId,
-    pub tier: Tier,
-    pub period: PeriodView,
-    pub budget_usd: NanoUsd,
-    pub spent_usd: NanoUsd,
-    pub held_usd: NanoUsd,
-    pub remaining_usd: NanoUsd,
-    pub running: u32,
-    pub max_concurrent: u32,
-    pub queued: u32,
-}
-
-/// A budget period.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct PeriodView {
-    #[serde(with = "super::time")]
-    #[schema(value_type = String, format = DateTime)]
-    pub start: Instant,
-    #[serde(with = "super::time")]
-    #[schema(value_type = String, format = DateTime)]
-    pub end: Instant,
-}
-
-impl From<AccountView> for CurrentUsage {
-    fn from(view: AccountView) -> Self {
-        Self {
-            client_id: view.client,
-            tier: view.tier,
-            period: PeriodView { start: view.period.start, end: view.period.end },
-            budget_usd: view.budget,
-            spent_usd: view.spent,
-            held_usd: view.held,
-            remaining_usd: view.remaining,
-            running: view.running,
-            max_concurrent: view.max_concurrent,
-            queued: view.queued,
-        }
-    }
 }
 
 /// `POST /internal/reserve`.

@@ -48,6 +48,11 @@ pub fn optional<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D)
     Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|object| object.0))
 }
 
+/// For what has a value of its own where it is missing or `null`.
+pub fn or_default<'de, T: Deserialize<'de> + Default, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
 /// A whole number, in any form that JSON has for it: `1000`, `1000.0` and `1e3` are the same.
 struct Whole<T>(T);
 

@@ -1,7 +1,9 @@
-//! Answers about what was used, and what it cost.
+//! Bodies and answers about what was used, what it cost, and what could cost less.
 
+use rm_core::account::AccountView;
 use rm_core::id::ClientId;
 use rm_core::optimizer::Strategy;
+use rm_core::priority::Tier;
 use rm_core::units::{Instant, NanoUsd};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -129,7 +131,7 @@ pub struct Opportunity {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OptimizationStats {
-    pub period: super::api::PeriodView,
+    pub period: PeriodView,
     pub requests: u64,
     pub optimized: u64,
     pub baseline_usd: NanoUsd,
@@ -163,4 +165,63 @@ pub struct Recommendation {
     pub reason: String,
     pub estimated_monthly_saving_usd: NanoUsd,
     pub evidence: String,
+}
+
+/// `POST /api/optimize/analyze` about a client's history: the last 30 days, if nothing else is said.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HistoryBody {
+    pub client_id: ClientId,
+    /// A time, or a day in UTC from its beginning.
+    #[serde(default, deserialize_with = "super::time::optional_from")]
+    #[schema(value_type = Option<String>, examples("2026-11-24T06:00:00.000Z", "2026-11-24"))]
+    pub from: Option<Instant>,
+    /// A time, or a day in UTC to its end.
+    #[serde(default, deserialize_with = "super::time::optional_to")]
+    #[schema(value_type = Option<String>, examples("2026-11-24T06:00:00.000Z", "2026-11-24"))]
+    pub to: Option<Instant>,
+}
+
+/// `GET /api/usage/{clientId}/current`.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentUsage {
+    pub client_id: ClientId,
+    pub tier: Tier,
+    pub period: PeriodView,
+    pub budget_usd: NanoUsd,
+    pub spent_usd: NanoUsd,
+    pub held_usd: NanoUsd,
+    pub remaining_usd: NanoUsd,
+    pub running: u32,
+    pub max_concurrent: u32,
+    pub queued: u32,
+}
+
+/// A budget period.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct PeriodView {
+    #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
+    pub start: Instant,
+    #[serde(with = "super::time")]
+    #[schema(value_type = String, format = DateTime)]
+    pub end: Instant,
+}
+
+impl From<AccountView> for CurrentUsage {
+    fn from(view: AccountView) -> Self {
+        Self {
+            client_id: view.client,
+            tier: view.tier,
+            period: PeriodView { start: view.period.start, end: view.period.end },
+            budget_usd: view.budget,
+            spent_usd: view.spent,
+            held_usd: view.held,
+            remaining_usd: view.remaining,
+            running: view.running,
+            max_concurrent: view.max_concurrent,
+            queued: view.queued,
+        }
+    }
 }
