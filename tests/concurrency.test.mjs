@@ -104,7 +104,10 @@ test("a request that waits for a slot does not hold back another client's", asyn
   await rm.client("greedy", { maxConcurrent: 1 });
   await rm.client("modest");
   const slow = await rm.execute(rm.work("greedy", "shared", 1, { input: { simulate: { hang: true } }, timeoutMs: 60_000 }));
-  const waiting = await times(5, () => rm.execute(rm.work("greedy", "shared", 1, { urgency: "immediate" })));
+  await waitFor(async () => (await rm.execution(slow.body.requestId)).status === "running", "the slot to be taken");
+  // Not immediate ones: those that would wait for more than one run are refused at once.
+  const waiting = await times(5, () => rm.execute(rm.work("greedy", "shared", 1, { urgency: "fast" })));
+  for (const answer of waiting) assert.equal(answer.status, 202, answer.text);
   const position = await waitFor(async () => {
     const { body } = await rm.get(`/api/queue/position/${waiting[0].body.requestId}`);
     return body.blockedBy === "concurrency" ? body : null;
