@@ -89,25 +89,9 @@ impl Line {
 
     /// The bill for a use that was not made: its result was there. `usage` is what it would have used.
     #[must_use]
-    pub fn spared(demand: &Demand, usage: Option<&Usage>, by: Strategy) -> Self {
-        let amount = usage.map_or(demand.amount, |usage| usage.amount);
-        let told = usage.and_then(|usage| usage.parts);
-        let parts = told.unwrap_or_else(|| demand.expected_parts(amount)).within(amount);
-        Self { saved: demand.spared(amount, parts, by), ..Self::of(demand, None, false) }
-    }
-
-    /// The bill of another request that has the result of this use: it would have cost as much.
-    #[must_use]
-    pub fn spared_again(&self) -> Self {
-        let request_batching = self.saved.request_batching.saturating_add(self.cost);
-        Self {
-            actual: Tokens::ZERO,
-            cost: NanoUsd::ZERO,
-            parts: Parts::default(),
-            reported: false,
-            saved: Savings { request_batching, ..self.saved },
-            ..self.clone()
-        }
+    pub fn spared(demand: &Demand, usage: &Usage, by: Strategy) -> Self {
+        let parts = usage.parts.unwrap_or_else(|| demand.expected_parts(usage.amount)).within(usage.amount);
+        Self { saved: demand.spared(usage.amount, parts, usage.is_share, by), ..Self::of(demand, None, false) }
     }
 
     /// What it would have cost without any strategy.

@@ -157,8 +157,8 @@ impl Demand {
 
     /// What was saved of a use that was not made, because its result was there: all that it would have cost.
     #[must_use]
-    pub fn spared(&self, amount: Tokens, parts: Parts, by: Strategy) -> Savings {
-        let Some((cost, savings)) = self.billed(amount, parts, false) else { return Savings::default() };
+    pub fn spared(&self, amount: Tokens, parts: Parts, is_share: bool, by: Strategy) -> Savings {
+        let Some((cost, savings)) = self.billed(amount, parts, is_share) else { return Savings::default() };
         match by {
             Strategy::RequestBatching => {
                 Savings { request_batching: savings.request_batching.saturating_add(cost), ..savings }

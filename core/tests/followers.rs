@@ -5,10 +5,12 @@
 mod support;
 
 use rm_core::id::RequestId;
+use rm_core::off_peak::Window;
 use rm_core::optimizer::Strategy;
 use rm_core::pool::{Blocked, CancelOutcome, Effect, Ended, Pool, PoolConfig, Report, Retry, Submission};
+use rm_core::pricing::OffPeakPrice;
 use rm_core::priority::{Tier, Urgency};
-use rm_core::request::{Phase, Status};
+use rm_core::request::{Demand, Phase, Status, Usage};
 use rm_core::units::{NanoUsd, Tokens};
 use support::{PRICE, at, config, demand, failure, pool, queue, request, started, stored, units, used};
 
@@ -129,8 +131,7 @@ fn a_kept_result_ends_a_request_at_once_without_tokens_or_slot() {
     let mut settings = config(10, 0);
     settings.scheduler_running = false;
     let mut pool = pool(settings);
-    let usage =
-        [rm_core::request::Usage { pool: support::id_of("home"), amount: units(3), parts: None, is_share: false }];
+    let usage = [Usage { pool: support::id_of("home"), amount: units(3), parts: None, is_share: false }];
     pool.serve(twin(1, Urgency::Normal), &usage, "kept".into(), at(0));
     let ended = ends(&mut pool);
     assert_eq!(
@@ -177,8 +178,7 @@ fn a_kept_use_of_several_steps_counts_once_and_an_old_submission_not_at_all() {
     let step =
         rm_core::pipeline::Step { worker: None, demands: vec![demand("home", 5)], max_attempts: 1, timeout_ms: 1_000 };
     let mut pool = pool(config(10, 0));
-    let usage =
-        [rm_core::request::Usage { pool: support::id_of("home"), amount: units(6), parts: None, is_share: false }];
+    let usage = [Usage { pool: support::id_of("home"), amount: units(6), parts: None, is_share: false }];
     let two = |n| Submission { later: vec![step.clone()], ..twin(n, Urgency::Normal) };
     pool.serve(two(1), &usage, "kept".into(), at(0));
     let saved =
@@ -197,4 +197,69 @@ fn those_that_wait_for_the_same_window_wait_for_one_and_one_of_a_shorter_limit_f
     let short = Submission { timeout_ms: 1_000, ..twin(3, Urgency::Deferred) };
     let short = queue(&mut pool, short, at(0));
     assert_eq!(pool.request(&short).unwrap().phase, Phase::Waiting);
+}
+
+/// A use that costs half in a window from 50 on.
+fn halved(submission: Submission) -> Submission {
+    let windows = vec![Window { start: at(50), end: at(1_000) }];
+    let off_peak = Some(OffPeakPrice { percent_off: 50, windows });
+    let demands = submission.demands.into_iter().map(|demand| Demand { off_peak: off_peak.clone(), ..demand });
+    Submission { demands: demands.collect(), ..submission }
+}
+
+#[test]
+fn each_is_told_what_its_own_use_would_have_cost_when_it_came() {
+    let windows = Some(vec![Window { start: at(50), end: at(1_000) }]);
+    let mut pool = pool(PoolConfig { off_peak: windows, ..config(100, 0) });
+    let patient = queue(&mut pool, halved(twin(1, Urgency::Deferred)), at(0));
+    let patient_too = queue(&mut pool, halved(twin(2, Urgency::Deferred)), at(0));
+    pool.on_wakeup(at(50));
+    let running = started(&mut pool, at(50));
+    let normal = queue(&mut pool, halved(twin(3, Urgency::Normal)), at(60));
+    assert_eq!(pool.request(&normal).unwrap().phase, Phase::Following { leader: patient.clone() });
+    pool.report(&patient, running[0].1, used(4), at(70));
+    let told: Vec<_> = ends(&mut pool)
+        .iter()
+        .map(|ended| {
+            let line = &ended.end.lines[0];
+            let saved = |by| line.saved.by(by);
+            (
+                ended.request.id.clone(),
+                line.cost,
+                saved(Strategy::OffPeak),
+                saved(Strategy::RequestBatching),
+                line.baseline(),
+            )
+        })
+        .collect();
+    let (none, half, full) = (NanoUsd::ZERO, cost(2), cost(4));
+    assert_eq!(
+        told,
+        [
+            (patient, half, half, none, full),
+            (patient_too, none, half, half, full),
+            // It would have had the lower price without waiting for it: that is nobody's saving.
+            (normal, none, none, half, half),
+        ]
+    );
+}
+
+#[test]
+fn a_kept_result_in_a_window_saves_the_lower_price() {
+    let mut pool = pool(config(10, 0));
+    let usage = [Usage { pool: support::id_of("home"), amount: units(4), parts: None, is_share: false }];
+    for (n, now, saved) in [(1, 40, 4), (2, 60, 2)] {
+        let submission = Submission { held_at: at(now), ..halved(twin(n, Urgency::Normal)) };
+        pool.serve(submission, &usage, "kept".into(), at(now));
+        let line = ends(&mut pool).remove(0).end.lines.remove(0);
+        assert_eq!((line.saved.by(Strategy::Cache), line.baseline()), (cost(saved), cost(saved)));
+    }
+}
+
+#[test]
+fn the_result_of_a_common_run_would_have_cost_its_estimate() {
+    let mut pool = pool(config(10, 0));
+    let share = [Usage { pool: support::id_of("home"), amount: units(2), parts: None, is_share: true }];
+    pool.serve(twin(1, Urgency::Normal), &share, "kept".into(), at(0));
+    assert_eq!(ends(&mut pool)[0].end.lines[0].baseline(), cost(5));
 }

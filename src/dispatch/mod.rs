@@ -194,7 +194,8 @@ fn kept_of(order: &Order, execution: &ExecutionView, said: Vec<Usage>) -> Option
     let of = |resource: &ResourceView| {
         let said = said.iter().find(|usage| usage.pool == resource.pool && execution.steps.is_empty());
         let amount = resource.actual?;
-        Some(Usage { pool: resource.pool.clone(), amount, parts: said.and_then(|usage| usage.parts), is_share: false })
+        let is_share = said.is_some_and(|usage| usage.is_share);
+        Some(Usage { pool: resource.pool.clone(), amount, parts: said.and_then(|usage| usage.parts), is_share })
     };
     let usage = execution.resources.iter().filter_map(of).collect();
     let request = order.run.id.clone();

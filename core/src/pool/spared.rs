@@ -24,16 +24,8 @@ impl Pool {
             }
             let mut request = waiting(submission);
             request.applied.push(Applied { strategy: Strategy::Cache, detail, saved_bytes: 0 });
-            let later = request.later.iter().flat_map(|step| &step.demands);
-            let demands = request.demands.iter().chain(later).filter(|demand| !demand.amount.is_zero());
-            // What was used of a pool was used by all steps together: it counts once.
-            let mut left: Vec<&Usage> = usage.iter().collect();
-            let lines = merged(demands.map(|demand| {
-                let nothing = Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None, is_share: false };
-                let place = left.iter().position(|usage| usage.pool == demand.pool);
-                let used = place.map(|place| left.swap_remove(place));
-                Line::spared(demand, Some(used.unwrap_or(&nothing)), Strategy::Cache)
-            }));
+            // It waits for nothing: without its result it would be run at the price of now.
+            let lines = spared_lines(&request, usage.to_vec(), Strategy::Cache, (now, None));
             pool.end_without_run(request, lines, None, now);
             Submitted::Accepted
         })
@@ -111,7 +103,11 @@ impl Pool {
         }
         if end.status == Status::Succeeded {
             for follower in followers {
-                let lines = end.lines.iter().map(Line::spared_again).collect();
+                let usage = end.lines.iter().map(used_for).collect();
+                let started_at = follower.first_started_at.unwrap_or(now);
+                let waited_since = follower.is_off_peak().then_some(follower.enqueued_at);
+                let by = Strategy::RequestBatching;
+                let lines = spared_lines(&follower, usage, by, (started_at, waited_since));
                 self.end_without_run(follower, lines, Some(leader.clone()), now);
             }
             return;
@@ -150,6 +146,35 @@ impl Pool {
             self.put(follower);
         }
     }
+}
+
+/// What a line says of the use.
+fn used_for(line: &Line) -> Usage {
+    Usage {
+        pool: line.pool.clone(),
+        amount: line.actual,
+        parts: Some(line.parts),
+        is_share: !line.saved.request_batching.is_none(),
+    }
+}
+
+/// The bill of a request that was not run, for its result was there. What getting that has used of a pool was used by all
+/// its steps together: it counts once. `priced_at` is when it would have been run, and since when it waited for its window.
+fn spared_lines(
+    request: &Request,
+    mut usage: Vec<Usage>,
+    by: Strategy,
+    (at, waited_since): (Instant, Option<Instant>),
+) -> Vec<Line> {
+    let later = request.later.iter().flat_map(|step| &step.demands);
+    let demands = request.demands.iter().chain(later).filter(|demand| !demand.amount.is_zero());
+    merged(demands.cloned().map(|mut demand| {
+        demand.price_at(at, waited_since);
+        let place = usage.iter().position(|usage| usage.pool == demand.pool);
+        let nothing = || Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None, is_share: false };
+        let used = place.map_or_else(nothing, |place| usage.swap_remove(place));
+        Line::spared(&demand, &used, by)
+    }))
 }
 
 /// Whether a request may wait for another one: that is underway, or waits in no place that this one would not.

@@ -1,9 +1,10 @@
 //! The invariants: what must hold after each step, and what must hold in the end.
 
 use rm_core::id::ClientId;
+use rm_core::optimizer::Strategy;
 use rm_core::pool::{Blocked, Pool};
 use rm_core::request::{Kind, Phase, Request};
-use rm_core::units::Tokens;
+use rm_core::units::{NanoUsd, Tokens};
 
 use super::shell::PoolObject;
 use super::world::World;
@@ -43,6 +44,7 @@ pub const ALL: Checks = Checks {
         Check { name: "2: nothing is held for any client", holds: accounts_are_even },
         Check { name: "5: every request has its end", holds: every_request_ended },
         Check { name: "5: every end is charged once", holds: every_end_is_charged_once },
+        Check { name: "10: what was saved is what was not paid", holds: savings_add_up },
     ],
 };
 
@@ -219,5 +221,27 @@ fn every_end_is_charged_once(world: &World) {
         let own = ends.filter(|(id, _)| world.owners.get(*id) == Some(name));
         let ended: i64 = own.map(|(_, end)| end.cost.nanos()).sum();
         assert_eq!(ended, charged, "{name}: what its requests cost and what it was charged");
+    }
+}
+
+/// 10: a bill is the sum of its lines, no line costs more than its use by its price, and none has saved less than nothing.
+fn savings_add_up(world: &World) {
+    for (id, end) in world.pools.values().flat_map(|pool| &pool.ended) {
+        let costs = end.lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost));
+        assert_eq!(costs, end.cost, "{id}: the bill and its lines");
+        for line in &end.lines {
+            let saved = Strategy::ALL.map(|strategy| line.saved.by(strategy));
+            assert!(saved.iter().all(|saved| *saved >= NanoUsd::ZERO), "{id} saved less than nothing");
+            let full = line.unit_price.times(line.actual).unwrap();
+            assert!(line.cost <= full, "{id} costs more than its use");
+            // What was not used itself would have cost what another one used.
+            if line.actual.is_zero() {
+                continue;
+            }
+            assert!(line.cost.saturating_add(line.saved.off_peak) <= full, "{id} saved more than its window gave");
+            let used = line.actual.saturating_add(line.estimated);
+            let dearest = NanoUsd::from_nanos(3_000).unwrap().times(used).unwrap();
+            assert!(line.baseline() <= dearest, "{id} saved what nothing could have cost");
+        }
     }
 }

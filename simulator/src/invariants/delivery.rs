@@ -118,7 +118,7 @@ impl World {
             0..6 => {
                 let amount = units(self.rng.below(12));
                 let usage = if self.rng.chance(60) {
-                    vec![Usage { pool: pool.clone(), amount, parts: None, is_share: false }]
+                    vec![Usage { pool: pool.clone(), amount, parts: None, is_share: self.rng.chance(30) }]
                 } else {
                     vec![]
                 };

@@ -125,6 +125,7 @@ impl PoolObject {
         for late in &changes.late {
             let end = self.ended.get_mut(&late.request.id).expect("use is late only after an end");
             end.cost = late.end.cost;
+            end.lines.clone_from(&late.end.lines);
         }
         for key in &changes.leases {
             match self.pool.lease(key) {

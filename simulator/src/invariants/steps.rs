@@ -5,6 +5,7 @@ use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use rm_core::period::Period;
 use rm_core::pipeline::Step;
 use rm_core::pool::{BatchTerms, CancelOutcome, Mode, Submission, Submitted};
+use rm_core::pricing::{BarePrice, OffPeakPrice};
 use rm_core::priority::Urgency;
 use rm_core::request::{Demand, Kind, Phase, Usage};
 use rm_core::units::{NanoUsd, Tokens};
@@ -45,7 +46,11 @@ impl World {
             let tries = format!("{max_attempts} attempts of {timeout_ms} ms");
             format!("{client} {what} {id}: {}, {}{within}, {tries}", demands_in_words(demands), urgency.as_str())
         });
-        let held = self.at_account(&client, |object| object.account.hold(&id, cost, kind, period, now));
+        let served = kind == Kind::Execution && self.rng.chance(5);
+        let held = self.at_account(&client, |object| match served {
+            true => object.account.hold_nothing(&id, period, now),
+            false => object.account.hold(&id, cost, kind, period, now),
+        });
         let held = match held {
             Ok(held) => held,
             Err(HoldRefusal::Budget { .. } | HoldRefusal::Suspended) => {
@@ -56,7 +61,7 @@ impl World {
         };
         let object = &self.accounts[&client];
         assert!(
-            object.spent() + object.held() <= object.account.config().budget.nanos(),
+            served || object.spent() + object.held() <= object.account.config().budget.nanos(),
             "{client}: a hold beyond the budget"
         );
         self.owners.insert(id.clone(), client);
@@ -66,7 +71,33 @@ impl World {
             return;
         }
         let again = self.rng.chance(10);
-        self.submit_held(setup::submission(order, held), again);
+        let submission = setup::submission(order, held);
+        if served {
+            self.serve(&submission);
+            if again {
+                self.serve(&submission);
+            }
+        } else {
+            self.submit_held(submission, again);
+        }
+    }
+
+    /// The request has a result that was kept.
+    fn serve(&mut self, submission: &Submission) {
+        let (id, home) = (&submission.id, submission.id.home().unwrap());
+        let used = units(self.rng.below(12));
+        let usage = [Usage { pool: home.clone(), amount: used, parts: None, is_share: false }];
+        self.saw("served");
+        self.log.say(self.now, || format!("  there is a result, for which {} of {home} were used", used.units()));
+        self.at_pool(&home, |object, now| {
+            // The shell looks into its store before.
+            if !object.ended.contains_key(id) {
+                let taken = object.pool.serve(submission.clone(), &usage, "kept".into(), now);
+                assert_eq!(taken, Submitted::Accepted, "{id} is new");
+            }
+        });
+        self.accepted.insert(id.clone());
+        assert_eq!(self.pools[&home].ended[id].cost, NanoUsd::ZERO, "{id} was not run");
     }
 
     fn draw_order(&mut self) -> Option<(Order, NanoUsd)> {
@@ -112,8 +143,15 @@ impl World {
         self.rng.pick(&WORKERS).unwrap().parse().unwrap()
     }
 
+    /// Some are of a cheaper model, and some cost less in windows.
     fn draw_demand(&mut self, pool: &PoolId) -> Demand {
-        Demand::flat(pool.clone(), units(1 + self.rng.below(8)), NanoUsd::from_nanos(1_000).unwrap())
+        let price = |nanos| NanoUsd::from_nanos(nanos).unwrap();
+        let instead_of = self.rng.chance(20).then(|| BarePrice { unit: price(3_000), apart: None });
+        let cheaper = self.rng.chance(30);
+        let windows = self.pools.values().find_map(|object| object.pool.config().off_peak.clone());
+        let off_peak = windows.filter(|_| cheaper).map(|windows| OffPeakPrice { percent_off: 35, windows });
+        let flat = Demand::flat(pool.clone(), units(1 + self.rng.below(8)), price(1_000));
+        Demand { instead_of, off_peak, ..flat }
     }
 
     /// A step that may need nothing of its home.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rm_core::account::AccountEffect;
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::off_peak::Window;
+use rm_core::optimizer::Savings;
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer};
 use rm_core::priority::Tier;
@@ -218,6 +219,16 @@ impl World {
         *self.seen.entry(event).or_default() += 1;
     }
 
+    fn saw_savings(&mut self, saved: Savings) {
+        let by = [
+            (saved.model_downgrade, "saved by a cheaper model"),
+            (saved.request_batching, "saved by a common run"),
+            (saved.cache, "saved by a kept result"),
+            (saved.off_peak, "saved by a window"),
+        ];
+        by.into_iter().filter(|(saved, _)| !saved.is_none()).for_each(|(_, event)| self.saw(event));
+    }
+
     /// Keeps what every pool has granted, for the check of any window.
     fn note_grants(&mut self) {
         for (name, object) in &self.pools {
@@ -279,6 +290,9 @@ impl World {
         for (id, status) in saved.ended {
             self.saw(status.as_str());
             self.log.say(now, || format!("  {id} ends: {}", status.as_str()));
+            let lines = &self.pools[name].ended[&id].lines;
+            let saved = lines.iter().fold(Savings::default(), |sum, line| sum.and(line.saved));
+            self.saw_savings(saved);
         }
         for effect in saved.effects {
             self.perform(name.clone(), effect);
