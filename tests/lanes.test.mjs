@@ -42,6 +42,7 @@ test("an immediate request is refused for want of a slot, and where nothing will
   const refused = await rm.execute(rm.work("single", "slotted", 1, { urgency: "immediate" }));
   assert.deepEqual([refused.status, refused.body.code], [429, "insufficient_resources"], refused.text);
   assert.ok(refused.body.retryAfterMs > 60_000 && refused.body.retryAfterMs <= 120_000, `${refused.body.retryAfterMs}: half of its limit, while nothing is known`);
+  assert.match(refused.body.detail, /later than its lane allows/);
   const waits = ok(await rm.execute(rm.work("single", "slotted", 1)));
   assert.ok(waits.estimatedWaitMs > 60_000, `${waits.estimatedWaitMs}`);
   ok(await rm.post(`/api/execution/${requestId}/cancel`));

@@ -176,7 +176,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
                 // If this fails, it is found by its age.
                 let _later = payloads::delete(&call.env, vec![stored.key]).await;
             }
-            return Err(refused(refusal, clock::now()));
+            return Err(not_queued(refusal, clock::now()));
         }
     };
     Ok(if held.replayed { reply.with("idempotency-replayed", "true") } else { reply })
@@ -207,7 +207,7 @@ async fn served(call: &Call, answer: SubmitAnswer, replayed: bool, kind: Kind, w
             whole(call, *execution).await?
         }
         SubmitAnswer::Here { execution, position } => of_execution(call, *execution, position.as_ref(), wait).await?,
-        SubmitAnswer::Refused { refusal } => return Err(refused(refusal, clock::now())),
+        SubmitAnswer::Refused { refusal } => return Err(not_queued(refusal, clock::now())),
         SubmitAnswer::RunHere { .. } | SubmitAnswer::Reserved { .. } => {
             return Err(Problem::unavailable("a request that is served was taken for another"));
         }
@@ -270,6 +270,17 @@ async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem
         Ok(Ok(Ok(Some(execution)))) => of_execution(call, execution, None, wait).await,
         Ok(Ok(Err(error))) => Err(unavailable(error)),
         _ => of_execution(call, find(call, &id).await?, None, wait).await,
+    }
+}
+
+/// Why a pool did not take in an execution, as a problem.
+fn not_queued(refusal: SubmitRefusal, now: Instant) -> Problem {
+    match refusal {
+        SubmitRefusal::NotNow { retry_at } => {
+            let detail = "it would start later than its lane allows: its tokens, or its client's slots, are taken";
+            Problem::new(Code::InsufficientResources, detail).retry_at(retry_at, now)
+        }
+        other => refused(other, now),
     }
 }
 
