@@ -332,7 +332,7 @@ fn components() -> Components {
         admin::ClientBody,
         admin::ClientRecord,
         admin::TemplateBody,
-        admin::BatchRule,
+        admin::template::BatchRule,
         admin::Isolation,
         alert::Severity,
         alert::AlertView,

@@ -1,6 +1,7 @@
 //! The two Durable Objects. They load, let the core decide, store, and do what the core asks for; they decide nothing.
 
 mod account_effects;
+mod account_operations;
 mod client_account;
 mod pool_effects;
 mod pool_operations;

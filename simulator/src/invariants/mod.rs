@@ -3,7 +3,7 @@
 //! and come back from what they stored. After each step the invariants are checked; in the end everything is let run out,
 //! and nothing may be left.
 //!
-//! `world` is what there is, `steps` what is done in it, `delivery` how messages arrive, `shell` what the Worker does with
+//! `world` is what there is, `steps` what is done in it, `delivery` how messages arrive, `alarms` how time passes, `shell` what the Worker does with
 //! changes and effects, `checks` what must hold; `history` runs one seed, `campaign` many, and `shrink` makes a history that
 //! fails short enough to be read.
 
@@ -17,6 +17,7 @@
     clippy::as_conversions
 )]
 
+mod alarms;
 pub mod campaign;
 pub mod caught;
 pub mod checks;
