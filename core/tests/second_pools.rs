@@ -16,7 +16,7 @@ use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Report, S
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Usage;
 use rm_core::units::{Instant, NanoUsd, Tokens};
-use support::{at, config, demand, id_of, normal, pool, queue, request, run_until, started, started_ids, units};
+use support::{at, config, demand, id_of, normal, pool, queue, request, run_until, started, started_ids, units, used};
 
 fn of_two_pools(n: u64, held_at: Instant) -> Submission {
     Submission { demands: vec![demand("home", 1), demand("other", 3)], has_slot: true, ..normal(n, 1, held_at) }
@@ -119,6 +119,69 @@ fn a_lease_is_granted_of_its_clients_own_share_whoever_waits() {
     let share = Partition { name: "basic".into(), member: Member::Tier(Tier::Basic), percent: 30, lends: true };
     let mut pool = waited_for(vec![share]);
     assert_eq!(pool.acquire_lease(lease("basic", Tier::Basic, 3, at(0)), at(0)), LeaseAnswer::Granted);
+}
+
+/// A pool with five tokens, all kept for an enterprise request of another pool, and a share of three for Basic.
+fn kept_for_another() -> Pool {
+    let share = Partition { name: "basic".into(), member: Member::Tier(Tier::Basic), percent: 30, lends: true };
+    let mut pool = pool(PoolConfig { partitions: vec![share], ..config(10, 1) });
+    queue(&mut pool, normal(0, 5, at(0)), at(0));
+    started(&mut pool, at(0));
+    let first = pool.acquire_lease(lease("first", Tier::Enterprise, 8, at(0)), at(0));
+    assert!(matches!(first, LeaseAnswer::NotNow { .. }), "{first:?}");
+    assert_eq!(pool.view(at(0)).promised, units(8));
+    pool
+}
+
+#[test]
+fn what_is_kept_for_another_pools_request_is_not_of_a_members_share() {
+    let mut pool = kept_for_another();
+    let mut member = request(2, "basic", Tier::Basic, Urgency::Normal, at(0));
+    member.demands = vec![demand("home", 3)];
+    let member = queue(&mut pool, member, at(0));
+    assert_eq!(started_ids(&mut pool, at(0)), [member]);
+    let other = RequestId::new(at(0), [8; 10], &id_of("elsewhere"));
+    let leased = LeaseOrder { key: format!("{other}#1"), ..lease("basic", Tier::Basic, 3, at(0)) };
+    assert_eq!(kept_for_another().acquire_lease(leased, at(0)), LeaseAnswer::Granted);
+}
+
+/// On a promoted one's turn what is lent does not come back before it, and it is one that its own home asks for.
+#[test]
+fn members_of_a_share_that_is_lent_do_not_pass_over_a_promoted_request_of_another_pool_without_end() {
+    let share = Partition { name: "basic".into(), member: Member::Tier(Tier::Basic), percent: 100, lends: true };
+    for members_lease in [false, true] {
+        let mut pool = pool(PoolConfig { partitions: vec![share.clone()], ..config(10, 1) });
+        queue(&mut pool, normal(0, 10, at(0)), at(0));
+        let (first, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&first, grant, used(10), at(0));
+        let mut granted_at = None;
+        for second in 1..1_500_i64 {
+            let now = at(second * 1_000);
+            pool.on_wakeup(now);
+            let n = u64::try_from(second).unwrap();
+            if members_lease {
+                let id = RequestId::new(now, [8; 10], &id_of("elsewhere"));
+                let order = LeaseOrder { key: format!("{id}#1"), ..lease("member", Tier::Basic, 1, now) };
+                let key = order.key.clone();
+                if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
+                    pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+                }
+            } else {
+                let member = request(n, &format!("member-{n}"), Tier::Basic, Urgency::Normal, now);
+                queue(&mut pool, Submission { demands: vec![demand("home", 1)], ..member }, now);
+            }
+            for (id, grant) in started(&mut pool, now) {
+                pool.report(&id, grant, used(1), now);
+            }
+            let old = lease("old", Tier::Enterprise, 5, at(0));
+            if second % 5 == 0 && pool.acquire_lease(old, now.plus(500)) == LeaseAnswer::Granted {
+                granted_at = Some(second);
+                break;
+            }
+        }
+        // It is promoted after ten minutes, has the next of four turns, and its five tokens are refilled in five seconds.
+        assert!(granted_at.is_some_and(|second| second <= 625), "leases {members_lease}: {granted_at:?}");
+    }
 }
 
 #[test]

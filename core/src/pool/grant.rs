@@ -21,7 +21,7 @@ pub const MAX_GRANTS_PER_EVENT: usize = 16;
 const MAX_ACQUIRING_PER_CLIENT: u32 = 4;
 
 /// What a member must leave that takes of its partition's own share.
-const OWN_SHARE: Leave = Leave { insist: true, promised: Tokens::ZERO };
+pub(super) const OWN_SHARE: Leave = Leave { insist: true, promised: Tokens::ZERO };
 
 /// What comes next.
 enum Turn {
@@ -102,9 +102,9 @@ impl Pool {
             Err(Availability::At(at)) => Some(at),
             Err(Availability::Now | Availability::NoRefill) => None,
         };
+        let lent_stand_back = self.is_turn_of_one_that_waits(Some(&head), now);
         for index in 0..self.config.partitions.len() {
-            let stands_back = insist && self.config.partitions.get(index).is_none_or(|partition| partition.lends);
-            if own == Some(index) || stands_back {
+            if lent_stand_back && self.config.partitions.get(index).is_none_or(|partition| partition.lends) {
                 continue;
             }
             let Some(pick) = self.next_in_turn(Some(index), now) else { continue };
@@ -167,6 +167,14 @@ impl Pool {
             Some(partition) => self.state.turns.get(&partition.name).copied().unwrap_or(0),
         };
         since.saturating_add(1) >= PROMOTED_ONE_IN
+    }
+
+    /// Whether it is the turn of the promoted ones, and one waits for tokens: the next one here, or the one of another pool
+    /// that tokens are kept for. What is lent does not come back before it.
+    pub(super) fn is_turn_of_one_that_waits(&self, head: Option<&Pick>, now: Instant) -> bool {
+        self.is_promoted_turn(None)
+            && (head.is_some_and(|head| head.promoted)
+                || self.promise.as_ref().is_some_and(|promise| self.is_old(promise.order.enqueued_at, now)))
     }
 
     fn begin_acquiring(

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::fair_share::weight;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
+use crate::pool::grant::OWN_SHARE;
 use crate::pool::supply::{Leave, Taken};
 use crate::pool::timer::Timer;
 use crate::pool::{Effect, Pool, Signal, entry};
@@ -158,11 +159,16 @@ impl Pool {
         let Ok(id) = order.key.split('#').next().unwrap_or_default().parse::<RequestId>() else {
             return LeaseAnswer::NotNow { retry_at: None };
         };
-        if self.somebody_is_before(&order, &id, None, now) && !self.has_share_for(&order, &id, own, now) {
+        let has_share = self.has_share_for(&order, &id, own, now);
+        if !has_share && self.somebody_is_before(&order, &id, None, now) {
             return LeaseAnswer::NotNow { retry_at: self.head_ready_at };
         }
         let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(None);
-        let leave = Leave { insist: promoted, promised: self.promised_before(&asked(&order, &id), now) };
+        let leave = if has_share {
+            OWN_SHARE
+        } else {
+            Leave { insist: promoted, promised: self.promised_before(&asked(&order, &id), now) }
+        };
         let own = match self.take_tokens(order.amount, own, &self.wanted(now), leave, now) {
             Ok(own) => own,
             Err(answer) => {
@@ -243,9 +249,7 @@ impl Pool {
     /// Whether the client's partition has enough of its own for the order, and no member of higher rank waits for it.
     fn has_share_for(&self, order: &LeaseOrder, id: &RequestId, own: Option<usize>, now: Instant) -> bool {
         let Some(share) = own.and_then(|index| self.config.partitions.get(index)) else { return false };
-        // On a promoted one's turn what is lent does not come back before it: see `Pool::next_turn`.
-        let head = self.next_in_turn(None, now);
-        if share.lends && self.is_promoted_turn(None) && head.is_some_and(|head| head.promoted) {
+        if share.lends && self.is_turn_of_one_that_waits(self.next_in_turn(None, now).as_ref(), now) {
             return false;
         }
         self.state.shares.left(share) >= order.amount && !self.somebody_is_before(order, id, own, now)
