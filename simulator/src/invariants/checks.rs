@@ -1,12 +1,14 @@
 //! The invariants: what must hold after each step, and what must hold in the end.
 
-use rm_core::id::ClientId;
+use rm_core::id::{ClientId, RequestId};
 use rm_core::optimizer::Strategy;
-use rm_core::pool::{Blocked, Pool};
+use rm_core::partition;
+use rm_core::pool::{Blocked, Pool, PositionView};
 use rm_core::request::{Kind, Phase, Request};
-use rm_core::units::{NanoUsd, Tokens};
+use rm_core::units::{Instant, NanoUsd, Tokens};
 
-use super::shell::PoolObject;
+use super::shell::{Message, PoolObject};
+use super::turns::is_old;
 use super::world::World;
 
 /// Something that must hold. It panics where it does not.
@@ -34,8 +36,10 @@ pub const ALL: Checks = Checks {
         Check { name: "2: spent and held within the budget", holds: budgets },
         Check { name: "2: what a run has taken and will take is held", holds: runs_are_held_for },
         Check { name: "3: running within the client's limit", holds: slots },
+        Check { name: "4: what is leased is wanted", holds: leases_are_wanted },
         Check { name: "6: the ledger adds up", holds: the_ledger_adds_up },
         Check { name: "7: no token idles while somebody waits for it", holds: no_token_idles },
+        Check { name: "7: no member's share idles while it waits for it", holds: no_share_idles },
         Check { name: "7: what can be granted is granted", holds: nothing_is_left_to_grant },
         Check { name: "8: one grant in four is a promoted request's", holds: promoted_ones_have_their_turn },
     ],
@@ -110,6 +114,30 @@ fn slots(world: &World) {
     }
 }
 
+/// 4: a lease belongs to a grant that goes on, or its end is on its way, or was lost there: it does not wait to run out.
+fn leases_are_wanted(world: &World) {
+    for (name, object) in &world.pools {
+        for key in object.leases.keys().filter(|key| !world.lost_ends.contains(*key)) {
+            let (id, grant) = key.split_once('#').expect("a lease is named after a grant");
+            let id: RequestId = id.parse().expect("a request");
+            let home = &world.pools[&id.home().expect("an id names its home")];
+            let goes_on = home.pool.request(&id).is_some_and(|request| {
+                let grant_goes_on = matches!(request.phase, Phase::Acquiring { .. } | Phase::Running { .. });
+                grant_goes_on && request.grants.to_string() == grant
+            });
+            let is_of = |of: &RequestId, at: u32| *of == id && at.to_string() == grant;
+            let on_its_way = |message: &Message| match message {
+                Message::SettleLease(_, of, ..) => of == key,
+                Message::AcquireLease(pool, _, of, at, _) | Message::LeaseAnswer(_, of, at, pool, _) => {
+                    pool == name && is_of(of, *at)
+                }
+                _ => false,
+            };
+            assert!(goes_on || world.messages.values().any(on_its_way), "{name}: {key} is leased for nobody");
+        }
+    }
+}
+
 /// 6: reserved = consumed + released + expired + reserved now.
 fn the_ledger_adds_up(world: &World) {
     for (name, object) in &world.pools {
@@ -129,33 +157,80 @@ fn the_ledger_adds_up(world: &World) {
     }
 }
 
-/// 7: after an event, the one whose turn it is waits for its tokens, or there is a wake-up at once.
+/// Those of a pool's requests that wait for nothing but its tokens, and where they stand.
+fn waiting_for_tokens(object: &PoolObject, now: Instant) -> Vec<(&Request, PositionView)> {
+    let waiting = object.pool.requests().filter(|request| request.phase == Phase::Waiting);
+    let placed = waiting.filter_map(|request| Some((request, object.pool.position(&request.id, now)?)));
+    placed.filter(|(_, position)| position.blocked_by == Some(Blocked::Tokens)).collect()
+}
+
+/// What is left for the next event is looked at very soon.
+fn is_not_done(object: &PoolObject, now: Instant) -> bool {
+    object.pool.next_wakeup(now).is_some_and(|at| at <= now.plus(1))
+}
+
+/// 7: after an event, the one whose turn it is waits for its tokens, and is woken when they are there.
 fn no_token_idles(world: &World) {
     for (name, object) in &world.pools {
         let now = world.pool_time[name];
-        let waiting = object.pool.requests().filter(|request| request.phase == Phase::Waiting);
-        let mut first = None;
-        for request in waiting {
-            let Some(position) = object.pool.position(&request.id, now) else { continue };
-            if position.promoted || acquiring(object, &request.client) >= 4 {
-                first = None;
-                break;
-            }
-            if position.blocked_by == Some(Blocked::Tokens)
-                && first.as_ref().is_none_or(|(ahead, _)| position.ahead < *ahead)
-            {
-                first = Some((position.ahead, request));
-            }
+        let waiting = waiting_for_tokens(object, now);
+        let may_stand_back = |(request, position): &(&Request, PositionView)| {
+            position.promoted || acquiring(object, &request.client) >= 4
+        };
+        if waiting.iter().any(may_stand_back) {
+            continue;
         }
-        let Some((_, request)) = first else { continue };
-        let backlog = object.pool.next_wakeup(now).is_some_and(|at| at <= now.plus(1));
+        let Some((request, _)) = waiting.iter().min_by_key(|(_, position)| position.ahead) else { continue };
         // What others have a claim on does not idle.
         let view = object.pool.view(now);
+        if view.paused_until.is_some() || is_not_done(object, now) {
+            continue;
+        }
         let claims = view.partitions.iter().fold(Tokens::ZERO, |sum, partition| sum.saturating_add(partition.claimed));
-        let paused = view.paused_until.is_some();
         let needed = request.home_amount().saturating_add(claims).saturating_add(view.promised);
-        if object.pool.wait_for(needed, None, now) == Ok(0) && !paused && !backlog {
-            panic!("{name}: {} waits although its tokens are there", request.id);
+        let Ok(wait_ms) = object.pool.wait_for(needed, None, now) else { continue };
+        assert!(wait_ms > 0, "{name}: {} waits although its tokens are there", request.id);
+        // Claims grow while one waits, so that in a divided pool its tokens may be there later.
+        let woken_at = object.pool.next_wakeup(now);
+        let in_time = woken_at.is_some_and(|at| at <= now.plus(wait_ms));
+        assert!(!view.partitions.is_empty() || in_time, "{name}: {} is woken at {woken_at:?} only", request.id);
+    }
+}
+
+/// 7: a member of a partition whose share has what it needs is granted it, whoever else waits.
+fn no_share_idles(world: &World) {
+    for (name, object) in &world.pools {
+        let now = world.pool_time[name];
+        let config = object.pool.config();
+        let waiting = waiting_for_tokens(object, now);
+        let view = object.pool.view(now);
+        // On the turn of a promoted one, be it of another pool, what is lent does not come back before it.
+        let elsewhere = world.pools.values().flat_map(|other| other.pool.requests());
+        let promoted = waiting.iter().any(|(_, position)| position.promoted)
+            || elsewhere.filter(|one| is_old(one, now)).any(|one| one.others().iter().any(|of| of.pool == *name));
+        if promoted || !config.scheduler_running || view.paused_until.is_some() || is_not_done(object, now) {
+            continue;
+        }
+        // Within a client's lane the order is that of arrival: one that needs more than the share holds back those after it.
+        let flow = |request: &Request| {
+            (request.client.clone(), request.rank_urgency(), request.worker.clone(), request.window(), request.kind)
+        };
+        let is_first = |(request, position): &&(&Request, PositionView)| {
+            !waiting.iter().any(|(other, before)| before.ahead < position.ahead && flow(other) == flow(request))
+        };
+        for (index, share) in view.partitions.iter().enumerate() {
+            let is_member = |request: &Request| {
+                partition::index_of(&config.partitions, &request.client, request.tier) == Some(index)
+                    && request.home_amount() <= share.capacity
+                    && acquiring(object, &request.client) < 4
+            };
+            let members = waiting.iter().filter(is_first).filter(|(request, _)| is_member(request));
+            let Some((first, _)) = members.min_by_key(|(_, position)| position.ahead) else { continue };
+            let dedicated = view.partitions.iter().enumerate().filter(|(other, share)| *other != index && !share.lends);
+            let claims = dedicated.fold(Tokens::ZERO, |sum, (_, share)| sum.saturating_add(share.available));
+            let needed = first.home_amount().saturating_add(claims);
+            let has = first.home_amount() <= share.available && needed <= view.available;
+            assert!(!has, "{name}: {} waits although its share `{}` has its tokens", first.id, share.name);
         }
     }
 }
@@ -164,7 +239,7 @@ fn no_token_idles(world: &World) {
 fn nothing_is_left_to_grant(world: &World) {
     for (name, object) in &world.pools {
         let now = world.pool_time[name];
-        if object.pool.next_wakeup(now).is_some_and(|at| at <= now.plus(1)) {
+        if is_not_done(object, now) {
             continue;
         }
         let mut again = object.pool.clone();

@@ -303,7 +303,14 @@ impl World {
             let Some(name) = self.rng.pick(&self.pool_names()).cloned() else { return };
             self.saw("pool crashed");
             self.log.say(self.now, || format!("{name} crashes, and comes back from its store"));
-            // The calls that were under way die with the object.
+            // The calls that were under way die with the object: nobody hears what a late one of them was given.
+            for message in self.messages.values() {
+                if let Message::LeaseAnswer(to, id, grant, ..) = message
+                    && *to == name
+                {
+                    self.lost_ends.insert(format!("{id}#{grant}"));
+                }
+            }
             self.messages.retain(|_, message| {
                 !matches!(message, Message::SlotAnswer(to, ..) | Message::LeaseAnswer(to, ..) | Message::Settled(to, _) if *to == name)
             });

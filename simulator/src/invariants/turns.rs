@@ -78,6 +78,7 @@ fn is_dedicated_to(object: &PoolObject, client: &ClientId, tier: Tier) -> bool {
     partition::index_of(partitions, client, tier).is_some_and(|index| !partitions[index].lends)
 }
 
-fn is_old(request: &Request, now: Instant) -> bool {
+/// Whether a request has waited beyond the starvation bound.
+pub(crate) fn is_old(request: &Request, now: Instant) -> bool {
     now.since(request.enqueued_at) >= STARVATION_BOUND_MS
 }

@@ -46,6 +46,8 @@ pub struct World {
     sent: u64,
     /// How many messages have arrived.
     pub delivered: u64,
+    /// The leases whose end was lost on its way.
+    pub lost_ends: BTreeSet<String>,
     /// Messages are neither lost nor doubled, and nothing crashes.
     pub(crate) calm: bool,
     /// Requests that were taken in: each of them must end.
@@ -115,6 +117,7 @@ impl World {
             messages: BTreeMap::new(),
             sent: 0,
             delivered: 0,
+            lost_ends: BTreeSet::new(),
             calm: false,
             accepted: BTreeSet::new(),
             owners: BTreeMap::new(),
@@ -244,6 +247,9 @@ impl World {
             0..6 if !self.calm => {
                 self.saw("message lost");
                 self.log.say(self.now, || format!("lost: {message}"));
+                if let Message::SettleLease(_, key, ..) = &message {
+                    self.lost_ends.insert(key.clone());
+                }
                 // The shell gives a call that has no answer up, and says so to the core.
                 if let Some(answer) = no_answer(&message) {
                     self.deliver_later(answer, 10_000);
