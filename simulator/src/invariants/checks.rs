@@ -36,6 +36,7 @@ pub const ALL: Checks = Checks {
         Check { name: "2: spent and held within the budget", holds: budgets },
         Check { name: "2: what a run has taken and will take is held", holds: runs_are_held_for },
         Check { name: "3: running within the client's limit", holds: slots },
+        Check { name: "4: what runs has its tokens in every pool", holds: runs_have_their_leases },
         Check { name: "4: what is leased is wanted", holds: leases_are_wanted },
         Check { name: "6: the ledger adds up", holds: the_ledger_adds_up },
         Check { name: "7: no token idles while somebody waits for it", holds: no_token_idles },
@@ -111,6 +112,22 @@ fn slots(world: &World) {
             })
             .count();
         assert!(running <= world.most_slots[name], "{name}: {running} run");
+    }
+}
+
+/// 4: all or nothing: nothing runs on tokens that were not given.
+fn runs_have_their_leases(world: &World) {
+    // Beyond its time it is only waited for that its home ends it.
+    let running = |request: &&Request| match request.phase {
+        Phase::Running { lease_until, .. } => world.now <= lease_until,
+        _ => false,
+    };
+    for request in world.pools.values().flat_map(|object| object.pool.requests()).filter(running) {
+        let key = format!("{}#{}", request.id, request.started_grant);
+        for demand in request.others().iter().filter(|demand| !demand.amount.is_zero()) {
+            let leased = world.pools[&demand.pool].leases.get(&key).map(|lease| lease.amount);
+            assert_eq!(leased, Some(demand.amount), "{key} runs, with that of {}", demand.pool);
+        }
     }
 }
 
