@@ -158,6 +158,27 @@ mod tests {
     }
 
     #[test]
+    fn a_window_that_was_a_moment_ago_is_known_for_next_week() {
+        let rule = OffPeakRule { days: vec![1], from_minute: 60, to_minute: 120 };
+        let windows = rule.windows(at("2026-11-24T02:00:00Z"), |_| 0);
+        assert_eq!(spans(&windows), [("2026-12-01T01:00:00.000Z".into(), "2026-12-01T02:00:00.000Z".into())]);
+        // In the evening of a Monday it is Tuesday already twelve hours further east.
+        let east = rule.windows(at("2026-11-23T15:00:00Z"), |_| 12 * 3_600_000);
+        assert_eq!(spans(&east)[0].0, "2026-11-30T13:00:00.000Z");
+    }
+
+    #[test]
+    fn a_window_that_clocks_jump_over_is_left_out() {
+        let rule = OffPeakRule { days: vec![6], from_minute: 120, to_minute: 180 };
+        let windows = rule.windows(at("2027-03-27T12:00:00Z"), berlin);
+        assert!(windows.iter().all(|window| window.start < window.end), "{windows:?}");
+        assert_eq!(is_open(&windows, at("2027-03-28T01:00:00Z")), Err(Some(at("2027-04-04T00:00:00Z"))));
+        let later = OffPeakRule { from_minute: 180, to_minute: 240, ..rule };
+        let first = later.windows(at("2027-03-27T12:00:00Z"), berlin).remove(0);
+        assert_eq!(spans(&[first]), [("2027-03-28T01:00:00.000Z".into(), "2027-03-28T02:00:00.000Z".into())]);
+    }
+
+    #[test]
     fn the_whole_day_is_one_window() {
         let rule = OffPeakRule { days: vec![6], from_minute: 0, to_minute: 0 };
         let windows = rule.windows(at("2026-11-24T12:00:00Z"), |_| 0);

@@ -218,7 +218,7 @@ fn share(amount: Tokens, part: Tokens, whole: Tokens) -> Tokens {
 mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
 
-    use super::{OffPeakPrice, Parts, PricesApart, cost};
+    use super::{BarePrice, OffPeakPrice, Parts, PricesApart, cost};
     use crate::off_peak::Window;
     use crate::request::{Demand, Line};
     use crate::units::{Instant, NanoUsd, Tokens};
@@ -305,6 +305,33 @@ mod tests {
             let sum = parts.input_of(units(amount)).saturating_add(parts.cached_input).saturating_add(parts.output);
             prop_assert_eq!(sum, units(amount));
         }
+    }
+
+    #[test]
+    fn what_is_expected_of_the_output_is_rounded_up() {
+        let apart = Some(PricesApart { output: nanos(10_000), ..APART });
+        assert_eq!(demand(3, Some(1), apart).expected_parts(units(1)).output.micros(), 333_334);
+    }
+
+    #[test]
+    fn each_step_from_the_baseline_to_the_cost_is_that_of_one_strategy() {
+        let bare = |unit| BarePrice { unit: nanos(unit), apart: None };
+        let cheap = Demand { instead_of: Some(bare(5_000)), ..demand(10, None, None) };
+        let saved = |demand: &Demand, amount, is_share| {
+            let (cost, saved) = demand.billed(units(amount), Parts::default(), is_share).unwrap();
+            (cost.nanos(), saved.model_downgrade.nanos(), saved.request_batching.nanos())
+        };
+        assert_eq!(saved(&cheap, 4, false), (5_000, 15_000, 0));
+        assert_eq!(saved(&cheap, 4, true), (5_000, 37_500, 7_500), "alone it would have been ten of the dear model");
+        assert_eq!(cheap.baseline_cost(), Some(nanos(50_000)));
+        assert_eq!(Demand { instead_of: None, ..cheap.clone() }.baseline_cost(), Some(nanos(12_500)));
+        // A price that is not dearer after all has saved nothing, and what is saved is never less than that.
+        assert_eq!(saved(&Demand { instead_of: Some(bare(1)), ..cheap.clone() }, 4, false), (5_000, 0, 0));
+        let apart = Some(PricesApart { cached_input: nanos(0), output: nanos(100_000) });
+        let dear_output = Demand { apart, expected_output: Some(units(0)), ..demand(10, None, None) };
+        let parts = Parts { output: units(4), ..Parts::default() };
+        let (cost, none) = dear_output.billed(units(4), parts, true).unwrap();
+        assert_eq!((cost, none.request_batching), (nanos(400_000), NanoUsd::ZERO));
     }
 
     #[test]

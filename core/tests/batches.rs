@@ -6,10 +6,13 @@ mod support;
 
 use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
+use rm_core::lane::Lanes;
 use rm_core::optimizer::Strategy;
-use rm_core::pool::{BatchTerms, Blocked, CancelOutcome, Effect, Pool, Report, ReportOutcome, Retry, Submission};
+use rm_core::pool::{
+    BatchTerms, Blocked, CancelOutcome, Effect, LeaseAnswer, Pool, PoolConfig, Report, ReportOutcome, Retry, Submission,
+};
 use rm_core::priority::{Tier, Urgency};
-use rm_core::request::{Phase, Status, Usage};
+use rm_core::request::{Cause, Phase, Status, Usage};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use support::{PRICE, at, config, demand, failure, id_of, pool, queue, request, units};
 
@@ -66,8 +69,9 @@ fn they_wait_for_each_other_until_there_are_enough() {
 fn or_until_the_first_has_waited_for_its_window() {
     let mut pool = pool(config(100, 0));
     queue(&mut pool, item(1, 0), at(0));
-    queue(&mut pool, item(2, 900), at(900));
+    let second = queue(&mut pool, item(2, 900), at(900));
     assert_eq!(pool.next_wakeup(at(900)), Some(at(1_000)));
+    assert_eq!(pool.position(&second, at(900)).unwrap().estimated_start_at, Some(at(1_000)));
     pool.on_wakeup(at(1_000));
     assert_eq!(calls(&mut pool, at(1_000))[0].len(), 2);
     queue(&mut pool, item(3, 1_100), at(1_100));
@@ -222,4 +226,95 @@ fn what_one_had_that_has_no_time_left_is_granted_in_its_turn() {
         pool.slot_answered(id, grant, Some(SlotAnswer::Granted), now);
     }
     assert!(!matches!(pool.request(&next).map(|request| &request.phase), Some(Phase::Waiting)), "they are there");
+}
+
+#[test]
+fn those_of_a_full_call_do_not_wait_for_the_next_ones() {
+    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(100, 0) });
+    let ids: Vec<_> = (1..=7).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();
+    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(10));
+    let (last, full) = ids.split_last().unwrap();
+    assert_eq!(pool.request(last).unwrap().phase, Phase::Parked { until: at(1_000), cause: Cause::Batching });
+    for id in full {
+        pool.slot_answered(id, 1, Some(SlotAnswer::Granted), at(20));
+    }
+    let sizes: Vec<_> = calls(&mut pool, at(20)).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [3, 3], "none is larger than it may be");
+    // Three are ready, and the slot of a fourth is still asked for.
+    let mut pool = support::pool(PoolConfig { scheduler_running: false, ..config(100, 0) });
+    let ids: Vec<_> = (1..=6).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();
+    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(10));
+    pool.take_effects();
+    for id in &ids[..3] {
+        pool.slot_answered(id, 1, Some(SlotAnswer::Granted), at(20));
+    }
+    assert!(matches!(&pool.take_effects()[..], [Effect::StartBatch { items, .. }] if items.len() == 3));
+}
+
+#[test]
+fn one_whose_lane_has_a_limit_does_not_wait_for_others() {
+    let mut pool = pool(PoolConfig { lanes: Lanes::default(), ..config(100, 0) });
+    let id = queue(&mut pool, Submission { urgency: Urgency::Immediate, ..item(1, 0) }, at(0));
+    assert!(matches!(pool.request(&id).unwrap().phase, Phase::Acquiring { .. }));
+}
+
+#[test]
+fn none_is_started_with_the_others_before_it_has_its_tokens_of_another_pool() {
+    let mut pool = pool(config(100, 0));
+    let of_two = |n| Submission { demands: vec![demand("home", 4), demand("other", 1)], ..item(n, 0) };
+    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, of_two(n), at(0))).collect();
+    for id in &ids {
+        pool.slot_answered(id, 1, Some(SlotAnswer::Granted), at(1));
+    }
+    let starts = |effect: &Effect| matches!(effect, Effect::Start { .. } | Effect::StartBatch { .. });
+    assert!(!pool.take_effects().iter().any(starts));
+    for id in &ids {
+        pool.lease_answered(id, 1, &id_of("other"), LeaseAnswer::Granted, at(2));
+    }
+    assert_eq!(pool.take_effects().iter().filter(|effect| starts(effect)).count(), 1);
+}
+
+#[test]
+fn a_call_is_as_short_as_the_shortest_limit_and_says_for_how_many_it_is() {
+    let mut pool = pool(config(100, 0));
+    let (backoff, one_more) = (|| Report::Failed { failure: failure(), retry: Retry::Backoff }, at(60_000));
+    for (n, timeout_ms) in [(1, 3_000), (2, 2_000), (3, 4_000)] {
+        queue(&mut pool, Submission { timeout_ms, ..item(n, 0) }, at(0));
+    }
+    for request in pool.requests().cloned().collect::<Vec<_>>() {
+        pool.slot_answered(&request.id, 1, Some(SlotAnswer::Granted), at(0));
+    }
+    let items = pool.take_effects().into_iter().find_map(|effect| match effect {
+        Effect::StartBatch { items, limit_ms } => Some((items, limit_ms)),
+        _ => None,
+    });
+    let (items, limit_ms) = items.unwrap();
+    assert_eq!(limit_ms, 2_000);
+    let of = |pool: &Pool, id| pool.request(id).unwrap().applied.clone();
+    assert_eq!(of(&pool, &items[0].0)[0].detail, "one call for 3 requests");
+    let (first, grant) = &items[0];
+    for (other, grant) in &items[1..] {
+        pool.report(other, *grant, used(1), at(1));
+    }
+    pool.report(first, *grant, backoff(), at(1));
+    pool.on_wakeup(one_more);
+    assert_eq!(calls(&mut pool, one_more).len(), 1);
+    assert!(of(&pool, first).is_empty(), "this time it is run by itself");
+}
+
+#[test]
+fn a_worker_that_fails_one_call_after_the_other_is_left_alone() {
+    let mut pool = pool(config(1_000, 0));
+    for n in 1..=5 {
+        let submission = Submission { worker: Some("WORKER".parse().unwrap()), ..item(n, 0) };
+        let terms = BatchTerms { key: format!("call {n}"), max_size: 3, window_ms: 0 };
+        queue(&mut pool, Submission { batch: Some(terms), ..submission }, at(0));
+        let (id, grant) = calls(&mut pool, at(0)).remove(0).remove(0);
+        let failed = Report::Failed { failure: failure(), retry: Retry::Alone { failing: true } };
+        pool.report(&id, grant, failed, at(0));
+        let slot = |effect: &Effect| matches!(effect, Effect::ReleaseSlot { id: of, .. } if *of == id);
+        assert!(pool.take_effects().iter().any(slot), "its slot is free meanwhile");
+        pool.cancel(&id, true, at(0));
+    }
+    assert_eq!(pool.view(at(0)).breakers[0].state, "open");
 }

@@ -5,8 +5,11 @@
 mod support;
 
 use rm_core::account::SlotAnswer;
-use rm_core::pool::{Effect, MAX_GRANTS_PER_EVENT, Pool, PoolConfig, Stored, Submission};
-use support::{at, config, normal, pool, queue, run_until, started, stored, units, used};
+use rm_core::optimizer::{Applied, Strategy};
+use rm_core::pool::{Effect, MAX_GRANTS_PER_EVENT, Pool, PoolConfig, Report, ReportOutcome, Retry, Stored, Submission};
+use rm_core::pricing::Parts;
+use rm_core::request::{Phase, Status, Usage};
+use support::{at, config, failure, normal, pool, queue, run_until, started, stored, units, used};
 
 /// The pool as its store has it.
 fn crashed(before: &Pool, unsettled: Vec<String>, ms: i64) -> Pool {
@@ -113,4 +116,65 @@ fn what_one_event_may_not_grant_the_next_one_does() {
         all += pool.take_effects().len();
     }
     assert_eq!(all, 50);
+}
+
+#[test]
+fn what_was_done_for_a_request_besides_adds_up_and_is_stored() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, normal(1, 1, at(0)), at(0));
+    pool.take_changes();
+    for (saved_bytes, sum) in [(10, 10), (5, 15)] {
+        pool.note_applied(&id, Applied { strategy: Strategy::Compression, detail: "gzip".into(), saved_bytes });
+        assert!(pool.take_changes().requests.contains(&id));
+        let applied = &pool.request(&id).unwrap().applied;
+        assert_eq!((applied.len(), applied[0].saved_bytes), (1, sum));
+    }
+}
+
+#[test]
+fn nobody_can_report_of_a_grant_that_never_started() {
+    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(10, 0) });
+    let id = queue(&mut pool, normal(1, 1, at(0)), at(0));
+    assert_eq!(pool.report(&id, 0, used(1), at(1)), ReportOutcome::Ignored);
+}
+
+#[test]
+fn what_a_worker_that_did_not_answer_has_done_is_uncertain() {
+    let end = |submission: Submission, now, report| {
+        let mut pool = pool(config(10, 0));
+        let id = queue(&mut pool, submission, at(0));
+        let (_, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&id, grant, report, at(now));
+        let end = pool.take_changes().ended.remove(0).end;
+        (end.status, end.uncertain)
+    };
+    let failed = || Report::Failed { failure: failure(), retry: Retry::Backoff };
+    let only = || Submission { max_attempts: 1, ..normal(1, 1, at(0)) };
+    let hurried = || Submission { deadline: Some(at(50)), ..normal(1, 1, at(0)) };
+    assert_eq!(end(only(), 10, Report::TimedOut), (Status::TimedOut, true));
+    assert_eq!(end(only(), 10, failed()), (Status::Failed, false));
+    assert_eq!(end(hurried(), 50, Report::TimedOut), (Status::Expired, true));
+}
+
+#[test]
+fn a_busy_worker_is_asked_again_when_it_said_and_not_before() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, normal(1, 1, at(0)), at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let busy = Report::Failed { failure: failure(), retry: Retry::Busy { pause_ms: Some(50_000) } };
+    pool.report(&id, grant, busy, at(10));
+    let due = |phase: &Phase| matches!(phase, Phase::Parked { until, .. } if *until >= at(50_010));
+    assert!(due(&pool.request(&id).unwrap().phase));
+}
+
+#[test]
+fn parts_that_are_more_than_the_use_do_not_count() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, normal(1, 5, at(0)), at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let parts = Some(Parts { cached_input: units(9), output: units(2) });
+    let usage = vec![Usage { pool: support::id_of("home"), amount: units(3), parts, is_share: false }];
+    pool.report(&id, grant, Report::Succeeded { usage, remaining: vec![] }, at(1));
+    let line = pool.take_changes().ended.remove(0).end.lines.remove(0);
+    assert_eq!(line.parts, Parts { cached_input: units(1), output: units(2) });
 }

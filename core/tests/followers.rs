@@ -4,10 +4,14 @@
 
 mod support;
 
+use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
-use rm_core::off_peak::Window;
+use rm_core::lane::Lanes;
+use rm_core::off_peak::{WaitsFor, Window};
 use rm_core::optimizer::Strategy;
-use rm_core::pool::{Blocked, CancelOutcome, Effect, Ended, Pool, PoolConfig, Report, Retry, Submission};
+use rm_core::pool::{
+    BatchTerms, Blocked, CancelOutcome, Effect, Ended, Pool, PoolConfig, Report, Retry, Submission, Submitted,
+};
 use rm_core::pricing::OffPeakPrice;
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Demand, Phase, Status, Usage};
@@ -171,6 +175,107 @@ fn no_more_wait_for_one_than_can_end_with_it() {
     }
     let leading = pool.requests().filter(|request| !matches!(request.phase, Phase::Following { .. })).count();
     assert_eq!(leading, 3, "each has sixteen at most");
+    let mut pool = support::pool(config(1_000, 0));
+    (1..=35).for_each(|n| drop(queue(&mut pool, twin(n, Urgency::Normal), at(0))));
+    let leading = pool.requests().filter(|request| !matches!(request.phase, Phase::Following { .. })).count();
+    assert_eq!(leading, 3, "two have seventeen, with themselves");
+}
+
+#[test]
+fn a_kept_result_ends_a_request_once() {
+    let mut pool = pool(config(10, 0));
+    let usage = [Usage { pool: support::id_of("home"), amount: units(3), parts: None, is_share: false }];
+    assert_eq!(pool.serve(twin(1, Urgency::Normal), &usage, "kept".into(), at(30_000)), Submitted::Accepted);
+    assert_eq!(ends(&mut pool).len(), 1);
+    queue(&mut pool, twin(2, Urgency::Normal), at(0));
+    assert_eq!(pool.serve(twin(2, Urgency::Normal), &usage, "kept".into(), at(0)), Submitted::Existing);
+    assert!(ends(&mut pool).is_empty(), "it runs");
+}
+
+#[test]
+fn a_kept_result_says_nothing_of_a_pool_that_a_request_does_not_need() {
+    let mut pool = pool(config(10, 0));
+    let usage = [Usage { pool: support::id_of("other"), amount: units(3), parts: None, is_share: false }];
+    let other = Submission { demands: vec![demand("home", 0), demand("other", 3)], ..twin(1, Urgency::Normal) };
+    pool.serve(other, &usage, "kept".into(), at(0));
+    let pools: Vec<_> = ends(&mut pool)[0].end.lines.iter().map(|line| line.pool.clone()).collect();
+    assert_eq!(pools, [support::id_of("other")]);
+}
+
+#[test]
+fn they_start_with_the_one_that_runs_and_wait_again_with_it() {
+    let mut pool = pool(config(100, 0));
+    let first_started = |pool: &Pool, id: &RequestId| pool.request(id).unwrap().first_started_at;
+    let no_slot = |n, now| Submission { has_slot: false, held_at: at(now), ..twin(n, Urgency::Normal) };
+    let leader = queue(&mut pool, no_slot(1, 0), at(0));
+    let before = queue(&mut pool, no_slot(2, 1), at(1));
+    assert_eq!(pool.request(&before).unwrap().phase, Phase::Following { leader: leader.clone() });
+    // The leader is refused its slot: who is not before it waits with it.
+    pool.slot_answered(&leader, 1, Some(SlotAnswer::Full), at(2));
+    assert_eq!(pool.request(&before).unwrap().phase, Phase::Following { leader: leader.clone() });
+    assert_eq!(first_started(&pool, &before), None);
+    pool.client_woken(&pool.request(&leader).unwrap().client.clone(), at(3));
+    pool.slot_answered(&leader, 2, Some(SlotAnswer::Granted), at(10));
+    let after = queue(&mut pool, no_slot(3, 20), at(20));
+    assert_eq!((first_started(&pool, &before), first_started(&pool, &after)), (Some(at(10)), Some(at(20))));
+    pool.report(&leader, 2, Report::Failed { failure: failure(), retry: Retry::Backoff }, at(30));
+    for id in [&before, &after] {
+        assert_eq!(first_started(&pool, id), None, "it was not its own run that had started");
+    }
+}
+
+#[test]
+fn one_that_failed_leads_nobody() {
+    let (mut pool, ids, grant) = three();
+    pool.report(&ids[0], grant, Report::Failed { failure: failure(), retry: Retry::No }, at(10));
+    let next = queue(&mut pool, Submission { held_at: at(11), ..twin(4, Urgency::Normal) }, at(11));
+    assert!(!matches!(pool.request(&next).unwrap().phase, Phase::Following { .. }), "what failed may fail again");
+}
+
+#[test]
+fn those_of_one_that_expires_wait_for_the_first_of_them() {
+    let mut pool = pool(PoolConfig { off_peak: Some(vec![]), ..config(100, 0) });
+    let leader = Submission { deadline: Some(at(50)), timeout_ms: 1, ..twin(1, Urgency::Deferred) };
+    let full = queue(&mut pool, request(9, "full", Tier::Standard, Urgency::Normal, at(0)), at(0));
+    assert!(pool.request(&full).is_some());
+    let leader = queue(&mut pool, Submission { demands: vec![demand("home", 100)], ..leader }, at(0));
+    let others: Vec<_> = (2..=4).map(|n| queue(&mut pool, twin(n, Urgency::Deferred), at(0))).collect();
+    assert_eq!(pool.request(&others[0]).unwrap().phase, Phase::Following { leader });
+    pool.on_wakeup(at(50));
+    assert_eq!(ends(&mut pool)[0].end.status, Status::Expired);
+    assert_eq!(pool.request(&others[0]).unwrap().phase, Phase::Waiting);
+    for other in &others[1..] {
+        assert_eq!(pool.request(other).unwrap().phase, Phase::Following { leader: others[0].clone() });
+    }
+}
+
+#[test]
+fn nobody_waits_for_one_that_waits_where_it_would_not() {
+    let windows = std::collections::BTreeMap::from([("other".to_owned(), vec![])]);
+    let mut closed = config(100, 0);
+    (closed.off_peak, closed.template_windows) = (Some(vec![]), windows);
+    let follows = |leader: Submission, one: Submission| {
+        let mut pool = pool(closed.clone());
+        let leader = queue(&mut pool, leader, at(0));
+        let one = queue(&mut pool, one, at(0));
+        pool.request(&one).unwrap().phase == Phase::Following { leader }
+    };
+    let of_the_template =
+        |n| Submission { waits_for: Some(WaitsFor::Template("other".into())), ..twin(n, Urgency::Deferred) };
+    let large = |n, urgency| Submission { demands: vec![demand("home", 100)], ..twin(n, urgency) };
+    let stopped = |leader: Submission, one: Submission| {
+        let lanes = Lanes::default();
+        let mut pool = pool(PoolConfig { scheduler_running: false, lanes, ..config(100, 0) });
+        let leader = queue(&mut pool, leader, at(0));
+        let one = queue(&mut pool, one, at(0));
+        pool.request(&one).unwrap().phase == Phase::Following { leader }
+    };
+    assert!(follows(of_the_template(1), of_the_template(2)));
+    assert!(!follows(of_the_template(1), twin(2, Urgency::Deferred)), "in another window");
+    assert!(stopped(large(1, Urgency::Normal), large(2, Urgency::Normal)));
+    assert!(!stopped(large(1, Urgency::Normal), large(2, Urgency::Fast)), "in a lower lane");
+    assert!(!stopped(large(1, Urgency::Immediate), large(2, Urgency::Immediate)), "in a lane that has a limit");
+    assert!(stopped(large(1, Urgency::Normal), twin(2, Urgency::Deferred)), "one that would wait longer");
 }
 
 #[test]
@@ -199,7 +304,7 @@ fn those_that_wait_for_the_same_window_wait_for_one_and_one_of_a_shorter_limit_f
     assert_eq!(pool.request(&short).unwrap().phase, Phase::Waiting);
 }
 
-/// A use that costs half in a window from 50 on.
+/// A use that costs half in a window from 50 to 1000.
 fn halved(submission: Submission) -> Submission {
     let windows = vec![Window { start: at(50), end: at(1_000) }];
     let off_peak = Some(OffPeakPrice { percent_off: 50, windows });
@@ -242,6 +347,34 @@ fn each_is_told_what_its_own_use_would_have_cost_when_it_came() {
             (normal, none, none, half, half),
         ]
     );
+}
+
+#[test]
+fn the_price_of_who_waits_for_one_is_that_of_its_start() {
+    let mut pool = pool(config(100, 0));
+    let no_slot = |n, now| Submission { has_slot: false, held_at: at(now), ..halved(twin(n, Urgency::Normal)) };
+    let leader = queue(&mut pool, no_slot(1, 900), at(900));
+    queue(&mut pool, no_slot(2, 900), at(900));
+    pool.slot_answered(&leader, 1, Some(SlotAnswer::Granted), at(950));
+    queue(&mut pool, no_slot(3, 990), at(990));
+    queue(&mut pool, no_slot(4, 1_010), at(1_010));
+    pool.report(&leader, 1, used(4), at(1_020));
+    let baselines: Vec<_> = ends(&mut pool).iter().map(|ended| ended.end.lines[0].baseline()).collect();
+    assert_eq!(baselines, [cost(2), cost(2), cost(2), cost(4)], "only the last one came after the window");
+}
+
+#[test]
+fn one_that_has_the_result_of_a_share_would_have_used_its_estimate() {
+    let mut pool = pool(config(100, 0));
+    let terms = BatchTerms { key: "all".into(), max_size: 2, window_ms: 0 };
+    let leader = Submission { batch: Some(terms.clone()), ..twin(1, Urgency::Batch) };
+    let leader = queue(&mut pool, leader, at(0));
+    queue(&mut pool, Submission { batch: Some(terms), ..twin(2, Urgency::Batch) }, at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let usage = vec![Usage { pool: support::id_of("home"), amount: units(2), parts: None, is_share: true }];
+    pool.report(&leader, grant, Report::Succeeded { usage, remaining: vec![] }, at(1));
+    let baselines: Vec<_> = ends(&mut pool).iter().map(|ended| ended.end.lines[0].baseline()).collect();
+    assert_eq!(baselines, [cost(5), cost(5)], "by itself each would have used five");
 }
 
 #[test]

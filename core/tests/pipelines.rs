@@ -59,6 +59,20 @@ fn each_step_takes_its_tokens_when_it_is_due_and_gives_back_what_it_did_not_use(
 }
 
 #[test]
+fn a_step_that_says_nothing_of_its_use_has_used_what_was_reserved() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, pipeline(1, 2, &[3]), at(0));
+    let (_, first) = one(&mut pool, 0);
+    let silent = || Report::Succeeded { usage: vec![], remaining: vec![] };
+    pool.report(&id, first, silent(), at(1));
+    assert_eq!(pool.view(at(1)).available, units(5), "two are used, and three reserved for the second");
+    assert_eq!(pool.request(&id).unwrap().past[0].lines[0].actual, units(2));
+    let (_, second) = one(&mut pool, 1);
+    pool.report(&id, second, silent(), at(2));
+    assert_eq!((pool.view(at(2)).available, the_end(&mut pool).cost), (units(5), cost(5)));
+}
+
+#[test]
 fn a_step_gives_its_slot_back() {
     let mut pool = pool(config(10, 0));
     let mut submission = pipeline(1, 2, &[20]);

@@ -235,6 +235,30 @@ fn a_second_pool_is_told_what_was_used_of_it_and_charges_it_even_when_its_lease_
 }
 
 #[test]
+fn what_a_run_did_not_use_is_news_to_those_of_other_pools_that_wait_for_it() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, normal(0, 10, at(0)), at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    assert!(matches!(pool.acquire_lease(lease("one", Tier::Basic, 4, at(0)), at(1)), LeaseAnswer::NotNow { .. }));
+    pool.take_effects();
+    pool.report(&id, grant, used(6), at(2));
+    assert!(pool.take_effects().contains(&Effect::LeaseFree { home: id_of("elsewhere") }));
+}
+
+#[test]
+fn what_a_lost_attempt_used_of_another_pool_is_told_though_its_lease_was_given_back() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, of_two_pools(0, at(0)), at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    pool.report(&id, grant, Report::TimedOut, at(1));
+    pool.take_effects();
+    let usage = vec![Usage { pool: id_of("other"), amount: units(2), parts: None, is_share: false }];
+    pool.report(&id, grant, Report::Succeeded { usage, remaining: vec![] }, at(2));
+    let told = |effect: &Effect| matches!(effect, Effect::SettleLease { used, .. } if *used == units(2));
+    assert!(pool.take_effects().iter().any(told));
+}
+
+#[test]
 fn what_is_leased_counts_as_its_clients_use() {
     let mut pool = pool(config(10, 0));
     let order = lease("one", Tier::Basic, 4, at(0));

@@ -150,6 +150,10 @@ mod tests {
     fn a_repetition_within_its_time_would_have_had_the_result() {
         let same = |at| Past { same: Some(("x".into(), 100)), ..past(at, 10) };
         assert_eq!(told(&[same(150), same(0), same(50), past(60, 10)]), [(Strategy::Cache, 10, 1)]);
+        let again = [same(0), same(50), same(110)];
+        assert_eq!(told(&again), [(Strategy::Cache, 10, 1)], "one that is had is not kept for longer");
+        let cheap = Past { by_cheaper_model: Some(nanos(1)), ..same(50) };
+        assert_eq!(told(&[same(0), cheap]), [(Strategy::Cache, 10, 1)], "it would not have been run at all");
         let would = would_have_saved(&[same(0), same(50), same(99)]).remove(&Strategy::Cache).unwrap();
         assert_eq!(would.span, Some((Instant::from_millis(50), Instant::from_millis(99))));
     }
@@ -169,6 +173,14 @@ mod tests {
         let batched = Past { batchable: true, saved_by_batching: nanos(30), ..past(0, 70) };
         let alone = Past { batchable: true, ..past(1, 200) };
         assert_eq!(told(std::slice::from_ref(&alone)), [], "nothing is known of them");
-        assert_eq!(told(&[batched, alone]), [(Strategy::RequestBatching, 60, 1)]);
+        let never = Past { template: "other".into(), ..alone.clone() };
+        let cannot = Past { batchable: false, ..alone.clone() };
+        let cheap = Past { by_cheaper_model: Some(nanos(100)), ..alone.clone() };
+        assert_eq!(
+            told(&[batched.clone(), cheap]),
+            [(Strategy::ModelDowngrade, 100, 1), (Strategy::RequestBatching, 30, 1)],
+            "of what the cheaper model would have left"
+        );
+        assert_eq!(told(&[batched, alone, never, cannot]), [(Strategy::RequestBatching, 60, 1)]);
     }
 }
