@@ -130,3 +130,12 @@ test("a hand-over that proves nothing changes nothing", async () => {
   const ended = await rm.ended(requestId);
   assert.deepEqual([ended.status, ended.attempts], ["succeeded", 1]);
 });
+
+test("in a window that nobody waited for, a call saves what it would have cost there", async () => {
+  const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+  await rm.pool("cheap-now", { capacity: 1000, unitPriceUsd: 0.1, offPeak: { days, from: "00:00", to: "00:00", discountPercent: 90 } });
+  ok(await rm.put("/admin/templates/cheap-now", template({ resources: [{ pool: "cheap-now", base: 10 }] })));
+  const of = (input) => send(input, { templateId: "cheap-now" });
+  const ended = await all(await Promise.all([of({ simulate: { batchUsage: { "cheap-now": 3 } } }), of({}), of({})]));
+  for (const { cost } of ended) assert.deepEqual([cost.actualUsd, cost.baselineUsd, cost.savedUsd], [0.01, 0.1, 0.09]);
+});

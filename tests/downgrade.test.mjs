@@ -63,6 +63,26 @@ test("a quality floor, a caller's no and the level off are kept to", async () =>
   assert.deepEqual([refused.status, refused.body.errors[0].pointer], [400, "/qualityFloor"]);
 });
 
+test("a floor that cannot do allows none below it", async () => {
+  await rm.pool("tight", { capacity: 5, models: ["roomless"], unitPriceUsd: 0.05 });
+  ok(await rm.put("/admin/templates/roomless", template({ downgradeTo: ["roomless", "small"], qualityFloor: "roomless" })));
+  const done = ok(await send({ templateId: "roomless", ...aggressive }));
+  assert.deepEqual([done.resources[0].pool, done.cost.actualUsd], ["large", 1]);
+});
+
+test("a model that costs less at all times but those of the dear one's window is not cheaper", async () => {
+  const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+  const offPeak = { days, from: "00:00", to: "00:00", discountPercent: 90 };
+  await rm.pool("nightly", { models: ["night"], unitPriceUsd: 0.1, offPeak });
+  const nightly = { model: "night", resources: [{ pool: "nightly", base: 10 }] };
+  ok(await rm.put("/admin/templates/nightly", template({ ...nightly, downgradeTo: ["medium"] })));
+  const own = ok(await send({ templateId: "nightly", ...aggressive }));
+  assert.deepEqual([own.resources[0].pool, own.cost.actualUsd, own.cost.baselineUsd], ["nightly", 0.1, 0.1]);
+  ok(await rm.put("/admin/templates/nightly", template({ ...nightly, downgradeTo: ["medium", "small"] })));
+  const cheaper = ok(await send({ templateId: "nightly", ...aggressive }));
+  assert.deepEqual([cheaper.resources[0].pool, cheaper.cost.actualUsd, cheaper.cost.baselineUsd, cheaper.cost.savedUsd], ["small", 0.03, 0.1, 0.07]);
+});
+
 test("a budget that has not got the dear model's cost has that of the first that fits", async () => {
   await rm.client("poor", { monthlyBudgetUsd: 0.5 });
   const poor = { clientId: "poor" };

@@ -218,3 +218,11 @@ test("an estimate knows of a kept result, and of a caller that does not want it"
     assert.deepEqual([run.estimatedUsd, run.savedUsd, run.lines.length], [0.04, 0, 1]);
   }
 });
+
+test("who names other amounts would have paid for those: it is another request", async () => {
+  const named = { resources: [{ pool: "kept", amount: 90 }] };
+  const { hit } = await first("amounts", named);
+  assert.equal(hit.cost.baselineUsd, 0.9);
+  const own = ok(await send("amounts"));
+  assert.deepEqual([own.cached, own.cost.baselineUsd], [false, 0.04]);
+});

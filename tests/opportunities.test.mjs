@@ -68,3 +68,51 @@ test("of a history: what would have paid on it adds up, and is recommended with 
   await waitFor(async () => ok(await rm.get("/api/optimize/stats/thrifty")).requests === 1, "the record");
   assert.deepEqual(ok(await rm.get("/api/optimize/recommendations/thrifty")).recommendations, []);
 });
+
+const recorded = (client, n) => waitFor(async () => ok(await rm.get(`/api/optimize/stats/${client}`)).requests === n, "the record");
+const recommended = async (client) => ok(await rm.get(`/api/optimize/recommendations/${client}`)).recommendations;
+
+test("what waiting is worth is what the window that it waits for is worth, if its deadline is not before that", async () => {
+  const deadline = new Date(Date.now() + 30_000).toISOString();
+  const hurried = await analyze({ clientId: "asker", templateId: "fixed", deadline });
+  assert.deepEqual([hurried.off_peak.applicable, hurried.off_peak.savedUsd, hurried.optimizedUsd], [false, 0, 1]);
+  assert.match(hurried.off_peak.reason, /deadline/);
+  const elsewhen = { offPeak: { days, from: clock(300), to: clock(360) } };
+  ok(await rm.put("/admin/templates/elsewhen", { worker: "ECHO", model: "dear", resources: [{ pool: "dear", base: 10 }], ...elsewhen }));
+  const other = await analyze({ clientId: "asker", templateId: "elsewhen", urgency: "deferred" });
+  assert.deepEqual([other.off_peak.applicable, other.optimizedUsd], [false, 1]);
+  await rm.client("hurried");
+  const send = (more) => rm.execute({ clientId: "hurried", urgency: "batch", ...more }, { wait: 10 });
+  ok(await send({ templateId: "fixed", deadline: new Date(Date.now() + 40_000).toISOString() }));
+  ok(await send({ templateId: "elsewhen" }));
+  await recorded("hurried", 2);
+  assert.deepEqual(await recommended("hurried"), []);
+  // By the amounts of the caller, without a template.
+  ok(await rm.execute({ ...rm.work("hurried", "dear", 10), urgency: "batch" }, { wait: 10 }));
+  await recorded("hurried", 3);
+  assert.match((await recommended("hurried"))[0].evidence, /would have cost \$0.5 less: 1 without a template$/);
+});
+
+test("only those are recommended to be combined that came together, and by what calls have saved", async () => {
+  const shared = (more) => ({ worker: "ECHO", model: "cheap", resources: [{ pool: "cheap", base: 10 }], batch: { maxSize: 5, windowMs: 100 }, ...more });
+  ok(await rm.put("/admin/templates/shared", shared()));
+  await rm.client("lonely");
+  const send = (input, more) => rm.execute({ clientId: "lonely", templateId: "shared", input, ...more });
+  // Two that are the same: the one has the other's result.
+  const same = await Promise.all([send({ simulate: { delayMs: 1_000 } }), send({ simulate: { delayMs: 1_000 } })]);
+  for (const sent of same) assert.equal((await rm.ended(ok(sent).requestId)).status, "succeeded");
+  for (const input of [1, 2, 3]) await rm.ended(ok(await send(input)).requestId);
+  await recorded("lonely", 5);
+  assert.deepEqual(await recommended("lonely"), []);
+});
+
+test("a cheaper model that has no room is not recommended, nor a result that was not there yet", async () => {
+  await rm.pool("small-room", { capacity: 5, models: ["roomless"], unitPriceUsd: 0.01 });
+  ok(await rm.put("/admin/templates/roomless", { worker: "ECHO", model: "dear", resources: [{ pool: "dear", base: 10 }], downgradeTo: ["roomless"], dedupe: false }));
+  await rm.client("cramped", { maxConcurrent: 5 });
+  const send = (input) => rm.execute({ clientId: "cramped", templateId: "roomless", input, optimization: { level: "aggressive" } });
+  const at_once = await Promise.all([1, 2, 3].map(() => send({ simulate: { delayMs: 1_000 } })));
+  for (const sent of at_once) assert.equal((await rm.ended(ok(sent).requestId)).cost.actualUsd, 1);
+  await recorded("cramped", 3);
+  assert.deepEqual(await recommended("cramped"), []);
+});

@@ -54,6 +54,14 @@ pub struct OffPeakPrice {
     pub windows: Vec<Window>,
 }
 
+impl OffPeakPrice {
+    /// What is off the price at a moment, in per cent.
+    #[must_use]
+    pub fn percent_at(&self, at: Instant) -> u8 {
+        if self.windows.iter().any(|window| window.contains(at)) { self.percent_off } else { 0 }
+    }
+}
+
 /// What is off the price of a run, by the moment that it started at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -131,26 +139,33 @@ impl Demand {
 
     /// What a use costs, and what was saved of what it would have cost without any strategy. The steps from the one to the
     /// other are taken one after the other, so that they add up: the model that it would have been; that of the chain;
-    /// a use alone; the share of a use together; the price of its window. What a share would have been alone is not known: its
-    /// estimate stands for it.
+    /// a use alone; the share of a use together; the price of the window that it waited for. What is off without waiting is
+    /// off in each of them. What a share would have been alone is not known: its estimate stands for it.
     #[must_use]
     pub fn billed(&self, amount: Tokens, parts: Parts, is_share: bool) -> Option<(NanoUsd, Savings)> {
-        let share = self.cost_of(amount, parts)?;
+        let (waited_for, as_it_came) = match self.discount {
+            Some(discount) if discount.waited_for => (Some(discount), None),
+            other => (None, other),
+        };
+        let less = |discount: Option<Discount>, cost| discount.map_or(cost, |discount| discount.applied_to(cost));
+        let own_cost = |amount, parts| self.cost_of(amount, parts).map(|cost| less(as_it_came, cost));
+        let share = own_cost(amount, parts)?;
         let (alone, alone_parts) = match is_share && self.amount > amount {
             true => (self.amount, self.expected_parts(self.amount)),
             false => (amount, parts),
         };
-        let by_itself = self.cost_of(alone, alone_parts).map_or(share, |cost| cost.max(share));
-        let as_it_was = self.instead_of.and_then(|price| cost(price.unit, price.apart, alone, alone_parts));
+        let by_itself = own_cost(alone, alone_parts).map_or(share, |cost| cost.max(share));
+        let as_it_was = self.instead_of.and_then(|price| {
+            let full = cost(price.unit, price.apart, alone, alone_parts)?;
+            Some(Discount { percent_off: self.instead_percent_off, waited_for: false }.applied_to(full))
+        });
         let baseline = as_it_was.map_or(by_itself, |cost| cost.max(by_itself));
-        let cost = self.discount.map_or(share, |discount| discount.applied_to(share));
-        let off = share.saturating_sub(cost);
-        let waited_for = self.discount.is_some_and(|discount| discount.waited_for);
+        let cost = less(waited_for, share);
         let savings = Savings {
             model_downgrade: baseline.saturating_sub(by_itself),
             request_batching: by_itself.saturating_sub(share),
             cache: NanoUsd::ZERO,
-            off_peak: if waited_for { off } else { NanoUsd::ZERO },
+            off_peak: share.saturating_sub(cost),
         };
         Some((cost, savings))
     }
@@ -175,8 +190,11 @@ impl Demand {
         dear.unwrap_or(plain).estimated_cost()
     }
 
-    /// Settles the price of a run that starts: whether it does in a window, and whether it waited for that.
+    /// Settles the price of a run that starts: whether it does in a window, and whether it waited for that; and what the model
+    /// that this is a cheaper one for would have cost when it came.
     pub(crate) fn price_at(&mut self, now: Instant, waited_since: Option<Instant>) {
+        let came = waited_since.unwrap_or(now);
+        self.instead_percent_off = self.instead_off_peak.as_ref().map_or(0, |dear| dear.percent_at(came));
         let Some(off_peak) = &self.off_peak else { return };
         let is_in_window = |at: Instant| off_peak.windows.iter().any(|window| window.contains(at));
         self.discount = is_in_window(now).then(|| Discount {

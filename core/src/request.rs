@@ -51,12 +51,24 @@ pub struct Demand {
     /// What a unit would cost of the model that this is a cheaper one for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead_of: Option<BarePrice>,
+    /// That one is cheaper in some windows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instead_off_peak: Option<OffPeakPrice>,
+    /// What would have been off its price, in per cent, without waiting for a window: settled when it starts.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub instead_percent_off: u8,
     /// It is cheaper in some windows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub off_peak: Option<OffPeakPrice>,
     /// What is off the price, since it started in such a window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discount: Option<Discount>,
+}
+
+// What serde asks takes a reference.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_nothing(percent: &u8) -> bool {
+    *percent == 0
 }
 
 impl Demand {
@@ -73,6 +85,8 @@ impl Demand {
             formula: None,
             price_version: String::new(),
             instead_of: None,
+            instead_off_peak: None,
+            instead_percent_off: 0,
             off_peak: None,
             discount: None,
         }

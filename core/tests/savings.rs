@@ -24,6 +24,7 @@ proptest! {
         estimated in 1_u64..1_000_000,
         used in 0_u64..2_000_000,
         output in 0_u64..2_000_000,
+        dear_percent_off in 0_u8..=100,
         flags in any::<[bool; 5]>(),
     ) {
         let (unit, cached, out, percent_off) = prices;
@@ -32,6 +33,7 @@ proptest! {
         let demand = Demand {
             apart: Some(apart(1)),
             instead_of: dear.then(|| BarePrice { unit: nanos(unit * 7), apart: Some(apart(7)) }),
+            instead_percent_off: dear_percent_off,
             discount: discounted.then_some(Discount { percent_off, waited_for }),
             ..Demand::flat("pool".parse().unwrap(), units(estimated), nanos(unit))
         };
@@ -43,12 +45,19 @@ proptest! {
             prop_assert!(saved.by(strategy) >= NanoUsd::ZERO);
         }
         prop_assert_eq!(line.baseline().saturating_sub(line.cost), saved.total());
-        let plain = Demand { instead_of: None, discount: None, ..demand.clone() };
-        let alone = Line::of(&plain, Some(&Usage { is_share: false, ..usage.clone() }), true).cost;
-        prop_assert!(line.cost <= alone, "no strategy makes it dearer");
-        if !is_share && dear && !discounted {
-            prop_assert_eq!(line.baseline().nanos(), alone.nanos() * 7, "the same use at the other price");
-        }
+        // What the caller would have paid at that moment: nothing off but what nobody waited for, alone, by the dear model.
+        let came = Demand { instead_of: None, discount: demand.discount.filter(|off| !off.waited_for), ..demand.clone() };
+        let used_alone = if is_share && estimated > used {
+            Usage { amount: units(estimated), parts: None, is_share: false, ..usage.clone() }
+        } else {
+            Usage { is_share: false, ..usage.clone() }
+        };
+        let alone = |demand: &Demand| Line::of(demand, Some(&used_alone), true).cost;
+        let dear_off = Discount { percent_off: dear_percent_off, waited_for: false };
+        let by_dear = Demand { unit_price: nanos(unit * 7), apart: Some(apart(7)), discount: Some(dear_off), ..came.clone() };
+        let would_be = if dear { alone(&came).max(alone(&by_dear)) } else { alone(&came) };
+        prop_assert_eq!(line.baseline(), would_be.max(Line::of(&came, Some(&Usage { is_share: false, ..usage.clone() }), true).cost));
+        prop_assert!(line.cost <= line.baseline(), "no strategy makes it dearer");
         if !(dear || is_share || waited_for) {
             prop_assert!(saved.is_none());
         }

@@ -52,6 +52,8 @@ pub struct Plan {
     pub deadline: Option<Instant>,
     pub input: Box<RawValue>,
     pub parameters: Box<RawValue>,
+    /// The amounts that the caller named.
+    pub resources: Option<Vec<ResourceAmount>>,
 }
 
 /// One step of a request, or all of one without steps.
@@ -138,6 +140,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         input_bytes,
         output_tokens,
         timeout_ms: body.timeout_ms,
+        now,
     };
     let mut confidence_permille = 1_000;
     let mut steps = Vec::with_capacity(rules.len());
@@ -172,12 +175,12 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         deadline: body.deadline,
         input,
         parameters,
+        resources: body.resources,
     };
-    if allowed.downgrade == Some(Level::Aggressive) {
-        let floor = general.and_then(|template| template.quality_floor.as_deref());
-        if let Some(cheapest) = downgrade::cheapest_above(&plan.others, floor) {
-            plan.take(&cheapest);
-        }
+    if allowed.downgrade == Some(Level::Aggressive)
+        && let Some(cheapest) = general.and_then(|template| downgrade::cheapest_above(&plan.others, template))
+    {
+        plan.take(&cheapest);
     }
     Ok(plan)
 }
@@ -192,6 +195,8 @@ pub struct Asked<'a> {
     pub input_bytes: u64,
     pub output_tokens: Option<u64>,
     pub timeout_ms: Option<i64>,
+    /// When it is planned.
+    pub now: Instant,
 }
 
 impl Asked<'_> {

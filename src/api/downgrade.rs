@@ -1,7 +1,7 @@
 //! Cheaper models: what a request would need of them, and which one it gets.
 
 use rm_core::id::PoolId;
-use rm_core::optimizer::{Applied, Strategy, is_never_dearer, waits_too_long};
+use rm_core::optimizer::{Applied, Strategy, allowed_by, is_never_dearer, waits_too_long};
 use rm_core::pricing::{self, BarePrice, Price};
 use rm_core::priority::Tier;
 use rm_core::request::{Demand, Line};
@@ -42,7 +42,7 @@ impl ByModel {
 }
 
 /// The cheaper models of a template's chain that could do, in its order. One is left out if its price is unknown, any
-/// part of it is dearer, it would cost no less, or its pool can never hold as much.
+/// part of it is dearer, be it in a window of the other one's pool, it would cost no less, or its pool can never hold as much.
 pub fn alternatives(asked: &Asked<'_>, rule: &StepRule, step: &PlannedStep) -> Vec<ByModel> {
     let (Some(template), Some(from)) = (asked.general, rule.model.as_deref()) else { return Vec::new() };
     let cost = cost_of(&step.demands).unwrap_or(NanoUsd::ZERO);
@@ -85,10 +85,13 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Opti
     let asked = Asked { resources: resources.as_deref(), ..*asked };
     let (mut step, confidence_permille) = asked.step(0, rule).ok()?;
     for (demand, (before, _)) in step.demands.iter_mut().zip(&pools) {
-        let price_of = |pool: &PoolId, model| catalog.price(catalog.pools.get(pool)?, Some(model));
-        let (dear, cheap) = (price_of(before, from)?, price_of(&demand.pool, model)?);
-        if is_never_dearer(&cheap, &dear) {
+        let dear_pool = catalog.pools.get(before)?;
+        let dear = catalog.price(dear_pool, Some(from))?;
+        let cheap = catalog.price(catalog.pools.get(&demand.pool)?, Some(model))?;
+        let off_peak = catalog.off_peak_price(dear_pool, Some(from), asked.now);
+        if is_never_dearer(&cheap, &dear, off_peak.as_ref().map_or(0, |off| off.percent_off)) {
             demand.instead_of = Some(bare(&dear));
+            demand.instead_off_peak = off_peak;
         } else if bare(&cheap) != bare(&dear) {
             return None;
         }
@@ -123,14 +126,12 @@ fn pool_of(catalog: &Catalog, pool: &PoolId, from: &str, model: &str) -> Option<
     }
 }
 
-/// The cheapest that the template's quality floor allows: those of the chain up to that one.
-pub fn cheapest_above(cheaper: &[ByModel], floor: Option<&str>) -> Option<ByModel> {
-    let allowed = match floor.and_then(|floor| cheaper.iter().position(|one| one.step.model.as_deref() == Some(floor)))
-    {
-        Some(last) => cheaper.get(..=last)?,
-        None => cheaper,
-    };
-    allowed.iter().min_by_key(|one| one.cost).cloned()
+/// The cheapest that the template's quality floor allows.
+pub fn cheapest_above(cheaper: &[ByModel], template: &TemplateBody) -> Option<ByModel> {
+    let models = allowed_by(&template.downgrade_to, template.quality_floor.as_deref());
+    let is_allowed =
+        |one: &&ByModel| one.step.model.as_ref().is_some_and(|model| models.iter().any(|allowed| allowed == model));
+    cheaper.iter().filter(is_allowed).min_by_key(|one| one.cost).cloned()
 }
 
 /// The cheaper model that a request goes on with because it would wait much less for it; `None` if it need not.
@@ -171,20 +172,27 @@ async fn foretell(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now:
     }
 }
 
-/// What a use by the template's model would have cost by the cheapest one that its quality floor allows.
-pub fn cost_by_cheaper(catalog: &Catalog, template: &TemplateBody, used: &str, lines: &[Line]) -> Option<NanoUsd> {
+/// What a use by the template's model would have cost by the cheapest one that its quality floor allows, and whose pools can
+/// hold as much.
+pub fn cost_by_cheaper(
+    catalog: &Catalog,
+    template: &TemplateBody,
+    used: &str,
+    lines: &[Line],
+    now: Instant,
+) -> Option<NanoUsd> {
     let from = template.model.as_deref().filter(|from| *from == used)?;
-    let chain = &template.downgrade_to;
-    let floor = template.quality_floor.as_ref().and_then(|floor| chain.iter().position(|model| model == floor));
-    let models = chain.get(..=floor.unwrap_or(chain.len().checked_sub(1)?))?;
     let by = |model: &String| {
         lines.iter().try_fold(NanoUsd::ZERO, |sum, line| {
-            let record = catalog.pools.get(&pool_of(catalog, &line.pool, from, model)?)?;
+            let dear_pool = catalog.pools.get(&line.pool)?;
+            let pool = catalog.pools.get(&pool_of(catalog, &line.pool, from, model)?)?;
             let (dear, cheap) = (
                 Price { unit: line.unit_price, apart: line.apart, version: String::new() },
-                catalog.price(record, Some(model))?,
+                catalog.price(pool, Some(model))?,
             );
-            let cost = match is_never_dearer(&cheap, &dear) {
+            let percent_off = catalog.off_peak_price(dear_pool, Some(from), now).map_or(0, |off| off.percent_off);
+            let cost = match is_never_dearer(&cheap, &dear, percent_off) {
+                true if line.estimated.max(line.actual) > pool.body.capacity => return None,
                 true => pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?,
                 false if bare(&cheap) == bare(&dear) => line.cost,
                 false => return None,
@@ -192,5 +200,5 @@ pub fn cost_by_cheaper(catalog: &Catalog, template: &TemplateBody, used: &str, l
             sum.checked_add(cost)
         })
     };
-    models.iter().filter_map(by).min()
+    allowed_by(&template.downgrade_to, template.quality_floor.as_deref()).iter().filter_map(by).min()
 }

@@ -1,5 +1,7 @@
 //! Results that are there already: kept ones, and those of the same request in flight.
 
+use std::collections::BTreeMap;
+
 use rm_core::id::{ClientId, TemplateId};
 use rm_core::optimizer::canonical;
 use rm_core::request;
@@ -70,9 +72,12 @@ pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
         return nothing;
     }
     let runs: Vec<_> = plan.steps.iter().map(|step| (step.worker.as_str(), step.model.as_deref())).collect();
+    // Who names other amounts would pay for those: what they are for is not the same.
+    let amounts: Option<BTreeMap<&str, u64>> =
+        plan.resources.as_ref().map(|all| all.iter().map(|one| (one.pool.as_str(), one.amount)).collect());
     let text = || {
         let (parameters, input) = (canonical(plan.parameters.get())?, canonical(plan.input.get())?);
-        serde_json::to_string(&(plan.client.as_str(), id.as_str(), runs, parameters, input)).ok()
+        serde_json::to_string(&(plan.client.as_str(), id.as_str(), runs, amounts, parameters, input)).ok()
     };
     let Some(key) = text().as_deref().map(results::key) else { return nothing };
     Same {

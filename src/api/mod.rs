@@ -19,6 +19,7 @@ mod metrics;
 mod openapi;
 mod opportunities;
 mod optimize;
+mod patience;
 mod query;
 mod queue;
 mod rate_limit;

@@ -9,9 +9,10 @@ use rm_core::priority::Urgency;
 use rm_core::units::{Instant, NanoUsd};
 
 use crate::api::Call;
-use crate::api::admission::{Plan, PlannedStep};
+use crate::api::admission::Plan;
 use crate::api::downgrade::{ByModel, cheapest_above, cost_by_cheaper};
 use crate::api::kept::{self, CacheControl};
+use crate::api::patience;
 use crate::api::usage::day;
 use crate::store::catalog::Catalog;
 use crate::store::payloads::INLINE_MAX_BYTES;
@@ -35,7 +36,8 @@ pub async fn of_request(call: &Call, catalog: &Catalog, plan: &Plan, now: Instan
     let mut optimized = plan.cost.saturating_sub(off_peak.saved_usd);
     if let Some(by_model) = by_model {
         // A cheaper model's pool has windows of its own, or none.
-        let percent_off = percent_off_now(catalog, std::iter::once(&by_model.step), now).unwrap_or(0);
+        let steps = std::slice::from_ref(&by_model.step);
+        let percent_off = patience::percent_off(catalog, plan, steps, now).unwrap_or(0);
         let percent_off = if plan.allowed.off_peak { percent_off } else { 0 };
         let discounted = Discount { percent_off, waited_for: true }.applied_to(by_model.cost);
         optimized = optimized.min(discounted);
@@ -51,6 +53,25 @@ pub async fn of_request(call: &Call, catalog: &Catalog, plan: &Plan, now: Instan
     }
 }
 
+fn off_peak(catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
+    let strategy = Strategy::OffPeak;
+    let percent_off = match patience::percent_off(catalog, plan, &plan.steps, now) {
+        Ok(percent_off) if plan.allowed.off_peak => percent_off,
+        Ok(_) => return not(strategy, "its caller does not allow it".into()),
+        Err(reason) => return not(strategy, reason),
+    };
+    let discounted = Discount { percent_off, waited_for: true }.applied_to(plan.cost);
+    let waits = plan.urgency == Urgency::Deferred || (plan.urgency == Urgency::Batch && plan.allowed.off_peak_in_batch);
+    let change = if waits { "none: it waits for the window" } else { "urgency deferred lets it wait for the window" };
+    Opportunity {
+        strategy,
+        applicable: true,
+        reason: format!("in the window it costs {percent_off} % less"),
+        saved_usd: plan.cost.saturating_sub(discounted),
+        change: Some(change.to_owned()),
+    }
+}
+
 /// A cheaper model, and what the request would be by it.
 fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
     let strategy = Strategy::ModelDowngrade;
@@ -61,11 +82,10 @@ fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
         return (Opportunity { strategy, applicable: true, reason, saved_usd, change }, None);
     }
     let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
-    let floor = template.and_then(|template| template.quality_floor.as_deref());
     if plan.allowed.downgrade.is_none() {
         return (not(strategy, "its caller does not allow it".into()), None);
     }
-    let Some(other) = cheapest_above(&plan.others, floor) else {
+    let Some(other) = template.and_then(|template| cheapest_above(&plan.others, template)) else {
         return (not(strategy, "its template has no model that costs less".into()), None);
     };
     let saved_usd = other.baseline.saturating_sub(other.cost);
@@ -133,44 +153,6 @@ fn compression(plan: &Plan) -> Opportunity {
     let reason = format!("its input has {bytes} bytes; it saves bytes, and no money");
     let change = Some("none: it is stored and forwarded gzipped".to_owned());
     Opportunity { strategy, applicable: true, reason, saved_usd: NanoUsd::ZERO, change }
-}
-
-/// What is off the price of all these in the coming windows; else why nothing is.
-fn percent_off_now<'a>(
-    catalog: &Catalog,
-    steps: impl Iterator<Item = &'a PlannedStep>,
-    now: Instant,
-) -> Result<u8, String> {
-    let mut percent_off = 100_u8;
-    let demands = steps.flat_map(|step| step.demands.iter().map(|demand| (demand, step.model.as_deref())));
-    for (demand, model) in demands.filter(|(demand, _)| !demand.amount.is_zero()) {
-        let off_peak = catalog.pools.get(&demand.pool).and_then(|pool| catalog.off_peak_price(pool, model, now));
-        let off_peak = off_peak.ok_or_else(|| format!("`{}` costs the same at any time", demand.pool))?;
-        if off_peak.windows.iter().any(|window| window.contains(now)) {
-            return Err(format!("`{}` is in a window now: it costs less as it is", demand.pool));
-        }
-        percent_off = percent_off.min(off_peak.percent_off);
-    }
-    Ok(percent_off)
-}
-
-fn off_peak(catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
-    let strategy = Strategy::OffPeak;
-    let percent_off = match percent_off_now(catalog, plan.steps.iter(), now) {
-        Ok(percent_off) if plan.allowed.off_peak => percent_off,
-        Ok(_) => return not(strategy, "its caller does not allow it".into()),
-        Err(reason) => return not(strategy, reason),
-    };
-    let discounted = Discount { percent_off, waited_for: true }.applied_to(plan.cost);
-    let waits = plan.urgency == Urgency::Deferred || (plan.urgency == Urgency::Batch && plan.allowed.off_peak_in_batch);
-    let change = if waits { "none: it waits for the window" } else { "urgency deferred lets it wait for the window" };
-    Opportunity {
-        strategy,
-        applicable: true,
-        reason: format!("in the window it costs {percent_off} % less"),
-        saved_usd: plan.cost.saturating_sub(discounted),
-        change: Some(change.to_owned()),
-    }
 }
 
 /// What would have been saved on what a client has made.
@@ -241,7 +223,11 @@ const fn change(strategy: Strategy) -> &'static str {
 }
 
 fn evidence(would: &WouldHave) -> String {
-    let templates: Vec<String> = would.templates.iter().map(|(template, n)| format!("{n} of `{template}`")).collect();
+    let of_template = |(template, n): (&String, &u64)| match template.as_str() {
+        "" => format!("{n} without a template"),
+        template => format!("{n} of `{template}`"),
+    };
+    let templates: Vec<String> = would.templates.iter().map(of_template).collect();
     let (first, last) = would.span.map_or_else(Default::default, |(first, last)| (day(first), day(last)));
     let saved = rm_core::decimal::format(would.saved.nanos(), 9);
     format!(
@@ -275,30 +261,15 @@ fn past(catalog: &Catalog, event: &UsageEvent) -> Past {
     let ttl_ms = ttl_ms.map_or(TTL_MS, |seconds| i64::from(seconds).saturating_mul(1_000));
     Past {
         at: event.created_at,
+        result_at: Some(event.at),
+        model: event.model.clone().unwrap_or_default(),
         cost: event.cost,
         by_cheaper_model: template
-            .and_then(|template| cost_by_cheaper(catalog, template, event.model.as_deref()?, &event.lines)),
+            .and_then(|template| cost_by_cheaper(catalog, template, event.model.as_deref()?, &event.lines, event.at)),
         same: event.same.clone().filter(|_| event.cost > NanoUsd::ZERO).map(|same| (same, ttl_ms)),
-        percent_off: percent_off(catalog, event),
-        batchable: template.is_some_and(|template| template.batch.is_some()),
+        percent_off: patience::would_have_been_off(catalog, event),
+        batch_window_ms: template.and_then(|template| template.batch.as_ref()).map(|rule| rule.window_ms.into()),
         saved_by_batching: saved_by(Strategy::RequestBatching),
         template: name,
     }
-}
-
-/// What would have been off the price of patient work that started outside the windows of its pools.
-fn percent_off(catalog: &Catalog, event: &UsageEvent) -> Option<u8> {
-    if !matches!(event.urgency, Urgency::Batch | Urgency::Deferred) {
-        return None;
-    }
-    let started_at = event.started_at?;
-    let charged = event.lines.iter().filter(|line| line.cost > NanoUsd::ZERO);
-    let of_line = |line: &rm_core::request::Line| {
-        // The windows around that time, by the rule as it is now.
-        let since = started_at.plus(-86_400_000);
-        let off_peak = catalog.off_peak_price(catalog.pools.get(&line.pool)?, event.model.as_deref(), since)?;
-        let was_in_one = off_peak.windows.iter().any(|window| window.contains(started_at));
-        (!was_in_one).then_some(off_peak.percent_off)
-    };
-    charged.map(of_line).collect::<Option<Vec<u8>>>()?.into_iter().min()
 }

@@ -179,6 +179,7 @@ impl AccountObject {
                     failure: call.failure,
                     optimizations: call.optimizations,
                     same: call.same,
+                    deadline: call.deadline,
                 }),
                 ..Extra::default()
             },

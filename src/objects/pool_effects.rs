@@ -200,6 +200,7 @@ impl PoolObject {
             model: spec.and_then(|spec| spec.model.clone()),
             baseline: baseline_of(&settlement.lines),
             same: spec.and_then(|spec| spec.same.clone()),
+            deadline: request.and_then(|request| request.deadline),
             optimizations: request.map_or_else(Vec::new, |request| optimizations(request, &settlement.lines)),
             created_at: spec.map_or(settlement.at, |spec| spec.created_at),
             urgency: request.map_or(Urgency::Normal, |request| request.urgency),

@@ -50,6 +50,9 @@ pub struct UsageEvent {
     /// What requests that are the same have in common.
     #[serde(default)]
     pub same: Option<String>,
+    /// By when it was to be finished.
+    #[serde(default)]
+    pub deadline: Option<Instant>,
 }
 
 impl UsageEvent {
@@ -190,8 +193,8 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
             .prepare(
                 "INSERT INTO usage_events (event, request_id, client_id, kind, status, template_id, worker, model,
                    created_at, at, period_start, cost_nanousd, baseline_nanousd, uncertain, lines, lines_version, urgency,
-                   attempts, started_at, estimated_nanousd, failure, optimizations, same)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
+                   attempts, started_at, estimated_nanousd, failure, optimizations, same, deadline)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
             )
             .bind(&[
                 event.event.as_str().into(),
@@ -217,6 +220,7 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
                 failure.map_or(JsValue::NULL, Into::into),
                 serde_json::to_string(&optimizations)?.into(),
                 optional(&event.same),
+                event.deadline.map_or(JsValue::NULL, |at| number(at.millis())),
             ])?;
         statements.push(statement);
     }
@@ -250,6 +254,7 @@ struct EventRow {
     failure: Option<String>,
     optimizations: String,
     same: String,
+    deadline: Option<i64>,
 }
 
 impl EventRow {
@@ -286,6 +291,7 @@ impl EventRow {
             estimated: money(self.estimated_nanousd)?,
             failure: self.failure.map(|failure| serde_json::from_str(&failure)).transpose()?,
             same: optional(self.same),
+            deadline: self.deadline.map(Instant::from_millis),
             optimizations: serde_json::from_str::<Vec<StoredOptimization>>(&self.optimizations)?
                 .into_iter()
                 .map(StoredOptimization::view)

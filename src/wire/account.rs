@@ -170,6 +170,9 @@ pub struct SettleCall {
     /// What requests that are the same have in common.
     #[serde(default)]
     pub same: Option<String>,
+    /// By when it was to be finished.
+    #[serde(default)]
+    pub deadline: Option<Instant>,
     /// What was applied to it.
     #[serde(default)]
     pub optimizations: Vec<OptimizationView>,

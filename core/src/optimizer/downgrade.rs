@@ -6,16 +6,29 @@ use crate::units::NanoUsd;
 /// At the standard level a cheaper model is taken for the wait if the other one's pool lets it wait this much longer.
 pub const DOWNGRADE_MARGIN_MS: i64 = 5_000;
 
-/// Whether a price is at most another one whatever a use consists of: only then a downgrade never costs more.
+/// Whether a price is at most another one whatever a use consists of, and also where `percent_off` is off that one, as it
+/// is in the windows of its pool: only then a downgrade never costs more.
 #[must_use]
-pub fn is_never_dearer(price: &Price, than: &Price) -> bool {
+pub fn is_never_dearer(price: &Price, than: &Price, percent_off: u8) -> bool {
     let parts = |price: &Price| match price.apart {
         Some(apart) => [price.unit, apart.cached_input, apart.output],
         None => [price.unit; 3],
     };
-    parts(price).into_iter().zip(parts(than)).all(|(one, other)| one <= other)
-        && parts(price).into_iter().fold(NanoUsd::ZERO, NanoUsd::saturating_add)
-            < parts(than).into_iter().fold(NanoUsd::ZERO, NanoUsd::saturating_add)
+    let hundredths = |price: NanoUsd, percent: u8| i128::from(price.nanos()).saturating_mul(i128::from(percent));
+    let left = 100_u8.saturating_sub(percent_off);
+    let pairs: Vec<(i128, i128)> = parts(price)
+        .into_iter()
+        .zip(parts(than))
+        .map(|(one, other)| (hundredths(one, 100), hundredths(other, left)))
+        .collect();
+    pairs.iter().all(|(one, other)| one <= other) && pairs.iter().any(|(one, other)| one < other)
+}
+
+/// The models of a chain that a quality floor allows: those up to that one; all of them without one.
+#[must_use]
+pub fn allowed_by<'a>(chain: &'a [String], floor: Option<&str>) -> &'a [String] {
+    let last = floor.and_then(|floor| chain.iter().position(|model| model == floor));
+    last.and_then(|last| chain.get(..=last)).unwrap_or(chain)
 }
 
 /// Whether a request would wait so much longer for one pool than for another that it goes to the other. `None` is a wait
@@ -31,7 +44,7 @@ pub fn waits_too_long(wait_ms: Option<i64>, other_wait_ms: Option<i64>) -> bool 
 
 #[cfg(test)]
 mod tests {
-    use super::{is_never_dearer, waits_too_long};
+    use super::{allowed_by, is_never_dearer, waits_too_long};
     use crate::pricing::{Price, PricesApart};
     use crate::units::NanoUsd;
 
@@ -44,12 +57,29 @@ mod tests {
 
     #[test]
     fn a_price_is_compared_part_by_part() {
-        assert!(is_never_dearer(&price(1, None), &price(2, None)));
-        assert!(!is_never_dearer(&price(2, None), &price(2, None)), "the same saves nothing");
-        assert!(is_never_dearer(&price(1, Some((1, 3))), &price(2, Some((1, 4)))));
-        assert!(!is_never_dearer(&price(1, Some((1, 5))), &price(2, Some((1, 4)))), "much output would cost more");
-        assert!(!is_never_dearer(&price(1, Some((0, 3))), &price(2, None)));
-        assert!(is_never_dearer(&price(2, Some((1, 2))), &price(2, None)));
+        let never_dearer = |one: (i64, Option<(i64, i64)>), other: (i64, Option<(i64, i64)>)| {
+            is_never_dearer(&price(one.0, one.1), &price(other.0, other.1), 0)
+        };
+        assert!(never_dearer((1, None), (2, None)));
+        assert!(!never_dearer((2, None), (2, None)), "the same saves nothing");
+        assert!(never_dearer((1, Some((1, 3))), (2, Some((1, 4)))));
+        assert!(!never_dearer((1, Some((1, 5))), (2, Some((1, 4)))), "much output would cost more");
+        assert!(!never_dearer((1, Some((0, 3))), (2, None)));
+        assert!(never_dearer((2, Some((1, 2))), (2, None)));
+    }
+
+    #[test]
+    fn it_is_compared_with_what_the_other_one_costs_in_its_windows() {
+        assert!(is_never_dearer(&price(49, None), &price(100, None), 50));
+        assert!(!is_never_dearer(&price(51, None), &price(100, None), 50));
+        assert!(!is_never_dearer(&price(50, None), &price(100, None), 50), "the same saves nothing");
+    }
+
+    #[test]
+    fn a_floor_allows_what_is_before_it_and_itself() {
+        let chain = ["medium".to_owned(), "small".to_owned(), "tiny".to_owned()];
+        assert_eq!(allowed_by(&chain, Some("small")), &chain[..2]);
+        assert_eq!(allowed_by(&chain, None), &chain);
     }
 
     #[test]

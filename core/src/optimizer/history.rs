@@ -11,8 +11,12 @@ use crate::units::{Instant, NanoUsd};
 pub struct Past {
     /// Its template.
     pub template: String,
+    /// The model that it was done by.
+    pub model: String,
     /// When it was made.
     pub at: Instant,
+    /// When its result was there, if it has one of its own.
+    pub result_at: Option<Instant>,
     /// What it was charged.
     pub cost: NanoUsd,
     /// What its use would have cost by the cheapest model that its template's quality floor allows, if by any.
@@ -21,8 +25,8 @@ pub struct Past {
     pub same: Option<(String, i64)>,
     /// What would have been off its price in a window that it did not wait for, in per cent.
     pub percent_off: Option<u8>,
-    /// It could be combined with others; and what that has saved, if it was.
-    pub batchable: bool,
+    /// For how many milliseconds it could have waited to be combined with others, if at all.
+    pub batch_window_ms: Option<i64>,
     /// What was saved by being combined.
     pub saved_by_batching: NanoUsd,
 }
@@ -56,27 +60,33 @@ impl WouldHave {
 
 /// What each strategy would have saved beyond what was saved, one after the other on what the one before would have left,
 /// so that they add up: a repeated request would have had the kept result; else a cheaper model or a window, whichever saves
-/// more; and a common call, by what such calls have saved of the same template's requests.
+/// more; and a common call, by what such calls have saved of the same template's requests, if there was another one to be
+/// combined with.
 #[must_use]
 pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
     let mut in_order: Vec<&Past> = requests.iter().collect();
     in_order.sort_by_key(|past| past.at);
     let ratios = batching_ratios(requests);
+    let company = in_company(&in_order);
     let mut kept: BTreeMap<&str, Instant> = BTreeMap::new();
     let mut all: BTreeMap<Strategy, WouldHave> = BTreeMap::new();
-    for past in in_order {
+    for (past, in_company) in in_order.into_iter().zip(company) {
         let mut left = past.cost;
         let mut save = |strategy, left: &mut NanoUsd, to: NanoUsd| {
             all.entry(strategy).or_default().add(past, left.saturating_sub(to));
             *left = to.min(*left);
         };
         if let Some((same, ttl_ms)) = &past.same {
-            let fresh = kept.get(same.as_str()).is_some_and(|at| past.at.since(*at) < *ttl_ms);
-            if fresh {
+            let before = kept.get(same.as_str()).copied();
+            if before.is_some_and(|at| at <= past.at && past.at.since(at) < *ttl_ms) {
                 save(Strategy::Cache, &mut left, NanoUsd::ZERO);
                 continue;
             }
-            kept.insert(same, past.at);
+            // Of those in flight the first to be done is the one whose result is had next.
+            let in_flight = before.filter(|at| *at > past.at);
+            if let Some(at) = [in_flight, past.result_at].into_iter().flatten().min() {
+                kept.insert(same, at);
+            }
         }
         // The windows are those of the dear model's pool: it is the one or the other.
         let cheaper = past.by_cheaper_model.unwrap_or(left);
@@ -88,7 +98,7 @@ pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
             save(Strategy::OffPeak, &mut left, in_window);
         }
         if let Some(permille) =
-            ratios.get(past.template.as_str()).filter(|_| past.batchable && past.saved_by_batching.is_none())
+            ratios.get(past.template.as_str()).filter(|_| in_company && past.saved_by_batching.is_none())
         {
             let saved = i128::from(left.nanos()).saturating_mul(i128::from(*permille)).checked_div(1_000).unwrap_or(0);
             let saved = i64::try_from(saved).ok().and_then(NanoUsd::from_nanos).unwrap_or(NanoUsd::ZERO);
@@ -99,10 +109,30 @@ pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
     all
 }
 
-/// What common calls have saved of the requests of each template that they were for, in thousandths.
+/// Of each request, in the order of time, whether it could have been combined with the one before it or after it.
+fn in_company(in_order: &[&Past]) -> Vec<bool> {
+    let mut company = vec![false; in_order.len()];
+    let mut last: BTreeMap<(&str, &str), (usize, Instant)> = BTreeMap::new();
+    for (index, past) in in_order.iter().enumerate() {
+        let Some(window_ms) = past.batch_window_ms else { continue };
+        let before = last.insert((past.template.as_str(), past.model.as_str()), (index, past.at));
+        if let Some((before, at)) = before
+            && past.at.since(at) <= window_ms
+        {
+            for one in [before, index] {
+                company.get_mut(one).into_iter().for_each(|with_others| *with_others = true);
+            }
+        }
+    }
+    company
+}
+
+/// What common calls have saved of the requests of each template that they were for, in thousandths. One that cost nothing
+/// had the result of another one: it was not run at all.
 fn batching_ratios(requests: &[Past]) -> BTreeMap<&str, u64> {
     let mut sums: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
-    for past in requests.iter().filter(|past| !past.saved_by_batching.is_none()) {
+    let shared = |past: &&Past| past.cost > NanoUsd::ZERO && !past.saved_by_batching.is_none();
+    for past in requests.iter().filter(shared) {
         let (saved, baseline) = sums.entry(past.template.as_str()).or_default();
         *saved = saved.saturating_add(i128::from(past.saved_by_batching.nanos()));
         let alone = past.saved_by_batching.saturating_add(past.cost);
@@ -128,12 +158,14 @@ mod tests {
     fn past(at: i64, cost: i64) -> Past {
         Past {
             template: "t".into(),
+            model: "m".into(),
             at: Instant::from_millis(at),
+            result_at: Some(Instant::from_millis(at)),
             cost: nanos(cost),
             by_cheaper_model: None,
             same: None,
             percent_off: None,
-            batchable: false,
+            batch_window_ms: None,
             saved_by_batching: NanoUsd::ZERO,
         }
     }
@@ -154,6 +186,11 @@ mod tests {
         assert_eq!(told(&again), [(Strategy::Cache, 10, 1)], "one that is had is not kept for longer");
         let cheap = Past { by_cheaper_model: Some(nanos(1)), ..same(50) };
         assert_eq!(told(&[same(0), cheap]), [(Strategy::Cache, 10, 1)], "it would not have been run at all");
+        let later = |at, done| Past { result_at: Some(Instant::from_millis(done)), ..same(at) };
+        assert_eq!(told(&[later(0, 60), later(0, 50), same(40), same(55)]), [(Strategy::Cache, 10, 1)]);
+        assert_eq!(told(&[later(0, 60), later(10, 70), same(159)]), [(Strategy::Cache, 10, 1)]);
+        let failed = Past { result_at: None, ..same(0) };
+        assert_eq!(told(&[failed, same(50)]), [], "there was no result");
         let would = would_have_saved(&[same(0), same(50), same(99)]).remove(&Strategy::Cache).unwrap();
         assert_eq!(would.span, Some((Instant::from_millis(50), Instant::from_millis(99))));
     }
@@ -170,11 +207,17 @@ mod tests {
 
     #[test]
     fn a_common_call_would_have_saved_what_such_calls_did() {
-        let batched = Past { batchable: true, saved_by_batching: nanos(30), ..past(0, 70) };
-        let alone = Past { batchable: true, ..past(1, 200) };
+        let batched = Past { batch_window_ms: Some(100), saved_by_batching: nanos(30), ..past(0, 70) };
+        let alone = Past { batch_window_ms: Some(100), ..past(100, 200) };
         assert_eq!(told(std::slice::from_ref(&alone)), [], "nothing is known of them");
         let never = Past { template: "other".into(), ..alone.clone() };
-        let cannot = Past { batchable: false, ..alone.clone() };
+        let cannot = Past { batch_window_ms: None, ..alone.clone() };
+        let too_late = Past { at: Instant::from_millis(101), ..alone.clone() };
+        assert_eq!(told(&[batched.clone(), too_late]), [], "it would have been by itself");
+        let other_model = Past { model: "other".into(), ..alone.clone() };
+        assert_eq!(told(&[batched.clone(), other_model]), []);
+        let not_run = Past { batch_window_ms: Some(100), saved_by_batching: nanos(300), ..past(0, 0) };
+        assert_eq!(told(&[not_run, alone.clone()]), [], "what was not run tells nothing of calls");
         let cheap = Past { by_cheaper_model: Some(nanos(100)), ..alone.clone() };
         assert_eq!(
             told(&[batched.clone(), cheap]),
