@@ -83,6 +83,20 @@ test("a model that costs less at all times but those of the dear one's window is
   assert.deepEqual([cheaper.resources[0].pool, cheaper.cost.actualUsd, cheaper.cost.baselineUsd, cheaper.cost.savedUsd], ["small", 0.03, 0.1, 0.07]);
 });
 
+test("an aggressive one does not go where it would be refused, or kept beyond its deadline", async () => {
+  await rm.pool("dry", { capacity: 10, refillPerSecond: 0.1, models: ["dry"], unitPriceUsd: 0.001, queueCap: 1 });
+  ok(await rm.put("/admin/templates/dry", template({ downgradeTo: ["dry"] })));
+  const fill = { reservationId: ok(await rm.post("/internal/reserve", { clientId: "saver", resources: [{ pool: "dry", amount: 10 }] })).reservationId };
+  ok(await rm.post("/internal/consume", { ...fill, usage: [{ pool: "dry", amount: 10 }] }));
+  const hurried = ok(await send({ templateId: "dry", ...aggressive, deadline: new Date(Date.now() + 20_000).toISOString() }));
+  assert.deepEqual([hurried.status, hurried.resources[0].pool, hurried.cost.actualUsd], ["succeeded", "large", 1]);
+  const patient = ok(await send({ templateId: "dry", ...aggressive }, {}));
+  assert.match(patient.requestId, /_dry$/, "it is cheaper, and it has the time");
+  const crowded = ok(await send({ templateId: "dry", ...aggressive }));
+  assert.deepEqual([crowded.status, crowded.resources[0].pool], ["succeeded", "large"], "its queue is full");
+  ok(await rm.call("DELETE", `/api/queue/${patient.requestId}`));
+});
+
 test("a budget that has not got the dear model's cost has that of the first that fits", async () => {
   await rm.client("poor", { monthlyBudgetUsd: 0.5 });
   const poor = { clientId: "poor" };

@@ -152,6 +152,17 @@ test("the same requests in flight at once run once, and each ends on its own", a
   await waitFor(async () => (await rm.current("keeper")).heldUsd === 0, "the settlements");
 });
 
+test("a crowd of the same runs once, though its run has to be tried again", async () => {
+  await rm.resetStats();
+  const input = { n: "crowd", simulate: { delayMs: 500, failFirst: 1 } };
+  const sent = (await Promise.all(Array.from({ length: 60 }, () => send(input, {}, {})))).map(ok);
+  const ended = await Promise.all(sent.map(({ requestId }) => rm.ended(requestId)));
+  assert.deepEqual([...new Set(ended.map(({ status }) => status))], ["succeeded"]);
+  assert.equal(ended.filter(({ cost }) => cost.actualUsd > 0).length, 1, "one has paid");
+  assert.equal((await rm.stats()).calls, 2);
+  await waitFor(async () => (await rm.current("keeper")).heldUsd === 0, "the settlements");
+});
+
 test("when the one that runs fails, the next is run", async () => {
   await rm.resetStats();
   const input = { n: "failing twins", simulate: { delayMs: 500, status: 400 } };

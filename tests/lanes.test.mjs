@@ -59,6 +59,29 @@ test("an immediate request is refused for want of a slot, and where nothing will
   assert.equal((await rm.ended(may.requestId)).status, "succeeded");
 });
 
+test("an immediate request is refused for what another pool has not got in time", async () => {
+  await rm.pool("home", { capacity: 100, refillPerSecond: 0.5 });
+  await rm.pool("second", { capacity: 100, refillPerSecond: 1 });
+  ok(await rm.post("/internal/consume", { reservationId: await all("second", 100), usage: [{ pool: "second", amount: 100 }] }));
+  const resources = [{ pool: "second", amount: 60 }, { pool: "home", amount: 60 }];
+  const send = (more) => rm.execute({ clientId: "laner", worker: "ECHO", resources, ...more });
+  const before = await rm.current("laner");
+  const refused = await send({ urgency: "immediate" });
+  assert.deepEqual([refused.status, refused.body.code], [429, "insufficient_resources"], refused.text);
+  assert.match(refused.body.detail, /`second`/);
+  assert.ok(refused.body.retryAfterMs > 20_000 && refused.body.retryAfterMs <= 35_000, `${refused.body.retryAfterMs}`);
+  assert.equal((await rm.current("laner")).heldUsd, before.heldUsd, "nothing is held");
+  // Another lane waits, and says for how long.
+  const { requestId } = ok(await send({}));
+  const place = await waitFor(async () => {
+    const position = ok(await rm.get(`/api/queue/position/${requestId}`));
+    return position.blockedBy === "secondary_pool" ? position : null;
+  }, "the second pool's answer");
+  const inMs = Date.parse(place.estimatedStartAt) - Date.now();
+  assert.ok(inMs > 20_000 && inMs < 61_000, `${inMs}`);
+  ok(await rm.call("DELETE", `/api/queue/${requestId}`));
+});
+
 test("an immediate request that has waited for its lane's limit expires", async () => {
   await rm.pool("impatient", { capacity: 10, refillPerSecond: 0 });
   await all("impatient", 10);

@@ -207,9 +207,15 @@ pub struct Request {
     /// Which windows it waits for; `None`: those of its pool, if its lane does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<WaitsFor>,
-    /// How long hardly any run of its worker takes, as was known when it came.
+    /// What runs like its own have in common besides their worker: its template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<String>,
+    /// How long hardly any run like its own takes, as was known when it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_run_ms: Option<i64>,
+    /// When another pool that it needs will have its tokens, as that one said when it last refused them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub others_ready_at: Option<Instant>,
     /// Its deadline does not let it wait for a window any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,

@@ -164,21 +164,43 @@ fn one_that_is_more_urgent_does_not_wait_with_a_leader_that_has_to_wait_again() 
     pool.configure(closed, at(2));
     pool.report(&leader, grant, Report::Failed { failure: failure(), retry: Retry::Backoff }, at(3));
     assert_eq!(started(&mut pool, at(3)).iter().map(|(id, _)| id).collect::<Vec<_>>(), [&urgent]);
-    assert_ne!(pool.request(&patient).unwrap().phase, Phase::Following { leader });
+    assert_eq!(pool.request(&patient).unwrap().phase, Phase::Following { leader }, "it is tried again");
 }
 
 #[test]
 fn no_more_wait_for_one_than_can_end_with_it() {
-    let mut pool = pool(config(1_000, 0));
-    for n in 1..=40 {
-        queue(&mut pool, twin(n, Urgency::Normal), at(0));
+    for (sent, leading) in [(129, 1), (130, 2), (259, 3)] {
+        let mut pool = pool(config(1_000, 0));
+        (1..=sent).for_each(|n| drop(queue(&mut pool, twin(n, Urgency::Normal), at(0))));
+        let leads = pool.requests().filter(|request| !matches!(request.phase, Phase::Following { .. })).count();
+        assert_eq!(leads, leading, "each has a hundred and twenty-eight at most");
     }
-    let leading = pool.requests().filter(|request| !matches!(request.phase, Phase::Following { .. })).count();
-    assert_eq!(leading, 3, "each has sixteen at most");
-    let mut pool = support::pool(config(1_000, 0));
-    (1..=35).for_each(|n| drop(queue(&mut pool, twin(n, Urgency::Normal), at(0))));
-    let leading = pool.requests().filter(|request| !matches!(request.phase, Phase::Following { .. })).count();
-    assert_eq!(leading, 3, "two have seventeen, with themselves");
+}
+
+#[test]
+fn what_ends_together_is_settled_a_few_at_a_time() {
+    let mut pool = pool(config(1_000, 0));
+    let ids: Vec<_> = (1..=129).map(|n| queue(&mut pool, twin(n, Urgency::Normal), at(0))).collect();
+    let grant = started(&mut pool, at(0))[0].1;
+    pool.report(&ids[0], grant, used(5), at(10));
+    assert_eq!(ends(&mut pool).len(), 129);
+    let mut settled = std::collections::BTreeSet::new();
+    let mut now = at(10);
+    while settled.len() < 129 {
+        let sent: Vec<String> = pool
+            .take_effects()
+            .into_iter()
+            .filter_map(|effect| if let Effect::Settle { event } = effect { Some(event) } else { None })
+            .collect();
+        assert!(sent.len() <= 16, "{} at once", sent.len());
+        for event in sent {
+            pool.settlement_confirmed(&event, now);
+            settled.insert(event);
+        }
+        now = pool.next_wakeup(now).unwrap_or(now);
+        assert!(now < at(2_000), "{} are settled", settled.len());
+        pool.on_wakeup(now);
+    }
 }
 
 #[test]
@@ -221,7 +243,11 @@ fn they_start_with_the_one_that_runs_and_wait_again_with_it() {
     pool.report(&leader, 2, Report::Failed { failure: failure(), retry: Retry::Backoff }, at(30));
     for id in [&before, &after] {
         assert_eq!(first_started(&pool, id), None, "it was not its own run that had started");
+        assert_eq!(pool.request(id).unwrap().phase, Phase::Following { leader: leader.clone() }, "it is tried again");
     }
+    let hurried = Submission { deadline: Some(at(1_000)), ..no_slot(4, 40) };
+    let hurried = queue(&mut pool, hurried, at(40));
+    assert!(matches!(pool.request(&hurried).unwrap().phase, Phase::Acquiring { .. }), "it has no time for that");
 }
 
 #[test]

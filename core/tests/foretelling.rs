@@ -139,3 +139,45 @@ fn a_raised_hold_is_told_again_after_a_crash_and_when_it_is_said_again() {
     let mut pool = Pool::restore(stored, at(2));
     assert!(pool.take_effects().iter().any(is_raise));
 }
+
+#[test]
+fn deferred_work_is_forced_out_by_how_long_its_own_kind_of_work_takes() {
+    let mut pool = pool(PoolConfig { off_peak: Some(vec![]), ..config(1_000, 10) });
+    let of = |n, work: &str, urgency| Submission {
+        worker: Some("WORKER".parse().unwrap()),
+        work: Some(work.into()),
+        ..order(n, urgency, true, at(0))
+    };
+    let mut run = |n, work, took| {
+        queue(&mut pool, of(n, work, Urgency::Normal), at(0));
+        let (id, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&id, grant, used(1), at(took));
+    };
+    run(1, "slow", 75_000);
+    (2..40).for_each(|n| run(n, "quick", 100));
+    let forced_at = |work, n| {
+        let deferred = Submission { deadline: Some(at(3_600_000)), ..of(n, work, Urgency::Deferred) };
+        let mut pool = pool.clone();
+        let id = queue(&mut pool, deferred, at(0));
+        at(3_600_000).since(pool.request(&id).unwrap().force_at().unwrap())
+    };
+    assert_eq!(forced_at("slow", 50), 60_000 + 225_000, "one run of 75 s may take three times as long");
+    assert!(forced_at("quick", 51) < 62_000);
+    assert!(
+        (60_000..285_000).contains(&forced_at("unheard of", 52)),
+        "it is taken to be like the others of its worker"
+    );
+}
+
+#[test]
+fn what_would_start_too_late_for_its_lane_is_foretold_so() {
+    let mut pool = hurried(100, 1);
+    queue(
+        &mut pool,
+        Submission { demands: vec![demand("home", 100)], ..order(1, Urgency::Normal, true, at(0)) },
+        at(0),
+    );
+    let sixty = |urgency| Submission { demands: vec![demand("home", 60)], ..order(2, urgency, false, at(0)) };
+    assert_eq!(pool.foretell(sixty(Urgency::Immediate), at(0)), Err(Refusal::NotNow { retry_at: at(30_000) }));
+    assert_eq!(pool.foretell(sixty(Urgency::Normal), at(0)), Ok(Some(at(60_000))));
+}

@@ -79,6 +79,7 @@ fn request(n: u8, kind: Kind, amounts: &[(&str, u64)]) -> Submission {
         twin: None,
         batch: None,
         waits_for: None,
+        work: None,
         has_slot: true,
         worker: None,
         later: Vec::new(),

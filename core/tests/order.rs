@@ -78,6 +78,7 @@ fn submission(n: u64, client: usize, urgency: Urgency, held_at: Instant) -> Subm
         twin: None,
         batch: None,
         waits_for: None,
+        work: None,
         has_slot: false,
         worker: None,
         later: Vec::new(),

@@ -55,6 +55,17 @@ fn a_request_whose_second_pool_is_not_there_holds_back_nobody_and_keeps_its_plac
 }
 
 #[test]
+fn when_it_starts_is_foretold_by_the_pool_that_it_waits_for() {
+    let mut pool = pool(config(10, 1));
+    queue(&mut pool, of_two_pools(0, at(0)), at(0));
+    let (id, grant, _) = asked(&mut pool);
+    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(40_000)) };
+    pool.lease_answered(&id, grant, &id_of("other"), not_now, at(20));
+    assert_eq!(pool.next_wakeup(at(20)), Some(at(5_020)), "it is asked again before");
+    assert_eq!(pool.position(&id, at(20)).unwrap().estimated_start_at, Some(at(40_000)));
+}
+
+#[test]
 fn a_lease_that_was_asked_for_and_not_answered_is_given_back() {
     let mut pool = pool(config(1, 1));
     queue(&mut pool, of_two_pools(0, at(0)), at(0));

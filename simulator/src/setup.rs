@@ -123,6 +123,7 @@ pub fn submission(order: Order, held: Held) -> Submission {
         twin: order.twin,
         batch: order.batch,
         waits_for: None,
+        work: None,
         has_slot: held.slot,
         slots: Some(held.slots),
     }

@@ -150,10 +150,14 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         steps.push(step);
     }
     let allowed = body.optimization.unwrap_or_default().allowed();
-    let others = match (allowed.downgrade, rules.as_slice(), steps.as_slice()) {
+    let mut others = match (allowed.downgrade, rules.as_slice(), steps.as_slice()) {
         (Some(_), [rule], [step]) if !is_pipeline => downgrade::alternatives(&asked, rule, step),
         _ => Vec::new(),
     };
+    let is_aggressive = allowed.downgrade == Some(Level::Aggressive);
+    if let Some(template) = general.filter(|_| is_aggressive) {
+        downgrade::keep_to_floor(&mut others, template);
+    }
     let cost = cost_of(steps.iter().flat_map(|step| &step.demands))?;
     let home = scarcest(catalog, steps.iter().flat_map(|step| &step.demands));
     for step in &mut steps {
@@ -177,9 +181,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         parameters,
         resources: body.resources,
     };
-    if allowed.downgrade == Some(Level::Aggressive)
-        && let Some(cheapest) = general.and_then(|template| downgrade::cheapest_above(&plan.others, template))
-    {
+    if is_aggressive && let Some(cheapest) = downgrade::cheapest(&plan.others).cloned() {
         plan.take(&cheapest);
     }
     Ok(plan)

@@ -8,11 +8,12 @@ use rm_core::request::{Demand, Line};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
 use crate::api::Call;
-use crate::api::admission::{Asked, Plan, PlannedStep, new_id};
+use crate::api::admission::{Asked, Plan, PlannedStep};
 use crate::api::demands::{baseline_of, cost_of, home_first};
+use crate::api::foretelling::foretell;
 use crate::store::catalog::Catalog;
+use crate::store::tiers;
 use crate::wire::admin::{PoolRecord, StepRule, TemplateBody};
-use crate::wire::pool::{ForetellAnswer, ForetellCall};
 
 /// So many models of a chain are asked for their waits at most: each is a call.
 const ASKED_MAX: usize = 3;
@@ -126,16 +127,31 @@ fn pool_of(catalog: &Catalog, pool: &PoolId, from: &str, model: &str) -> Option<
     }
 }
 
-/// The cheapest that the template's quality floor allows.
-pub fn cheapest_above(cheaper: &[ByModel], template: &TemplateBody) -> Option<ByModel> {
+/// Leaves only those that the template's quality floor allows.
+pub fn keep_to_floor(cheaper: &mut Vec<ByModel>, template: &TemplateBody) {
     let models = allowed_by(&template.downgrade_to, template.quality_floor.as_deref());
-    let is_allowed =
-        |one: &&ByModel| one.step.model.as_ref().is_some_and(|model| models.iter().any(|allowed| allowed == model));
-    cheaper.iter().filter(is_allowed).min_by_key(|one| one.cost).cloned()
+    cheaper.retain(|one| one.step.model.as_ref().is_some_and(|model| models.iter().any(|allowed| allowed == model)));
+}
+
+/// The cheapest of them.
+pub fn cheapest(cheaper: &[ByModel]) -> Option<&ByModel> {
+    cheaper.iter().min_by_key(|one| one.cost)
+}
+
+/// The model that a request goes on with instead, as its pools are now; `None` if it stays with the one that it has.
+pub async fn reconsidered(call: &Call, plan: &Plan, now: Instant) -> Option<ByModel> {
+    if plan.others.is_empty() {
+        return None;
+    }
+    let tier = tiers::of(&call.env, &plan.client, now).await?;
+    match plan.falls_back {
+        true => sooner(call, plan, tier, now).await,
+        false => one_that_can(call, plan, tier, now).await,
+    }
 }
 
 /// The cheaper model that a request goes on with because it would wait much less for it; `None` if it need not.
-pub async fn sooner(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<ByModel> {
+async fn sooner(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<ByModel> {
     let first = plan.steps.first()?;
     // A pool that would not take it in keeps it waiting for ever.
     let wait_ms = foretell(call, plan, tier, first, now).await.unwrap_or(None);
@@ -153,22 +169,27 @@ pub async fn sooner(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Optio
     None
 }
 
-/// How long a request would wait in its home: `Some(None)` if that is not a matter of time; `None` if it would be refused.
-async fn foretell(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: Instant) -> Option<Option<i64>> {
-    let home = step.demands.first()?.pool.clone();
-    let foretell = ForetellCall {
-        id: new_id(Some(&home), now).ok()?,
-        client: plan.client.clone(),
-        tier,
-        urgency: plan.urgency,
-        deadline: plan.deadline,
-        demands: step.demands.clone(),
-        worker: Some(step.worker.clone()),
-        timeout_ms: step.timeout_ms,
-    };
-    match call.pool(&home, &foretell, 0).await.ok()? {
-        ForetellAnswer::Wait { ms } => Some(ms),
-        ForetellAnswer::Refused => None,
+/// What an aggressive request goes on with instead of the cheapest model, whose pool would refuse it, or keep it beyond its
+/// deadline: the cheapest that can do, the template's own among them. `None` if that one can, or none does.
+async fn one_that_can(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<ByModel> {
+    let first = plan.steps.first()?;
+    if can_do(call, plan, tier, first, now).await {
+        return None;
+    }
+    let mut others: Vec<&ByModel> = plan.others.iter().filter(|one| one.step.model != first.model).collect();
+    others.sort_by_key(|one| one.cost);
+    for other in others.into_iter().take(ASKED_MAX) {
+        if can_do(call, plan, tier, &other.step, now).await {
+            return Some(other.clone());
+        }
+    }
+    None
+}
+
+async fn can_do(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: Instant) -> bool {
+    match foretell(call, plan, tier, step, now).await {
+        Some(Some(wait_ms)) => plan.deadline.is_none_or(|deadline| now.plus(wait_ms) < deadline),
+        _ => false,
     }
 }
 

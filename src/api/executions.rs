@@ -14,6 +14,7 @@ use crate::api::batching;
 use crate::api::body::read_json;
 use crate::api::demands::check_reach;
 use crate::api::downgrade;
+use crate::api::foretelling;
 use crate::api::kept::{self, CacheControl};
 use crate::api::rate_limit;
 use crate::api::reply::Reply;
@@ -23,7 +24,7 @@ use crate::host::clock;
 use crate::host::object::{CallError, call};
 use crate::host::time_limit::within;
 use crate::store::catalog::Catalog;
-use crate::store::{catalog, payloads, record, tiers};
+use crate::store::{catalog, payloads, record};
 use crate::views::recorded_execution;
 use crate::wire::account::{FindKeyCall, HoldAnswer, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
@@ -94,12 +95,8 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
         return Ok(reply);
     }
-    if plan.falls_back
-        && !plan.others.is_empty()
-        && let Some(tier) = tiers::of(&call.env, &client, now).await
-        && let Some(cheaper) = downgrade::sooner(&call, &plan, tier, now).await
-    {
-        plan.take(&cheaper);
+    if let Some(other) = downgrade::reconsidered(&call, &plan, now).await {
+        plan.take(&other);
         if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
             return Ok(reply);
         }
@@ -139,6 +136,16 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         }
         // What was taken in before goes on; it is not taken in anew.
         held.open = false;
+    }
+    // Its home says of itself whether it would start too late.
+    if held.open
+        && !held.replayed
+        && catalog.lanes.of(plan.urgency).max_wait_ms.is_some()
+        && let Some((pool, retry_at)) = foretelling::kept_too_long_elsewhere(&call, &plan, held.tier, now).await
+    {
+        give_up(&call.env, &client, &held).await;
+        let detail = format!("it would start later than its lane allows: the tokens of `{pool}` are taken");
+        return Err(Problem::new(Code::InsufficientResources, detail).retry_at(retry_at, now));
     }
     let mut submit = submission(&call, &plan, &held, wait)?;
     let same = kept::same(&catalog, &plan, control);

@@ -10,6 +10,7 @@ mod docs;
 mod downgrade;
 mod estimates;
 mod executions;
+mod foretelling;
 mod health;
 mod internal;
 mod kept;

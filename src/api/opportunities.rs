@@ -10,7 +10,7 @@ use rm_core::units::{Instant, NanoUsd};
 
 use crate::api::Call;
 use crate::api::admission::Plan;
-use crate::api::downgrade::{ByModel, cheapest_above, cost_by_cheaper};
+use crate::api::downgrade::{ByModel, cheapest, cost_by_cheaper, keep_to_floor};
 use crate::api::kept::{self, CacheControl};
 use crate::api::patience;
 use crate::api::usage::day;
@@ -85,7 +85,11 @@ fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
     if plan.allowed.downgrade.is_none() {
         return (not(strategy, "its caller does not allow it".into()), None);
     }
-    let Some(other) = template.and_then(|template| cheapest_above(&plan.others, template)) else {
+    let mut others = plan.others.clone();
+    if let Some(template) = template {
+        keep_to_floor(&mut others, template);
+    }
+    let Some(other) = cheapest(&others).cloned() else {
         return (not(strategy, "its template has no model that costs less".into()), None);
     };
     let saved_usd = other.baseline.saturating_sub(other.cost);

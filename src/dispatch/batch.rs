@@ -132,8 +132,10 @@ fn item_outcome(name: &str, item: &RawValue) -> RunOutcome {
     }
 }
 
-/// Divides a common use among those that have a result, and need the pool, and did not say it of themselves.
+/// Divides a common use among those that have a result, and need the pool, and did not say it of themselves: what those
+/// did say is part of it.
 fn divide(common: &Usage, outcomes: &mut [RunOutcome], reserved: &[&[(PoolId, Tokens)]]) {
+    let common = rest_of(common, outcomes);
     let weight = |index: usize| -> Option<Tokens> {
         let needs = reserved.get(index)?.iter().find(|(pool, _)| *pool == common.pool)?;
         Some(needs.1)
@@ -158,6 +160,23 @@ fn divide(common: &Usage, outcomes: &mut [RunOutcome], reserved: &[&[(PoolId, To
             usage.push(Usage { pool: common.pool.clone(), amount, parts, is_share: true });
         }
     }
+}
+
+/// What is left of a common use besides what some say of their own.
+fn rest_of(common: &Usage, outcomes: &[RunOutcome]) -> Usage {
+    let mut rest = common.clone();
+    let own = outcomes.iter().filter_map(|outcome| match outcome {
+        RunOutcome::Succeeded { usage, .. } => usage.iter().find(|said| said.pool == common.pool),
+        _ => None,
+    });
+    for said in own {
+        rest.amount = rest.amount.saturating_sub(said.amount);
+        if let (Some(parts), Some(own)) = (&mut rest.parts, said.parts) {
+            parts.cached_input = parts.cached_input.saturating_sub(own.cached_input);
+            parts.output = parts.output.saturating_sub(own.output);
+        }
+    }
+    rest
 }
 
 #[cfg(test)]
@@ -193,7 +212,9 @@ mod tests {
         let all = answer(
             r#"{"results":[{"result":1,"usage":{"p":7}},{"error":"bad","status":503},{"result":3}],"usage":{"p":4}}"#,
         );
-        assert_eq!(all.iter().map(used).collect::<Vec<_>>(), [Some(7), None, Some(4)]);
+        assert_eq!(all.iter().map(used).collect::<Vec<_>>(), [Some(7), None, Some(0)], "it is more than that of all");
+        let rest = answer(r#"{"results":[{"result":1,"usage":{"p":2}},{"result":2},{"result":3}],"usage":{"p":8}}"#);
+        assert_eq!(rest.iter().map(used).collect::<Vec<_>>(), [Some(2), Some(4), Some(2)], "eight in all");
         assert!(matches!(all[1], RunOutcome::Failed { retry: Retry::Backoff, .. }));
         let refused = answer(r#"{"results":[{"result":1},{"error":{"code":"x"}},7]}"#);
         for bad in &refused[1..] {

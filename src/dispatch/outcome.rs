@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::DateTime;
+use chrono::{DateTime, Months, NaiveDateTime};
 use rm_core::id::PoolId;
 use rm_core::pool::{Remaining, Retry};
 use rm_core::pricing::Parts;
@@ -20,6 +20,7 @@ use crate::wire::strict::Object;
 
 /// The longest message that is taken over from a worker.
 const MESSAGE_MAX_CHARS: usize = 500;
+const FIFTY_YEARS_MS: i64 = 50 * 31_557_600_000;
 
 /// A failed attempt.
 pub fn failed(code: &str, message: impl Into<String>, retry: Retry) -> RunOutcome {
@@ -55,8 +56,25 @@ fn pause(value: &str, now: Instant) -> Option<i64> {
     if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         return Some(value.parse::<i64>().unwrap_or(i64::MAX).saturating_mul(1_000));
     }
-    let date = DateTime::parse_from_rfc2822(value).ok()?;
-    Some(Instant::from_millis(date.timestamp_millis()).since(now))
+    Some(Instant::from_millis(http_date(value, now)?).since(now))
+}
+
+/// An HTTP date (RFC 9110, 5.6.7) in milliseconds: as it is written today, or in one of the two obsolete forms, which are
+/// to be understood.
+fn http_date(value: &str, now: Instant) -> Option<i64> {
+    if let Ok(date) = DateTime::parse_from_rfc2822(value) {
+        return Some(date.timestamp_millis());
+    }
+    let millis =
+        |format| NaiveDateTime::parse_from_str(value, format).ok().map(|date| date.and_utc().timestamp_millis());
+    let of_two_digits = || {
+        let date = NaiveDateTime::parse_from_str(value, "%A, %d-%b-%y %H:%M:%S GMT").ok()?;
+        // A year that seems to be more than fifty years ahead is the last one with these digits.
+        let is_past = date.and_utc().timestamp_millis().saturating_sub(now.millis()) > FIFTY_YEARS_MS;
+        let date = if is_past { date.checked_sub_months(Months::new(1_200))? } else { date };
+        Some(date.and_utc().timestamp_millis())
+    };
+    of_two_digits().or_else(|| millis("%a %b %e %H:%M:%S %Y"))
 }
 
 fn good_answer(name: &str, body: &[u8]) -> RunOutcome {
@@ -150,6 +168,12 @@ mod tests {
         assert_eq!(pause(&"9".repeat(40), Instant::from_millis(0)), Some(i64::MAX));
         assert_eq!(pause("Thu, 01 Jan 1970 00:01:00 GMT", Instant::from_millis(0)), Some(60_000));
         assert_eq!(pause("Thu, 01 Jan 1970 00:01:00 GMT", Instant::from_millis(90_000)), Some(0));
+        // RFC 850 and asctime.
+        assert_eq!(pause("Thursday, 01-Jan-70 00:01:00 GMT", Instant::from_millis(0)), Some(60_000));
+        assert_eq!(pause("Thu Jan  1 00:01:00 1970", Instant::from_millis(0)), Some(60_000));
+        let in_2026 = Instant::from_millis(1_795_651_200_000);
+        assert_eq!(pause("Thursday, 26-Nov-26 00:01:00 GMT", in_2026), Some(60_000));
+        assert_eq!(pause("Sunday, 06-Nov-94 08:49:37 GMT", in_2026), Some(0), "that was in 1994");
         assert_eq!(pause("soon", Instant::from_millis(0)), None);
         assert_eq!(pause("-1", Instant::from_millis(0)), None);
     }

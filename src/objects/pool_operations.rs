@@ -310,9 +310,11 @@ impl PoolObject {
                 batch: None,
                 // A window is waited for of one's own choice: it is no reason for another model.
                 waits_for: Some(WaitsFor::Nothing),
+                work: call.work,
             };
             match pool.foretell(submission, now) {
                 Ok(start) => ForetellAnswer::Wait { ms: start.map(|start| start.since(now)) },
+                Err(Refusal::NotNow { retry_at }) => ForetellAnswer::TooLate { retry_at },
                 Err(_) => ForetellAnswer::Refused,
             }
         })
@@ -375,6 +377,7 @@ fn submission(call: &SubmitCall) -> Submission {
         twin: call.twin.clone(),
         batch: call.batch.clone(),
         waits_for: call.waits_for.clone(),
+        work: call.spec.template_id.as_ref().map(|template| template.as_str().to_owned()),
     }
 }
 

@@ -267,6 +267,9 @@ impl Pool {
                 }
             }
             LeaseAnswer::NotNow { retry_at } => {
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.others_ready_at = retry_at;
+                }
                 let soonest = now.plus(50);
                 let until = retry_at.unwrap_or_else(|| now.plus(SECONDARY_RECHECK_MS));
                 self.give_up_acquiring(id, true, now, Some(until.clamp(soonest, now.plus(SECONDARY_RECHECK_MAX_MS))));

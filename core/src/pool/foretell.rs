@@ -9,13 +9,20 @@ use crate::pool::supply::Leave;
 use crate::pool::{Pool, Refusal, Submission, entry};
 use crate::priority::Tier;
 use crate::queue::Flow;
-use crate::request::{Kind, Phase, Request};
+use crate::request::{Cause, Kind, Phase, Request};
 use crate::run_time::RunTime;
 use crate::token_bucket::Availability;
 use crate::units::{Instant, Tokens};
 
 /// The hint when nothing better is known.
 pub(super) const RETRY_HINT_MS: i64 = 1_000;
+
+/// The most workers, and kinds of work, whose run times are known: they are stored with the state at each change.
+const RUN_TIMES_MAX: usize = 100;
+
+fn work_key(worker: &WorkerBinding, work: &str) -> String {
+    format!("{worker} {work}")
+}
 
 impl Pool {
     /// When the tokens for it and for all before it are refilled, as far as they may be taken for it, and nothing of its
@@ -49,6 +56,9 @@ impl Pool {
         let by_tokens = [by_tokens, self.share_wait(request, own, now)].into_iter().flatten().min();
         let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
         let parked = match request.phase {
+            Phase::Parked { until, cause: Cause::SecondaryPool } => {
+                request.others_ready_at.map_or(until, |at| at.max(until))
+            }
             Phase::Parked { until, .. } => until,
             _ => now,
         };
@@ -89,11 +99,15 @@ impl Pool {
     /// When a request would start that came now, if that is a matter of time: nothing is kept of it.
     ///
     /// # Errors
-    /// It would not be taken in.
+    /// It would not be taken in, or wait for longer than its lane allows.
     pub fn foretell(&self, submission: Submission, now: Instant) -> Result<Option<Instant>, Refusal> {
         self.admit(&submission, now)?;
-        let request = waiting(submission);
-        Ok(self.estimated_start(&request, self.ahead_of(&request, now), now))
+        let wait_limit_ms = self.config.lanes.of(submission.urgency).max_wait_ms;
+        let request = Request { wait_limit_ms, ..waiting(submission) };
+        match self.too_late(&request, now) {
+            Some(retry_at) => Err(Refusal::NotNow { retry_at }),
+            None => Ok(self.estimated_start(&request, self.ahead_of(&request, now), now)),
+        }
     }
 
     /// Whether it has no slot of its client's, and none is known to be free.
@@ -124,34 +138,46 @@ impl Pool {
         // The slots that are free first go to those before it, and come free again after as many runs.
         let rounds = ahead.checked_div(ends.len()).and_then(|rounds| i64::try_from(rounds).ok()).unwrap_or(0);
         let turn = ahead.checked_rem(ends.len()).and_then(|index| ends.get(index)).copied().unwrap_or(now);
-        turn.plus(rounds.saturating_mul(self.run_ms(request.worker.as_ref(), request.timeout_ms)))
+        turn.plus(rounds.saturating_mul(self.run_ms(request)))
     }
 
     fn expected_end(&self, id: &RequestId, now: Instant) -> Option<Instant> {
         let request = self.requests.get(id)?;
         let Phase::Running { started_at, .. } = request.phase else { return None };
-        Some(started_at.plus(self.run_ms(request.worker.as_ref(), request.timeout_ms)).max(now))
+        Some(started_at.plus(self.run_ms(request)).max(now))
     }
 
-    /// How long a run of a worker takes: as long as they took so far, or half of its limit while nothing is known.
-    fn run_ms(&self, worker: Option<&WorkerBinding>, limit_ms: i64) -> i64 {
-        let known = worker.and_then(|worker| self.state.run_times.get(worker)).map(RunTime::mean_ms);
-        known.unwrap_or(limit_ms >> 1).min(limit_ms)
+    /// How long runs like this one took so far: of its worker for its kind of work, or else for any.
+    fn run_time(&self, request: &Request) -> Option<&RunTime> {
+        let worker = request.worker.as_ref()?;
+        let of_work = request.work.as_ref().and_then(|work| self.state.run_times.get(&work_key(worker, work)));
+        of_work.or_else(|| self.state.run_times.get(worker.as_str()))
     }
 
-    /// How long hardly any run of a worker takes, if any has ended.
-    pub(super) fn run_bound_ms(&self, worker: Option<&WorkerBinding>) -> Option<i64> {
-        worker.and_then(|worker| self.state.run_times.get(worker)).map(RunTime::bound_ms)
+    /// How long a run takes: as long as they took so far, or half of its limit while nothing is known.
+    fn run_ms(&self, request: &Request) -> i64 {
+        let limit_ms = request.timeout_ms;
+        self.run_time(request).map_or(limit_ms >> 1, RunTime::mean_ms).min(limit_ms)
+    }
+
+    /// How long hardly any run takes, if one has ended.
+    pub(super) fn run_bound_ms(&self, request: &Request) -> Option<i64> {
+        self.run_time(request).map(RunTime::bound_ms)
     }
 
     /// A run has come to its end, or to its limit.
-    pub(super) fn learn_run_time(&mut self, worker: Option<&WorkerBinding>, started_at: Instant, now: Instant) {
-        let Some(worker) = worker else { return };
+    pub(super) fn learn_run_time(&mut self, request: &Request, started_at: Instant, now: Instant) {
+        let Some(worker) = &request.worker else { return };
         let ms = now.since(started_at);
-        match self.state.run_times.get_mut(worker) {
-            Some(known) => known.observe(ms),
-            None => {
-                self.state.run_times.insert(worker.clone(), RunTime::first(ms));
+        let of_work = request.work.as_ref().map(|work| work_key(worker, work));
+        let has_room = self.state.run_times.len() < RUN_TIMES_MAX;
+        for key in std::iter::once(worker.as_str().to_owned()).chain(of_work) {
+            match self.state.run_times.get_mut(&key) {
+                Some(known) => known.observe(ms),
+                None if has_room => {
+                    self.state.run_times.insert(key, RunTime::first(ms));
+                }
+                None => {}
             }
         }
         self.changes.state = true;
@@ -170,9 +196,13 @@ impl Pool {
         }
     }
 
-    /// When a lane's request may come again, if it is not expected to start within its lane's limit.
+    /// When to come again, if a request would start later than its lane allows.
     pub(super) fn starts_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
-        let (request, last) = self.latest_start(id)?;
+        self.too_late(self.requests.get(id)?, now)
+    }
+
+    fn too_late(&self, request: &Request, now: Instant) -> Option<Instant> {
+        let last = latest_start(request)?;
         match self.estimated_start(request, self.ahead_of(request, now), now) {
             Some(start) => come_again(start, last, now),
             // Nothing is refilled, and less is out than it needs: it would wait in vain.
@@ -183,14 +213,8 @@ impl Pool {
 
     /// The same for one that comes without a slot, by its slot alone.
     pub(super) fn slot_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
-        let (request, last) = self.latest_start(id)?;
-        come_again(self.slot_free_at(request, now), last, now)
-    }
-
-    fn latest_start(&self, id: &RequestId) -> Option<(&Request, Instant)> {
         let request = self.requests.get(id)?;
-        let limit = request.wait_limit_ms.filter(|_| request.kind == Kind::Execution)?;
-        Some((request, request.enqueued_at.plus(limit)))
+        come_again(self.slot_free_at(request, now), latest_start(request)?, now)
     }
 
     /// Whether there would be this much if all that is out came back unused.
@@ -237,6 +261,12 @@ impl Pool {
 }
 
 /// When to come again for a start that is expected after the last moment for it.
+/// By when a request must start, if its lane has a limit.
+fn latest_start(request: &Request) -> Option<Instant> {
+    let limit = request.wait_limit_ms.filter(|_| request.kind == Kind::Execution)?;
+    Some(request.enqueued_at.plus(limit))
+}
+
 fn come_again(start: Instant, last: Instant, now: Instant) -> Option<Instant> {
     (start > last).then(|| now.plus(start.since(last).max(RETRY_HINT_MS)))
 }

@@ -82,6 +82,8 @@ pub struct Pool {
     acquiring: BTreeMap<ClientId, u32>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
+    /// How many requests have ended since effects were taken.
+    settling: usize,
     /// Tokens that are kept for a promoted request of another pool.
     promise: Option<Promise>,
     /// Other pools whose requests asked for tokens here in vain.
@@ -135,6 +137,7 @@ impl Pool {
             pending: BTreeMap::new(),
             acquiring: BTreeMap::new(),
             unsettled: BTreeMap::new(),
+            settling: 0,
             promise: None,
             lease_waiters: BTreeSet::new(),
             gave_back: false,
@@ -230,6 +233,7 @@ impl Pool {
 
     /// What is to be done outside since the last call. Only after the changes are stored.
     pub fn take_effects(&mut self) -> Vec<Effect> {
+        self.settling = 0;
         std::mem::take(&mut self.effects)
     }
 

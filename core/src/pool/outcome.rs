@@ -107,8 +107,10 @@ impl Pool {
         };
         self.judge_report(id, &phase, &report, now);
         if let (Phase::Running { started_at, .. }, Report::Succeeded { .. } | Report::TimedOut) = (&phase, &report) {
-            let worker = self.requests.get(id).and_then(|request| request.worker.clone());
-            self.learn_run_time(worker.as_ref(), *started_at, now);
+            let started_at = *started_at;
+            if let Some(request) = self.requests.get(id).cloned() {
+                self.learn_run_time(&request, started_at, now);
+            }
         }
         match (phase, report) {
             (Phase::Abandoned { .. }, report) => match self.take(id) {

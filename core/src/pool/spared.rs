@@ -8,8 +8,8 @@ use crate::pool::{Effect, Ended, Pool, Refusal, Submission, Submitted};
 use crate::request::{Cause, End, Line, Phase, Request, Status, Usage};
 use crate::units::{Instant, NanoUsd, Tokens};
 
-/// The most requests that wait for one: each has an end, and a settlement, in the event of its end.
-const FOLLOWERS_MAX: usize = 16;
+/// The most requests that wait for one: each has an end in the event of its end.
+const FOLLOWERS_MAX: usize = 128;
 
 impl Pool {
     /// Takes a request in that ends at once, with a result that was kept. It needs no tokens, no slot and no place in the
@@ -182,7 +182,13 @@ fn may_follow(request: &Request, leader: &Request) -> bool {
     let underway = matches!(leader.phase, Phase::Running { .. } | Phase::Acquiring { .. });
     let waits_elsewhere = leader.is_off_peak() && leader.window() != request.window();
     let is_behind = waits_elsewhere || leader.rank_urgency() > request.rank_urgency();
-    let is_parked = matches!(leader.phase, Phase::Parked { cause: Cause::RetryBackoff, .. });
+    // One that is tried again is waited for, if there is time for that.
+    let is_parked = match leader.phase {
+        Phase::Parked { until, cause: Cause::RetryBackoff } => {
+            request.deadline.is_some_and(|deadline| until.plus(leader.timeout_ms) > deadline)
+        }
+        _ => false,
+    };
     // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
     let in_its_time = leader.timeout_ms <= request.timeout_ms;
     in_its_time && (underway || !(is_behind || is_parked || request.wait_limit_ms.is_some()))

@@ -90,9 +90,9 @@ pub struct PoolState {
     /// Downstream workers that fail.
     #[serde(default)]
     pub(super) breakers: BTreeMap<WorkerBinding, Breaker>,
-    /// How long the downstream workers take.
+    /// How long the downstream workers take, and each of them for one kind of work.
     #[serde(default)]
-    pub(super) run_times: BTreeMap<WorkerBinding, RunTime>,
+    pub(super) run_times: BTreeMap<String, RunTime>,
     /// How well starts were foretold.
     #[serde(default)]
     pub(super) foretold: StartsForetold,

@@ -66,6 +66,8 @@ pub struct Submission {
     pub batch: Option<BatchTerms>,
     /// Which windows it waits for; `None`: those of its pool, if its lane does.
     pub waits_for: Option<WaitsFor>,
+    /// What runs like its own have in common besides their worker: its template.
+    pub work: Option<String>,
 }
 
 /// Why a request is refused. Nothing is kept of it.
@@ -137,7 +139,7 @@ impl Pool {
             self.grant_and_start(now, None);
             return Submitted::Accepted;
         }
-        request.expected_run_ms = self.run_bound_ms(request.worker.as_ref());
+        request.expected_run_ms = self.run_bound_ms(&request);
         request.forced = request.force_at().is_some_and(|at| at <= now);
         self.put(request);
         let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
@@ -228,7 +230,9 @@ pub(super) fn waiting(submission: Submission) -> Request {
         twin: submission.twin,
         batch: submission.batch,
         waits_for: submission.waits_for,
+        work: submission.work,
         expected_run_ms: None,
+        others_ready_at: None,
         alone: false,
         slots: submission.slots,
         held: NanoUsd::ZERO,

@@ -77,6 +77,7 @@ pub fn request(n: u64, client: &str, tier: Tier, urgency: Urgency, held_at: Inst
         twin: None,
         batch: None,
         waits_for: None,
+        work: None,
         has_slot: false,
         slots: Some(1),
         worker: None,

@@ -92,6 +92,9 @@ pub struct ForetellCall {
     pub deadline: Option<Instant>,
     pub demands: Vec<Demand>,
     pub worker: Option<WorkerBinding>,
+    /// Its template.
+    #[serde(default)]
+    pub work: Option<String>,
     pub timeout_ms: i64,
 }
 
@@ -101,6 +104,11 @@ pub struct ForetellCall {
 pub enum ForetellAnswer {
     /// It would not be taken in.
     Refused,
+    /// It would wait for longer than its lane allows.
+    TooLate {
+        /// When to come again.
+        retry_at: Instant,
+    },
     /// It would start after this.
     Wait {
         /// Milliseconds; `None` if that is not a matter of time.
