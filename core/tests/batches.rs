@@ -318,3 +318,37 @@ fn a_worker_that_fails_one_call_after_the_other_is_left_alone() {
     }
     assert_eq!(pool.view(at(0)).breakers[0].state, "open");
 }
+
+#[test]
+fn when_a_promoted_one_has_started_with_others_the_turn_is_that_of_the_rest() {
+    let mut pool = pool(config(13, 0));
+    let one = |n, tier, urgency, amount, now: i64| Submission {
+        demands: vec![demand("home", amount)],
+        ..request(n, &format!("client-{n}"), tier, urgency, at(now))
+    };
+    // Three grants to others: the next turn is that of a promoted one.
+    for n in 1..=3 {
+        let id = queue(&mut pool, one(n, Tier::Basic, Urgency::Normal, 1, 0), at(0));
+        pool.slot_answered(&id, 1, Some(SlotAnswer::Granted), at(0));
+        pool.report(&id, 1, used(1), at(0));
+    }
+    let runs = |runs, revision, pool: &Pool| PoolConfig { scheduler_running: runs, revision, ..pool.config().clone() };
+    pool.configure(runs(false, 2, &pool), at(1));
+    let old = queue(
+        &mut pool,
+        Submission {
+            batch: Some(BatchTerms { window_ms: 0, ..item(0, 0).batch.unwrap() }),
+            ..one(4, Tier::Basic, Urgency::Batch, 4, 1)
+        },
+        at(1),
+    );
+    queue(&mut pool, one(5, Tier::Basic, Urgency::Deferred, 8, 2), at(2));
+    let now = at(700_000);
+    let young = queue(&mut pool, one(6, Tier::Enterprise, Urgency::Fast, 2, 700_000), now);
+    pool.configure(runs(true, 3, &pool), now);
+    assert!(matches!(pool.request(&old).unwrap().phase, Phase::Acquiring { .. }));
+    assert_eq!(pool.request(&young).unwrap().phase, Phase::Waiting, "it is the turn of the promoted ones");
+    pool.slot_answered(&old, 1, Some(SlotAnswer::Granted), now);
+    assert!(matches!(pool.request(&old).unwrap().phase, Phase::Running { .. }));
+    assert!(matches!(pool.request(&young).unwrap().phase, Phase::Acquiring { .. }), "its tokens are there");
+}

@@ -76,7 +76,8 @@ impl Pool {
     }
 
     /// Grants what can be granted, and starts those that are ready and wait for none that is about to be. One that has no
-    /// time left ends instead, and what it had is granted in its turn.
+    /// time left ends instead, and what it had is granted in its turn; and who starts may have had the turn of the promoted
+    /// ones, so that others are next.
     pub(super) fn grant_and_start(&mut self, now: Instant, slot_of: Option<&RequestId>) {
         self.grant_with_slot(now, slot_of);
         while self.start_batches(now) {
@@ -84,16 +85,17 @@ impl Pool {
         }
     }
 
-    /// Whether any of those that were ready ended.
+    /// Whether any started, or ended.
     fn start_batches(&mut self, now: Instant) -> bool {
-        let mut ended = false;
+        let mut any = false;
         let keys: Vec<String> = self.ready.keys().cloned().collect();
         for key in keys {
             while let Some(ids) = self.next_batch(&key) {
-                ended |= self.start_together(&ids, now);
+                self.start_together(&ids, now);
+                any = true;
             }
         }
-        ended
+        any
     }
 
     fn next_batch(&self, key: &str) -> Option<Vec<RequestId>> {
@@ -111,22 +113,17 @@ impl Pool {
         self.start_together(&ids.into_iter().collect::<Vec<_>>(), now);
     }
 
-    /// Whether any of them had no time left, and ended.
-    fn start_together(&mut self, ids: &[RequestId], now: Instant) -> bool {
+    fn start_together(&mut self, ids: &[RequestId], now: Instant) {
         // One whose deadline leaves it less than its limit would shorten the call for all.
         let in_time = |id: &&RequestId| {
             self.requests.get(*id).is_some_and(|request| request.attempt_limit_ms(now) >= request.timeout_ms)
         };
-        let mut ended = false;
         let (ids, alone): (Vec<&RequestId>, Vec<&RequestId>) = ids.iter().partition(in_time);
         for id in alone {
             if let Some(mut request) = self.take(id) {
                 share(&mut request, 1);
-                match self.start(request, now) {
-                    Some(Started { id, grant, attempt, limit_ms }) => {
-                        self.effects.push(Effect::Start { id, grant, attempt, limit_ms });
-                    }
-                    None => ended = true,
+                if let Some(Started { id, grant, attempt, limit_ms }) = self.start(request, now) {
+                    self.effects.push(Effect::Start { id, grant, attempt, limit_ms });
                 }
             }
         }
@@ -135,9 +132,7 @@ impl Pool {
         for id in ids {
             if let Some(mut request) = self.take(id) {
                 share(&mut request, together);
-                let one = self.start(request, now);
-                ended |= one.is_none();
-                started.extend(one);
+                started.extend(self.start(request, now));
             }
         }
         match started.as_slice() {
@@ -156,7 +151,6 @@ impl Pool {
                 self.effects.push(Effect::StartBatch { items, limit_ms });
             }
         }
-        ended
     }
 }
 
