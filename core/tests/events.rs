@@ -5,9 +5,11 @@
 mod support;
 
 use rm_core::account::SlotAnswer;
+use rm_core::id::RequestId;
 use rm_core::optimizer::{Applied, Strategy};
 use rm_core::pool::{Effect, MAX_GRANTS_PER_EVENT, Pool, PoolConfig, Report, ReportOutcome, Retry, Stored, Submission};
 use rm_core::pricing::Parts;
+use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Phase, Status, Usage};
 use support::{at, config, failure, normal, pool, queue, run_until, started, stored, units, used};
 
@@ -177,4 +179,48 @@ fn parts_that_are_more_than_the_use_do_not_count() {
     pool.report(&id, grant, Report::Succeeded { usage, remaining: vec![] }, at(1));
     let line = pool.take_changes().ended.remove(0).end.lines.remove(0);
     assert_eq!(line.parts, Parts { cached_input: units(1), output: units(2) });
+}
+
+/// Ten tokens that come free at once, for thirty requests of high rank and one of low rank.
+fn released_at_once() -> (Pool, Vec<RequestId>, RequestId) {
+    let mut pool = pool(config(10, 0));
+    let all = queue(&mut pool, normal(0, 10, at(0)), at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let of = |n, client: &str, tier, urgency| Submission {
+        demands: vec![support::demand("home", 1)],
+        has_slot: false,
+        ..support::request(n, client, tier, urgency, at(1))
+    };
+    let high = (1..=30).map(|n| queue(&mut pool, of(n, "high", Tier::Enterprise, Urgency::Fast), at(1))).collect();
+    let low = queue(&mut pool, of(31, "low", Tier::Basic, Urgency::Deferred), at(1));
+    pool.report(&all, grant, used(0), at(2));
+    (pool, high, low)
+}
+
+#[test]
+fn one_of_lower_rank_is_not_let_past_while_slots_are_asked_for() {
+    let (mut pool, high, low) = released_at_once();
+    let mut runs = Vec::new();
+    // Each slot is given two milliseconds after it was asked for.
+    for ms in [4, 6, 8, 10] {
+        for effect in pool.take_effects() {
+            match effect {
+                Effect::AcquireSlot { id, grant, .. } => {
+                    pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), at(ms));
+                }
+                Effect::Start { id, .. } => runs.push(id),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(runs, high[..10]);
+    assert_eq!(pool.request(&low).unwrap().phase, Phase::Waiting);
+}
+
+#[test]
+fn but_an_account_that_does_not_answer_holds_back_nobody_for_long() {
+    let (mut pool, _, low) = released_at_once();
+    assert_eq!(pool.next_wakeup(at(2)), Some(at(1_002)));
+    pool.on_wakeup(at(1_002));
+    assert!(matches!(pool.request(&low).unwrap().phase, Phase::Acquiring { .. }));
 }

@@ -181,3 +181,13 @@ fn what_would_start_too_late_for_its_lane_is_foretold_so() {
     assert_eq!(pool.foretell(sixty(Urgency::Immediate), at(0)), Err(Refusal::NotNow { retry_at: at(30_000) }));
     assert_eq!(pool.foretell(sixty(Urgency::Normal), at(0)), Ok(Some(at(60_000))));
 }
+
+#[test]
+fn a_client_without_slots_is_told_that_it_would_wait_in_vain() {
+    let mut pool = hurried(100, 10);
+    let none = |n, urgency| Submission { slots: Some(0), ..order(n, urgency, false, at(0)) };
+    let refused = Submitted::Refused(Refusal::NotNow { retry_at: at(30_000) });
+    assert_eq!(pool.submit(none(1, Urgency::Immediate), Mode::Queue, at(0)), refused);
+    let id = queue(&mut pool, none(2, Urgency::Normal), at(0));
+    assert_eq!(pool.position(&id, at(0)).unwrap().estimated_start_at, None);
+}

@@ -311,4 +311,34 @@ fn invariants_are_summed_up() {
     assert_eq!(code, EXIT_OK, "{out}");
     assert!(out.starts_with("seeds     20 from 7, of 100 steps each\nsteps     2,000\n"), "{out}");
     assert!(out.ends_with("0 failed\n"), "{out}");
+    for none in [&["--from", "18446744073709551615"][..], &["--seed", "18446744073709551615"], &["--steps", "1000001"]]
+    {
+        let (code, out, err) = simulate(&[&["invariants"], none].concat());
+        assert_eq!((code, out.as_str(), err.lines().count()), (EXIT_USAGE, "", 1), "{err}");
+    }
+}
+
+#[test]
+fn parts_of_a_pool_are_written_as_for_the_service() {
+    let with = |parts: &str| {
+        BURST.replace(
+            r#""unitPriceUsd": 0.000000003"#,
+            &format!(r#""unitPriceUsd": 0.000000003, "partitions": {parts}"#),
+        )
+    };
+    // Half of two tokens are kept for somebody who sends nothing, or lent to those who do.
+    let last = |parts: &str| waits(&with(parts).replace(r#""capacity": 1"#, r#""capacity": 2"#), &[]).last().copied();
+    assert_eq!(last(r#"[{"name": "theirs", "kind": "dedicated", "clientId": "bob", "percent": 50}]"#), Some(9_000));
+    assert_eq!(last(r#"[{"name": "theirs", "kind": "reserved", "tier": "basic", "percent": 50}]"#), Some(8_000));
+    for (senseless, said) in [
+        (r#"[{"name": "p", "kind": "reserved", "percent": 50}]"#, "must name a tier or a clientId"),
+        (r#"[{"name": "p", "kind": "reserved", "tier": "basic", "percent": 101}]"#, "100 at most"),
+        (
+            r#"[{"name": "p", "kind": "reserved", "tier": "basic", "percent": 5, "member": 1}]"#,
+            "unknown field `member`",
+        ),
+    ] {
+        let refused = Workload::read(&with(senseless)).unwrap_err().to_string();
+        assert!(refused.contains(said), "{refused}");
+    }
 }

@@ -69,7 +69,7 @@ impl Pool {
         let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
         // What needs nothing of the pool does not wait for its pause.
         let paused = self.state.paused_until.filter(|_| !is_free).unwrap_or(now);
-        let slot = if self.lacks_slot(request) { self.slot_free_at(request, now) } else { now };
+        let slot = if self.lacks_slot(request) { self.slot_free_at(request, now)? } else { now };
         let others = [parked, window, breaker.unwrap_or(now), paused, slot];
         others.into_iter().chain([by_tokens]).max()
     }
@@ -117,13 +117,16 @@ impl Pool {
     }
 
     /// When one of its client's slots is free for it, by how long runs take: `now` unless the client's slots are all taken by
-    /// runs of this pool, for else that is for other pools to know.
-    fn slot_free_at(&self, request: &Request, now: Instant) -> Instant {
+    /// runs of this pool, for else that is for other pools to know. `None` if the client has none.
+    fn slot_free_at(&self, request: &Request, now: Instant) -> Option<Instant> {
+        if request.slots == Some(0) {
+            return None;
+        }
         let all_here = |running: &&BTreeSet<RequestId>| {
             let slots = request.slots.and_then(|slots| usize::try_from(slots).ok());
             slots.is_some_and(|slots| running.len() >= slots)
         };
-        let Some(running) = self.running.get(&request.client).filter(all_here) else { return now };
+        let Some(running) = self.running.get(&request.client).filter(all_here) else { return Some(now) };
         let mut ends: Vec<Instant> = running.iter().filter_map(|id| self.expected_end(id, now)).collect();
         ends.sort_unstable();
         let place = entry(request);
@@ -138,7 +141,7 @@ impl Pool {
         // The slots that are free first go to those before it, and come free again after as many runs.
         let rounds = ahead.checked_div(ends.len()).and_then(|rounds| i64::try_from(rounds).ok()).unwrap_or(0);
         let turn = ahead.checked_rem(ends.len()).and_then(|index| ends.get(index)).copied().unwrap_or(now);
-        turn.plus(rounds.saturating_mul(self.run_ms(request)))
+        Some(turn.plus(rounds.saturating_mul(self.run_ms(request))))
     }
 
     fn expected_end(&self, id: &RequestId, now: Instant) -> Option<Instant> {
@@ -214,7 +217,11 @@ impl Pool {
     /// The same for one that comes without a slot, by its slot alone.
     pub(super) fn slot_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
         let request = self.requests.get(id)?;
-        come_again(self.slot_free_at(request, now), latest_start(request)?, now)
+        let last = latest_start(request)?;
+        match self.slot_free_at(request, now) {
+            Some(free_at) => come_again(free_at, last, now),
+            None => Some(last),
+        }
     }
 
     /// Whether there would be this much if all that is out came back unused.

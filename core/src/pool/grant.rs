@@ -1,7 +1,7 @@
 //! Granting: who gets the tokens that are there.
 
 use crate::fair_share::weight;
-use crate::id::RequestId;
+use crate::id::{ClientId, RequestId};
 use crate::off_peak::{self, WaitsFor, Window};
 use crate::partition;
 use crate::pool::finish::Finish;
@@ -9,7 +9,7 @@ use crate::pool::supply::Leave;
 use crate::pool::{Pool, entry};
 use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier};
 use crate::queue::{Flow, Pick};
-use crate::request::{Failure, Phase, Request, Status};
+use crate::request::{Failure, Kind, Phase, Request, Status};
 use crate::token_bucket::Availability;
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -18,7 +18,10 @@ use crate::units::{Instant, NanoUsd, Tokens};
 pub const MAX_GRANTS_PER_EVENT: usize = 16;
 /// The most grants of one client that may be waiting for its account at once: a client that is at its limit should cost
 /// a question or two, not one for each request that it has queued.
-const MAX_ACQUIRING_PER_CLIENT: u32 = 4;
+const MAX_ACQUIRING_PER_CLIENT: usize = 4;
+/// With so many, its turn is kept until they are answered, but not for longer than this: an account that cannot be reached
+/// holds back nobody else.
+const TURN_KEPT_MS: i64 = 1_000;
 
 /// What a member must leave that takes of its partition's own share.
 pub(super) const OWN_SHARE: Leave = Leave { insist: true, promised: Tokens::ZERO };
@@ -96,7 +99,11 @@ impl Pool {
         let (own, amount) = self.place_of(first);
         let insist = head.promoted && self.is_promoted_turn(None);
         let leave = Leave { insist, promised: self.promised_before(&entry(first), now) };
-        let mut ready_at = match self.take_tokens(amount, own, &wanted, leave, now) {
+        let taken = match self.turn_is_kept(first) {
+            Some(until) => Err(Availability::At(until)),
+            None => self.take_tokens(amount, own, &wanted, leave, now),
+        };
+        let mut ready_at = match taken {
             Ok(drawn) => return Turn::Granted { pick: head, own: drawn, picked_for: None },
             Err(Availability::Never) => return Turn::Refused(head.id),
             Err(Availability::At(at)) => Some(at),
@@ -108,7 +115,12 @@ impl Pool {
                 continue;
             }
             let Some(pick) = self.next_in_turn(Some(index), now) else { continue };
-            let Some((_, amount)) = self.requests.get(&pick.id).map(|request| self.place_of(request)) else { continue };
+            let Some(next) = self.requests.get(&pick.id) else { continue };
+            if let Some(until) = self.turn_is_kept(next) {
+                ready_at = [ready_at, Some(until)].into_iter().flatten().min();
+                continue;
+            }
+            let (_, amount) = self.place_of(next);
             let share = self.config.partitions.get(index);
             let limits = self.limits();
             let by_share = share.map(|share| self.state.shares.reaches(share, &limits, amount, now));
@@ -202,11 +214,21 @@ impl Pool {
 
     /// Whether a flow's requests could be granted now, were their tokens there.
     pub(super) fn is_eligible(&self, flow: &Flow, now: Instant) -> bool {
-        let acquires_enough =
-            || self.acquiring.get(&flow.client).is_some_and(|count| *count >= MAX_ACQUIRING_PER_CLIENT);
-        !(flow.needs_slot && (self.blocked.contains_key(&flow.client) || acquires_enough()))
+        let waits_in_vain = || self.asks_until(&flow.client).is_some_and(|until| until <= now);
+        !(flow.needs_slot && (self.blocked.contains_key(&flow.client) || waits_in_vain()))
             && flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
             && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
+    }
+
+    /// Until when the turn of a client is kept that has as many grants waiting for its account as it may; `None` if it has
+    /// fewer.
+    fn asks_until(&self, client: &ClientId) -> Option<Instant> {
+        let asked = self.acquiring.get(client).filter(|asked| asked.len() >= MAX_ACQUIRING_PER_CLIENT)?;
+        asked.first().map(|(since, _)| since.plus(TURN_KEPT_MS))
+    }
+
+    fn turn_is_kept(&self, request: &Request) -> Option<Instant> {
+        if request.kind == Kind::Execution { self.asks_until(&request.client) } else { None }
     }
 
     pub(super) fn lets_through(&self, worker: &crate::id::WorkerBinding, now: Instant) -> bool {
@@ -259,7 +281,9 @@ impl Pool {
     }
 
     fn pick_free(&self, now: Instant) -> Option<Pick> {
-        let eligible = |flow: &Flow, _, _: &RequestId| self.is_eligible(flow, now);
+        let eligible = |flow: &Flow, _, _: &RequestId| {
+            self.is_eligible(flow, now) && !(flow.needs_slot && self.asks_until(&flow.client).is_some())
+        };
         self.free.pick(&self.config.weights, &self.fairness, true, now, eligible)
     }
 

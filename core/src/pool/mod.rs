@@ -78,8 +78,8 @@ pub struct Pool {
     /// Those that have all that they need, and how many are about to, by the same.
     ready: BTreeMap<String, BTreeSet<RequestId>>,
     pending: BTreeMap<String, u32>,
-    /// How many requests of a client are in the phase `Acquiring`, and not ready.
-    acquiring: BTreeMap<ClientId, u32>,
+    /// The requests of a client that are in the phase `Acquiring`, and not ready, by when they were granted.
+    acquiring: BTreeMap<ClientId, BTreeSet<(Instant, RequestId)>>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
     /// How many requests have ended since effects were taken.
@@ -317,8 +317,13 @@ impl Pool {
             Phase::Acquiring { .. } if request.is_ready() => {
                 forget(&mut self.ready, request.batch_key().unwrap_or_default(), id);
             }
-            Phase::Acquiring { .. } => {
-                count_down(&mut self.acquiring, &request.client);
+            Phase::Acquiring { since, .. } => {
+                if let Some(asked) = self.acquiring.get_mut(&request.client) {
+                    asked.remove(&(*since, request.id.clone()));
+                    if asked.is_empty() {
+                        self.acquiring.remove(&request.client);
+                    }
+                }
                 if let Some(key) = request.batch_key() {
                     count_down(&mut self.pending, key);
                 }
@@ -367,9 +372,8 @@ impl Pool {
                 let key = request.batch_key().unwrap_or_default().to_owned();
                 self.ready.entry(key).or_default().insert(request.id.clone());
             }
-            Phase::Acquiring { .. } => {
-                let count = self.acquiring.entry(request.client.clone()).or_insert(0);
-                *count = count.saturating_add(1);
+            Phase::Acquiring { since, .. } => {
+                self.acquiring.entry(request.client.clone()).or_default().insert((*since, request.id.clone()));
                 if let Some(key) = request.batch_key() {
                     let count = self.pending.entry(key.to_owned()).or_insert(0);
                     *count = count.saturating_add(1);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::id::{ClientId, PoolId};
-use rm_core::partition::Partition;
+use rm_core::partition::{Member, Partition};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::{NanoUsd, Tokens};
 use serde::de::{DeserializeOwned, Error as _};
@@ -70,9 +70,49 @@ pub struct PoolSpec {
     /// How many may wait.
     #[serde(default = "queue_cap")]
     pub queue_cap: u32,
-    /// The parts that are set aside.
-    #[serde(default)]
+    /// The parts that are set aside, as the service's pools have them.
+    #[serde(default, deserialize_with = "partitions")]
     pub partitions: Vec<Partition>,
+}
+
+/// A part of a pool, as an operator writes it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PartitionSpec {
+    name: String,
+    kind: PartitionKind,
+    #[serde(default)]
+    tier: Option<Tier>,
+    #[serde(default)]
+    client_id: Option<ClientId>,
+    percent: u8,
+    #[serde(default)]
+    lend: Option<bool>,
+}
+
+#[derive(PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum PartitionKind {
+    Reserved,
+    Dedicated,
+}
+
+fn partitions<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Partition>, D::Error> {
+    let specs = Vec::<PartitionSpec>::deserialize(deserializer)?;
+    let whole: u32 = specs.iter().map(|spec| u32::from(spec.percent)).sum();
+    if whole > 100 || specs.iter().any(|spec| spec.percent == 0) {
+        return Err(D::Error::custom("the percent of each partition must be at least 1, and that of all 100 at most"));
+    }
+    let partition = |spec: PartitionSpec| {
+        let member = match (spec.tier, spec.client_id) {
+            (Some(tier), None) => Member::Tier(tier),
+            (None, Some(client)) => Member::Client(client),
+            _ => return Err(D::Error::custom(format!("partition `{}` must name a tier or a clientId", spec.name))),
+        };
+        let lends = spec.kind == PartitionKind::Reserved && spec.lend.unwrap_or(true);
+        Ok(Partition { name: spec.name, member, percent: spec.percent, lends })
+    };
+    specs.into_iter().map(partition).collect()
 }
 
 const fn queue_cap() -> u32 {

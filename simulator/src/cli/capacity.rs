@@ -31,7 +31,7 @@ What can be changed:
 const NOTES: &str = "\
 Waits are in seconds from arrival to start, of the requests that started. Requests that need several pools count for each
 of them. `not taken`: the queue was full, or a pool can never hold what is needed. `most queued` counts requests at their
-home pool. `utilised`: the share that was taken of the full bucket at first and all that was refilled while requests came.
+home pool. A pool may have `partitions`, as the service's pools do; windows are not simulated. `utilised`: the share that was taken of the full bucket at first and all that was refilled while requests came.
 ";
 
 /// What was asked for.

@@ -27,6 +27,9 @@ out, the invariants of ARCHITECTURE.md are checked. The lowest seed that breaks 
 needs, and those are printed; the exit code is then 1.
 ";
 
+/// The longest history: its steps are kept.
+const STEPS_MAX: u64 = 1_000_000;
+
 pub fn run(
     parser: &mut Parser,
     out: &mut (impl Write + ?Sized),
@@ -44,7 +47,12 @@ pub fn run(
                 campaign.from = number(parser, "--seed", 0)?;
                 campaign.seeds = 1;
             }
-            Long("steps") => campaign.steps = number(parser, "--steps", 1)?,
+            Long("steps") => {
+                campaign.steps = number(parser, "--steps", 1)?;
+                if campaign.steps > STEPS_MAX {
+                    return Err(Refused::new(format!("--steps takes {STEPS_MAX} at most")));
+                }
+            }
             Long("threads") => {
                 campaign.threads = usize::try_from(number(parser, "--threads", 1)?).unwrap_or(usize::MAX).min(256);
             }
@@ -55,6 +63,9 @@ pub fn run(
             }
             other => return Err(other.unexpected().into()),
         }
+    }
+    if campaign.from.checked_add(campaign.seeds).is_none() {
+        return Err(Refused::new("there are not so many seeds from that one on"));
     }
     if cfg!(panic = "abort") {
         let sentence = "note: this build cannot catch a panic, so that the first seed that fails ends it without a trace; \

@@ -239,8 +239,14 @@ fn no_share_idles(world: &World) {
             let is_member = |request: &Request| {
                 partition::index_of(&config.partitions, &request.client, request.tier) == Some(index)
                     && request.home_amount() <= share.capacity
-                    && acquiring(object, &request.client) < 4
             };
+            let asks_enough = |(request, _): &(&Request, PositionView)| {
+                let own = partition::index_of(&config.partitions, &request.client, request.tier);
+                own == Some(index) && acquiring(object, &request.client) >= 4
+            };
+            if waiting.iter().any(asks_enough) {
+                continue;
+            }
             let members = waiting.iter().filter(is_first).filter(|(request, _)| is_member(request));
             let Some((first, _)) = members.min_by_key(|(_, position)| position.ahead) else { continue };
             let dedicated = view.partitions.iter().enumerate().filter(|(other, share)| *other != index && !share.lends);
@@ -274,7 +280,7 @@ fn promoted_ones_have_their_turn(world: &World) {
     }
 }
 
-/// How many of a client's grants wait for its account: with four of them it is granted nothing more.
+/// How many of a client's grants wait for its account: with four of them its turn is kept for a while.
 pub(crate) fn acquiring(object: &PoolObject, client: &ClientId) -> usize {
     let acquires = |phase: &Phase| matches!(phase, Phase::Acquiring { .. });
     object.pool.requests().filter(|request| request.client == *client && acquires(&request.phase)).count()
