@@ -105,6 +105,12 @@ impl Queue {
         self.len == 0
     }
 
+    /// What all entries need together.
+    #[must_use]
+    pub fn wanted(&self) -> Tokens {
+        Tokens::clamped(self.wanted)
+    }
+
     /// Adds a request, at the place that its age gives it.
     pub fn insert(&mut self, entry: &Entry<'_>) {
         let queue = self.flows.entry(entry.flow()).or_insert_with(|| FlowQueue {

@@ -224,3 +224,77 @@ fn but_an_account_that_does_not_answer_holds_back_nobody_for_long() {
     pool.on_wakeup(at(1_002));
     assert!(matches!(pool.request(&low).unwrap().phase, Phase::Acquiring { .. }));
 }
+
+#[test]
+fn nor_is_anybody_held_back_where_there_is_enough_for_all() {
+    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(100, 0) });
+    let of = |n, client: &str, tier| Submission {
+        has_slot: false,
+        ..support::request(n, client, tier, Urgency::Normal, at(0))
+    };
+    (1..=30).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(0))));
+    let low = queue(&mut pool, of(31, "low", Tier::Basic), at(0));
+    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
+    assert!(matches!(pool.request(&low).unwrap().phase, Phase::Acquiring { .. }));
+}
+
+#[test]
+fn after_a_crash_too_settlements_are_sent_a_few_at_a_time() {
+    let before = pool(config(10, 0));
+    let mut after = crashed(&before, (0..100).map(|n| format!("event-{n}")).collect(), 5);
+    let mut sent = 0;
+    let mut now = at(5);
+    while sent < 100 {
+        let effects = after.take_effects();
+        let part = effects.iter().filter(|effect| matches!(effect, Effect::Settle { .. })).count();
+        assert!(part <= 16, "{part} at once");
+        for effect in effects {
+            if let Effect::Settle { event } = effect {
+                after.settlement_confirmed(&event, now);
+                sent += 1;
+            }
+        }
+        now = after.next_wakeup(now).unwrap_or(now);
+        assert!(now < at(5_000), "{sent} are sent");
+        after.on_wakeup(now);
+    }
+}
+
+#[test]
+fn each_slot_that_is_given_allows_another_question_and_one_that_is_refused_a_few_again() {
+    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(200, 0) });
+    let of = |n| Submission {
+        has_slot: false,
+        demands: vec![support::demand("home", 1)],
+        ..support::request(n, "one", Tier::Enterprise, Urgency::Normal, at(0))
+    };
+    (1..=400).for_each(|n| drop(queue(&mut pool, of(n), at(0))));
+    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
+    let asked = |pool: &mut Pool| -> Vec<(RequestId, u32)> {
+        let slot = |effect| match effect {
+            Effect::AcquireSlot { id, grant, .. } => Some((id, grant)),
+            _ => None,
+        };
+        pool.take_effects().into_iter().filter_map(slot).collect()
+    };
+    let mut rounds = Vec::new();
+    let mut ms = 1;
+    for _ in 0..5 {
+        let questions = asked(&mut pool);
+        rounds.push(questions.len());
+        ms += 10;
+        for (id, grant) in questions {
+            pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), at(ms));
+        }
+    }
+    assert_eq!(rounds, [4, 8, 16, 32, 64]);
+    let questions = asked(&mut pool);
+    let (refused, grant) = &questions[0];
+    pool.slot_answered(refused, *grant, Some(SlotAnswer::Full), at(ms + 1));
+    for (id, grant) in &questions[1..] {
+        pool.slot_answered(id, *grant, Some(SlotAnswer::Full), at(ms + 1));
+    }
+    asked(&mut pool);
+    pool.client_woken(&"one".parse().unwrap(), at(ms + 2));
+    assert_eq!(asked(&mut pool).len(), 4);
+}

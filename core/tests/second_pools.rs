@@ -156,6 +156,43 @@ fn what_is_kept_for_another_pools_request_is_not_of_a_members_share() {
     assert_eq!(kept_for_another().acquire_lease(leased, at(0)), LeaseAnswer::Granted);
 }
 
+#[test]
+fn old_leases_out_of_a_dedicated_share_are_not_the_turn_of_the_promoted_ones() {
+    let share = Partition { name: "basic".into(), member: Member::Tier(Tier::Basic), percent: 50, lends: false };
+    let mut pool = pool(PoolConfig { partitions: vec![share], ..config(10, 1) });
+    queue(&mut pool, normal(0, 5, at(0)), at(0));
+    let (first, grant) = started(&mut pool, at(0)).remove(0);
+    pool.report(&first, grant, used(5), at(0));
+    let mut old = request(1, "old", Tier::Standard, Urgency::Deferred, at(0));
+    old.demands = vec![demand("home", 1)];
+    let old = queue(&mut pool, old, at(0));
+    for second in 1..700_u64 {
+        let now = at(i64::try_from(second).unwrap() * 1_000);
+        // Work of higher rank takes what is shared, and old work of Basic what is dedicated to it.
+        let mut above = request(10 + second, &format!("above-{second}"), Tier::Enterprise, Urgency::Fast, now);
+        above.demands = vec![demand("home", 1)];
+        queue(&mut pool, above, now);
+        pool.on_wakeup(now);
+        let runs = started(&mut pool, now);
+        if runs.iter().any(|(id, _)| *id == old) {
+            assert!(second < 620, "at {second} s");
+            return;
+        }
+        for (id, grant) in runs {
+            pool.report(&id, grant, used(1), now);
+        }
+        if second % 2 == 0 {
+            let id = RequestId::new(now, [8; 10], &id_of("elsewhere"));
+            let order = LeaseOrder { key: format!("{id}#1"), ..lease("member", Tier::Basic, 1, at(-700_000)) };
+            let key = order.key.clone();
+            if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
+                pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+            }
+        }
+    }
+    panic!("it never starts");
+}
+
 /// On a promoted one's turn what is lent does not come back before it, and it is one that its own home asks for.
 #[test]
 fn members_of_a_share_that_is_lent_do_not_pass_over_a_promoted_request_of_another_pool_without_end() {

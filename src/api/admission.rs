@@ -84,7 +84,8 @@ impl Plan {
             baseline: self.baseline,
             confidence_permille: self.confidence_permille,
         }));
-        self.falls_back = false;
+        // The dear model is taken where the cheap ones cannot do: for want of budget they still may.
+        self.falls_back = other.instead_of.is_none();
         self.applied = other.applied().into_iter().collect();
         self.cost = other.cost;
         self.baseline = other.baseline;

@@ -88,9 +88,10 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Opti
     for (demand, (before, _)) in step.demands.iter_mut().zip(&pools) {
         let dear_pool = catalog.pools.get(before)?;
         let dear = catalog.price(dear_pool, Some(from))?;
-        let cheap = catalog.price(catalog.pools.get(&demand.pool)?, Some(model))?;
+        let cheap_pool = catalog.pools.get(&demand.pool)?;
+        let cheap = catalog.price(cheap_pool, Some(model))?;
         let off_peak = catalog.off_peak_price(dear_pool, Some(from), asked.now);
-        if is_never_dearer(&cheap, &dear, off_peak.as_ref().map_or(0, |off| off.percent_off)) {
+        if is_never_dearer(&cheap, &dear, off_only_there(catalog, (dear_pool, from), (cheap_pool, model), asked.now)) {
             demand.instead_of = Some(bare(&dear));
             demand.instead_off_peak = off_peak;
         } else if bare(&cheap) != bare(&dear) {
@@ -101,6 +102,20 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Opti
     let baseline = baseline_of(&step.demands)?;
     step.demands = home_first(catalog, step.demands);
     Some(ByModel { instead_of: Some(from.to_owned()), step, cost, baseline, confidence_permille })
+}
+
+/// What is off a model's price in its pool's windows, in per cent, and not off the other one's as well.
+fn off_only_there(
+    catalog: &Catalog,
+    (dear_pool, dear): (&PoolRecord, &str),
+    (cheap_pool, cheap): (&PoolRecord, &str),
+    now: Instant,
+) -> u8 {
+    let off_peak = catalog.off_peak_price(dear_pool, Some(dear), now);
+    match off_peak == catalog.off_peak_price(cheap_pool, Some(cheap), now) {
+        true => 0,
+        false => off_peak.map_or(0, |off| off.percent_off),
+    }
 }
 
 const fn bare(price: &Price) -> BarePrice {
@@ -211,7 +226,7 @@ pub fn cost_by_cheaper(
                 Price { unit: line.unit_price, apart: line.apart, version: String::new() },
                 catalog.price(pool, Some(model))?,
             );
-            let percent_off = catalog.off_peak_price(dear_pool, Some(from), now).map_or(0, |off| off.percent_off);
+            let percent_off = off_only_there(catalog, (dear_pool, from), (pool, model), now);
             let cost = match is_never_dearer(&cheap, &dear, percent_off) {
                 true if line.estimated.max(line.actual) > pool.body.capacity => return None,
                 true => pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?,

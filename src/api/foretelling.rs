@@ -1,6 +1,6 @@
 //! What pools foretell of a request before it is sent to one of them.
 
-use rm_core::id::PoolId;
+use rm_core::id::{PoolId, WorkerBinding};
 use rm_core::priority::Tier;
 use rm_core::request::Demand;
 use rm_core::units::Instant;
@@ -11,7 +11,7 @@ use crate::wire::pool::{ForetellAnswer, ForetellCall};
 
 /// How long a request would wait in its home: `Some(None)` if that is not a matter of time; `None` if it would be refused.
 pub async fn foretell(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: Instant) -> Option<Option<i64>> {
-    match foretold(call, plan, tier, (step, step.demands.clone()), now).await? {
+    match foretold(call, plan, tier, (Some(&step.worker), step, step.demands.clone()), now).await? {
         ForetellAnswer::Wait { ms } => Some(ms),
         ForetellAnswer::Refused | ForetellAnswer::TooLate { .. } => None,
     }
@@ -22,7 +22,7 @@ async fn foretold(
     call: &Call,
     plan: &Plan,
     tier: Tier,
-    (step, demands): (&PlannedStep, Vec<Demand>),
+    (worker, step, demands): (Option<&WorkerBinding>, &PlannedStep, Vec<Demand>),
     now: Instant,
 ) -> Option<ForetellAnswer> {
     let home = demands.first()?.pool.clone();
@@ -33,7 +33,7 @@ async fn foretold(
         urgency: plan.urgency,
         deadline: plan.deadline,
         demands,
-        worker: Some(step.worker.clone()),
+        worker: worker.cloned(),
         work: plan.template.as_ref().map(|template| template.as_str().to_owned()),
         timeout_ms: step.timeout_ms,
     };
@@ -45,7 +45,8 @@ async fn foretold(
 pub async fn kept_too_long_elsewhere(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<(PoolId, Instant)> {
     let first = plan.steps.first()?;
     for demand in first.demands.iter().skip(1).filter(|demand| !demand.amount.is_zero()) {
-        let answer = foretold(call, plan, tier, (first, vec![demand.clone()]), now).await;
+        // Whether its worker fails is for its home to know.
+        let answer = foretold(call, plan, tier, (None, first, vec![demand.clone()]), now).await;
         if let Some(ForetellAnswer::TooLate { retry_at }) = answer {
             return Some((demand.pool.clone(), retry_at));
         }

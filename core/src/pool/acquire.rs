@@ -167,12 +167,18 @@ impl Pool {
             self.requests.get(id).filter(|request| request.grants == grant).map(|request| request.phase.clone());
         match (current, answer) {
             (Some(Phase::Acquiring { since, slot: false, leased, woken }), Some(SlotAnswer::Granted)) => {
+                if let Some(client) = self.requests.get(id).map(|request| request.client.clone()) {
+                    self.allow_questions(&client, true);
+                }
                 if let Some(mut request) = self.take(id) {
                     request.phase = Phase::Acquiring { since, slot: true, leased, woken };
                     self.acquire_next(request, now);
                 }
             }
             (Some(Phase::Acquiring { slot: false, woken, .. }), Some(SlotAnswer::Full)) => {
+                if let Some(client) = self.requests.get(id).map(|request| request.client.clone()) {
+                    self.allow_questions(&client, false);
+                }
                 if !woken && let Some(request) = self.requests.get(id) {
                     let client = request.client.clone();
                     self.block(client, now);

@@ -3,15 +3,9 @@
 use crate::id::PoolId;
 use crate::pipeline::{merged, total};
 use crate::pool::lease::lease_key;
-use crate::pool::timer::Timer;
 use crate::pool::{Effect, Ended, Pool, Remaining, Signal};
 use crate::request::{Demand, End, Failure, Line, Phase, Request, Settlement, Status, Usage};
 use crate::units::{Instant, NanoUsd, Tokens};
-
-/// So many settlements of one event are sent at once, the others in as large parts after it.
-const SETTLED_AT_ONCE: usize = 16;
-/// How long the next part waits.
-const SETTLED_EVERY_MS: i64 = 100;
 
 /// How to end a request.
 pub(super) struct Finish {
@@ -159,15 +153,7 @@ impl Pool {
             cost: end.cost,
             uncertain: end.uncertain,
         });
-        // What ends together is settled a few at a time: an event may make so many calls only.
-        let rounds = self.settling.checked_div(SETTLED_AT_ONCE).and_then(|rounds| i64::try_from(rounds).ok());
-        self.settling = self.settling.saturating_add(1);
-        let later_ms = rounds.unwrap_or(0).saturating_mul(SETTLED_EVERY_MS);
-        let at = now.plus(later_ms);
-        self.unsettled.insert(event.clone(), (0, at));
-        match later_ms {
-            0 => self.send_settlement(event, now),
-            _ => drop(self.timers.insert((at, Timer::Settle(event)))),
-        }
+        self.unsettled.insert(event.clone(), (0, now));
+        self.send_settlement(event, now);
     }
 }

@@ -1,6 +1,6 @@
 //! When a request will start, as far as that can be foretold, and what could be taken now.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::partition::{self, Partition};
@@ -19,6 +19,17 @@ pub(super) const RETRY_HINT_MS: i64 = 1_000;
 
 /// The most workers, and kinds of work, whose run times are known: they are stored with the state at each change.
 const RUN_TIMES_MAX: usize = 100;
+
+fn learn<K: Ord>(times: &mut BTreeMap<K, RunTime>, key: K, ms: i64) {
+    let has_room = times.len() < RUN_TIMES_MAX;
+    match times.get_mut(&key) {
+        Some(known) => known.observe(ms),
+        None if has_room => {
+            times.insert(key, RunTime::first(ms));
+        }
+        None => {}
+    }
+}
 
 fn work_key(worker: &WorkerBinding, work: &str) -> String {
     format!("{worker} {work}")
@@ -153,8 +164,8 @@ impl Pool {
     /// How long runs like this one took so far: of its worker for its kind of work, or else for any.
     fn run_time(&self, request: &Request) -> Option<&RunTime> {
         let worker = request.worker.as_ref()?;
-        let of_work = request.work.as_ref().and_then(|work| self.state.run_times.get(&work_key(worker, work)));
-        of_work.or_else(|| self.state.run_times.get(worker.as_str()))
+        let of_work = request.work.as_ref().and_then(|work| self.state.work_times.get(&work_key(worker, work)));
+        of_work.or_else(|| self.state.run_times.get(worker))
     }
 
     /// How long a run takes: as long as they took so far, or half of its limit while nothing is known.
@@ -172,16 +183,9 @@ impl Pool {
     pub(super) fn learn_run_time(&mut self, request: &Request, started_at: Instant, now: Instant) {
         let Some(worker) = &request.worker else { return };
         let ms = now.since(started_at);
-        let of_work = request.work.as_ref().map(|work| work_key(worker, work));
-        let has_room = self.state.run_times.len() < RUN_TIMES_MAX;
-        for key in std::iter::once(worker.as_str().to_owned()).chain(of_work) {
-            match self.state.run_times.get_mut(&key) {
-                Some(known) => known.observe(ms),
-                None if has_room => {
-                    self.state.run_times.insert(key, RunTime::first(ms));
-                }
-                None => {}
-            }
+        learn(&mut self.state.run_times, worker.clone(), ms);
+        if let Some(work) = &request.work {
+            learn(&mut self.state.work_times, work_key(worker, work), ms);
         }
         self.changes.state = true;
     }

@@ -16,9 +16,11 @@ use crate::units::{Instant, NanoUsd, Tokens};
 /// The most grants of one event. Cloudflare allows 32 calls through service bindings to an event; each grant may need
 /// one for its run and one for its slot.
 pub const MAX_GRANTS_PER_EVENT: usize = 16;
-/// The most grants of one client that may be waiting for its account at once: a client that is at its limit should cost
-/// a question or two, not one for each request that it has queued.
-const MAX_ACQUIRING_PER_CLIENT: usize = 4;
+/// So many grants of one client may be waiting for its account at once, to begin with: a client that is at its limit should
+/// cost a few questions, not one for each request that it has queued. Each slot that is given allows one more, so that they
+/// double with each round, up to the most; one that is refused begins anew (as TCP's slow start does, RFC 5681).
+const ACQUIRING_AT_FIRST: usize = 4;
+const ACQUIRING_AT_MOST: usize = 64;
 /// With so many, its turn is kept until they are answered, but not for longer than this: an account that cannot be reached
 /// holds back nobody else.
 const TURN_KEPT_MS: i64 = 1_000;
@@ -214,21 +216,57 @@ impl Pool {
 
     /// Whether a flow's requests could be granted now, were their tokens there.
     pub(super) fn is_eligible(&self, flow: &Flow, now: Instant) -> bool {
-        let waits_in_vain = || self.asks_until(&flow.client).is_some_and(|until| until <= now);
-        !(flow.needs_slot && (self.blocked.contains_key(&flow.client) || waits_in_vain()))
+        let is_passed = || self.asks_enough(&flow.client) && !self.keeps_turn(&flow.client, now);
+        let lacks_slot = || self.blocked.contains_key(&flow.client) || is_passed();
+        (!flow.needs_slot || !lacks_slot())
             && flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
             && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
     }
 
-    /// Until when the turn of a client is kept that has as many grants waiting for its account as it may; `None` if it has
-    /// fewer.
-    fn asks_until(&self, client: &ClientId) -> Option<Instant> {
-        let asked = self.acquiring.get(client).filter(|asked| asked.len() >= MAX_ACQUIRING_PER_CLIENT)?;
-        asked.first().map(|(since, _)| since.plus(TURN_KEPT_MS))
+    fn questions_allowed(&self, client: &ClientId) -> usize {
+        self.allowances.get(client).copied().unwrap_or(ACQUIRING_AT_FIRST)
+    }
+
+    /// Whether a client has as many grants waiting for its account, or for other pools, as it may.
+    fn asks_enough(&self, client: &ClientId) -> bool {
+        self.acquiring.get(client).is_some_and(|asked| asked.len() >= self.questions_allowed(client))
+    }
+
+    /// Until when the turn of a client is kept that has as many slots asked for as it may. Who waits for another pool holds
+    /// back nobody.
+    fn turn_kept_until(&self, client: &ClientId) -> Option<Instant> {
+        let asks = |id: &RequestId| {
+            let phase = self.requests.get(id).map(|request| &request.phase);
+            matches!(phase, Some(Phase::Acquiring { slot: false, .. }))
+        };
+        let mut asked = self.acquiring.get(client)?.iter().filter(|(_, id)| asks(id));
+        let (since, _) = asked.next()?;
+        (asked.count().saturating_add(1) >= self.questions_allowed(client)).then(|| since.plus(TURN_KEPT_MS))
+    }
+
+    /// An account has given a slot, or refused one.
+    pub(super) fn allow_questions(&mut self, client: &ClientId, given: bool) {
+        let before = self.allowances.remove(client).unwrap_or(ACQUIRING_AT_FIRST);
+        if given && self.acquiring.contains_key(client) {
+            self.allowances.insert(client.clone(), before.saturating_add(1).min(ACQUIRING_AT_MOST));
+        }
+    }
+
+    fn keeps_turn(&self, client: &ClientId, now: Instant) -> bool {
+        self.turn_kept_until(client).is_some_and(|until| until > now) && !self.has_enough_for_all(now)
+    }
+
+    /// Whether there is enough for all that waits, so that nobody loses by who is granted first.
+    fn has_enough_for_all(&self, now: Instant) -> bool {
+        let claims = self.config.partitions.iter().map(|partition| self.state.shares.left(partition));
+        let promised = self.promise.as_ref().map(|promise| promise.order.amount);
+        let needed = claims.chain(promised).fold(self.queue.wanted(), Tokens::saturating_add);
+        needed <= self.available(now)
     }
 
     fn turn_is_kept(&self, request: &Request) -> Option<Instant> {
-        if request.kind == Kind::Execution { self.asks_until(&request.client) } else { None }
+        let asks = request.kind == Kind::Execution && self.asks_enough(&request.client);
+        if asks { self.turn_kept_until(&request.client) } else { None }
     }
 
     pub(super) fn lets_through(&self, worker: &crate::id::WorkerBinding, now: Instant) -> bool {
@@ -282,7 +320,7 @@ impl Pool {
 
     fn pick_free(&self, now: Instant) -> Option<Pick> {
         let eligible = |flow: &Flow, _, _: &RequestId| {
-            self.is_eligible(flow, now) && !(flow.needs_slot && self.asks_until(&flow.client).is_some())
+            self.is_eligible(flow, now) && !(flow.needs_slot && self.asks_enough(&flow.client))
         };
         self.free.pick(&self.config.weights, &self.fairness, true, now, eligible)
     }

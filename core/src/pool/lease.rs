@@ -163,12 +163,14 @@ impl Pool {
         if !has_share && self.somebody_is_before(&order, &id, None, now) {
             return LeaseAnswer::NotNow { retry_at: self.head_ready_at };
         }
-        let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(None);
+        // What a share grants of its own is not the turn of the promoted ones.
+        let promoted = !has_share && self.is_old(order.enqueued_at, now) && self.is_promoted_turn(None);
         let leave = if has_share {
             OWN_SHARE
         } else {
             Leave { insist: promoted, promised: self.promised_before(&asked(&order, &id), now) }
         };
+        let partition = own;
         let own = match self.take_tokens(order.amount, own, &self.wanted(now), leave, now) {
             Ok(own) => own,
             Err(answer) => {
@@ -183,7 +185,12 @@ impl Pool {
             }
         };
         self.promise.take_if(|promise| promise.id == id);
-        self.state.since_promoted = if promoted { 0 } else { self.state.since_promoted.saturating_add(1) };
+        let is_dedicated = partition.and_then(|index| self.config.partitions.get(index)).is_some_and(|own| !own.lends);
+        match promoted {
+            true => self.state.since_promoted = 0,
+            false if has_share && is_dedicated => {}
+            false => self.state.since_promoted = self.state.since_promoted.saturating_add(1),
+        }
         let weight = weight(order.cost, order.amount);
         self.fairness.record(&order.client, weight, now);
         let expires_at = now.plus(order.ttl_ms.max(1));

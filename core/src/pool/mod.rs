@@ -80,9 +80,11 @@ pub struct Pool {
     pending: BTreeMap<String, u32>,
     /// The requests of a client that are in the phase `Acquiring`, and not ready, by when they were granted.
     acquiring: BTreeMap<ClientId, BTreeSet<(Instant, RequestId)>>,
+    /// How many of a client's may be in it, where that is more than at first.
+    allowances: BTreeMap<ClientId, usize>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
-    /// How many requests have ended since effects were taken.
+    /// How many settlements were due since effects were taken.
     settling: usize,
     /// Tokens that are kept for a promoted request of another pool.
     promise: Option<Promise>,
@@ -114,6 +116,7 @@ impl Pool {
             throttle: Throttle::default(),
             breakers: BTreeMap::new(),
             run_times: BTreeMap::new(),
+            work_times: BTreeMap::new(),
             foretold: StartsForetold::default(),
         };
         let state = state.unwrap_or_else(fresh);
@@ -136,6 +139,7 @@ impl Pool {
             ready: BTreeMap::new(),
             pending: BTreeMap::new(),
             acquiring: BTreeMap::new(),
+            allowances: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             settling: 0,
             promise: None,

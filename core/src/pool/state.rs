@@ -90,9 +90,12 @@ pub struct PoolState {
     /// Downstream workers that fail.
     #[serde(default)]
     pub(super) breakers: BTreeMap<WorkerBinding, Breaker>,
-    /// How long the downstream workers take, and each of them for one kind of work.
+    /// How long the downstream workers take.
     #[serde(default)]
-    pub(super) run_times: BTreeMap<String, RunTime>,
+    pub(super) run_times: BTreeMap<WorkerBinding, RunTime>,
+    /// The same for a worker and a kind of work.
+    #[serde(default)]
+    pub(super) work_times: BTreeMap<String, RunTime>,
     /// How well starts were foretold.
     #[serde(default)]
     pub(super) foretold: StartsForetold,

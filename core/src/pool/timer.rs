@@ -13,6 +13,10 @@ use super::finish::Finish;
 pub(super) const ACQUIRE_LIMIT_MS: i64 = 10_000;
 /// The first wait before a settlement is sent again; it doubles up to a minute.
 const SETTLE_RETRY_MS: i64 = 1_000;
+/// So many settlements of one event are sent at once, the others in as large parts after it.
+const SETTLED_AT_ONCE: usize = 16;
+/// How long the next part waits.
+const SETTLED_EVERY_MS: i64 = 100;
 
 /// What is due at a moment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -157,10 +161,19 @@ impl Pool {
         }
     }
 
+    /// Sends a settlement, and again until it is confirmed. Of many in one event some wait for their turn: an event may make
+    /// so many calls only.
     pub(super) fn send_settlement(&mut self, event: String, now: Instant) {
         let Some((tries, next_at)) = self.unsettled.get_mut(&event) else {
             return;
         };
+        let part = self.settling.checked_div(SETTLED_AT_ONCE).and_then(|part| i64::try_from(part).ok()).unwrap_or(0);
+        self.settling = self.settling.saturating_add(1);
+        if part > 0 {
+            *next_at = now.plus(part.saturating_mul(SETTLED_EVERY_MS));
+            self.timers.insert((*next_at, Timer::Settle(event)));
+            return;
+        }
         let wait = SETTLE_RETRY_MS.saturating_mul(1_i64.checked_shl((*tries).min(6)).unwrap_or(64)).min(60_000);
         *tries = tries.saturating_add(1);
         *next_at = now.plus(wait);
