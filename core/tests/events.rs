@@ -298,3 +298,41 @@ fn each_slot_that_is_given_allows_another_question_and_one_that_is_refused_a_few
     pool.client_woken(&"one".parse().unwrap(), at(ms + 2));
     assert_eq!(asked(&mut pool).len(), 4);
 }
+
+#[test]
+fn a_turn_is_kept_for_a_second_however_many_the_client_has_queued() {
+    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(1_000, 0) });
+    let of = |n, client: &str, tier| Submission {
+        has_slot: false,
+        demands: vec![support::demand("home", 1)],
+        ..support::request(n, client, tier, Urgency::Normal, at(0))
+    };
+    (1..=2_000).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(0))));
+    let low = queue(&mut pool, of(3_000, "low", Tier::Basic), at(0));
+    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
+    // Each question is answered after a fifth of a second.
+    let mut answers = std::collections::VecDeque::new();
+    let waits = |pool: &Pool| pool.request(&low).is_some_and(|request| request.phase == Phase::Waiting);
+    let mut now = at(1);
+    while waits(&pool) {
+        for effect in pool.take_effects() {
+            if let Effect::AcquireSlot { id, grant, .. } = effect {
+                answers.push_back((now.plus(200), id, grant));
+            }
+        }
+        let wakeup = pool.next_wakeup(now);
+        match answers.pop_front() {
+            Some((at, id, grant)) if wakeup.is_none_or(|wakeup| wakeup >= at) => {
+                now = at.max(now);
+                pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now);
+            }
+            other => {
+                answers.extend(other);
+                answers.make_contiguous().sort();
+                now = wakeup.unwrap_or(now).max(now);
+                pool.on_wakeup(now);
+            }
+        }
+    }
+    assert!(now <= at(1_300), "it is let past at {now:?}");
+}

@@ -10,10 +10,11 @@ use rm_core::units::{Instant, NanoUsd, Tokens};
 use crate::api::Call;
 use crate::api::admission::{Asked, Plan, PlannedStep};
 use crate::api::demands::{baseline_of, cost_of, home_first};
-use crate::api::foretelling::foretell;
+use crate::api::foretelling::{foretell, foretold};
 use crate::store::catalog::Catalog;
 use crate::store::tiers;
 use crate::wire::admin::{PoolRecord, StepRule, TemplateBody};
+use crate::wire::pool::ForetellAnswer;
 
 /// So many models of a chain are asked for their waits at most: each is a call.
 const ASKED_MAX: usize = 3;
@@ -91,10 +92,11 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Opti
         let cheap_pool = catalog.pools.get(&demand.pool)?;
         let cheap = catalog.price(cheap_pool, Some(model))?;
         let off_peak = catalog.off_peak_price(dear_pool, Some(from), asked.now);
-        if is_never_dearer(&cheap, &dear, off_only_there(catalog, (dear_pool, from), (cheap_pool, model), asked.now)) {
+        let percent_off = off_only_there(catalog, (dear_pool, from), (cheap_pool, model), asked.now);
+        if is_never_dearer(&cheap, &dear, percent_off) {
             demand.instead_of = Some(bare(&dear));
             demand.instead_off_peak = off_peak;
-        } else if bare(&cheap) != bare(&dear) {
+        } else if bare(&cheap) != bare(&dear) || percent_off > 0 {
             return None;
         }
     }
@@ -202,9 +204,13 @@ async fn one_that_can(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Opt
 }
 
 async fn can_do(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: Instant) -> bool {
-    match foretell(call, plan, tier, step, now).await {
-        Some(Some(wait_ms)) => plan.deadline.is_none_or(|deadline| now.plus(wait_ms) < deadline),
-        _ => false,
+    match foretold(call, plan, tier, (Some(&step.worker), step, step.demands.clone()), now).await {
+        Some(ForetellAnswer::Refused | ForetellAnswer::TooLate { .. }) => false,
+        Some(ForetellAnswer::Wait { ms }) => {
+            plan.deadline.is_none_or(|deadline| ms.is_some_and(|wait_ms| now.plus(wait_ms) < deadline))
+        }
+        // One that cannot be asked is no reason.
+        None => true,
     }
 }
 
@@ -230,7 +236,7 @@ pub fn cost_by_cheaper(
             let cost = match is_never_dearer(&cheap, &dear, percent_off) {
                 true if line.estimated.max(line.actual) > pool.body.capacity => return None,
                 true => pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?,
-                false if bare(&cheap) == bare(&dear) => line.cost,
+                false if bare(&cheap) == bare(&dear) && percent_off == 0 => line.cost,
                 false => return None,
             };
             sum.checked_add(cost)

@@ -84,12 +84,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let client = body.value.client_id.clone();
     let mut plan = match plan(&call.env, &catalog, body.value, now) {
         Ok(plan) => plan,
-        // What was taken in before may be out of date by now: its answer is still the same.
-        Err(problem) => {
-            let (id, _) = used_before(&call, &client, key, problem).await?;
-            let reply = of_execution(&call, find(&call, &id).await?, None, wait).await?;
-            return Ok(reply.with("idempotency-replayed", "true"));
-        }
+        Err(problem) => return replayed(&call, &client, key, problem, wait).await,
     };
     let control = CacheControl::of(&call);
     if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
@@ -100,6 +95,9 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
             return Ok(reply);
         }
+    }
+    if let Some(problem) = foretelling::kept_too_long(&call, &catalog, &plan, now).await {
+        return replayed(&call, &client, key, problem, wait).await;
     }
     let others = if plan.falls_back { plan.others.clone() } else { Vec::new() };
     let is_downgraded = !plan.applied.is_empty();
@@ -136,16 +134,6 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         }
         // What was taken in before goes on; it is not taken in anew.
         held.open = false;
-    }
-    // Its home says of itself whether it would start too late.
-    if held.open
-        && !held.replayed
-        && catalog.lanes.of(plan.urgency).max_wait_ms.is_some()
-        && let Some((pool, retry_at)) = foretelling::kept_too_long_elsewhere(&call, &plan, held.tier, now).await
-    {
-        give_up(&call.env, &client, &held).await;
-        let detail = format!("it would start later than its lane allows: the tokens of `{pool}` are taken");
-        return Err(Problem::new(Code::InsufficientResources, detail).retry_at(retry_at, now));
     }
     let mut submit = submission(&call, &plan, &held, wait)?;
     let same = kept::same(&catalog, &plan, control);
@@ -237,6 +225,19 @@ pub async fn used_before(
         Ok(None) => Err(problem),
         Err(error) => Err(unavailable(error)),
     }
+}
+
+/// What was taken in before may be out of date by now, or have no chance any more: its answer is still the same.
+async fn replayed(
+    call: &Call,
+    client: &ClientId,
+    key: Option<Idempotency>,
+    problem: Problem,
+    wait: i64,
+) -> Result<Reply, Problem> {
+    let (id, _) = used_before(call, client, key, problem).await?;
+    let reply = of_execution(call, find(call, &id).await?, None, wait).await?;
+    Ok(reply.with("idempotency-replayed", "true"))
 }
 
 /// Why nothing is held, as a problem.

@@ -1,13 +1,16 @@
 //! What pools foretell of a request before it is sent to one of them.
 
-use rm_core::id::{PoolId, WorkerBinding};
+use rm_core::id::WorkerBinding;
 use rm_core::priority::Tier;
 use rm_core::request::Demand;
 use rm_core::units::Instant;
 
 use crate::api::Call;
 use crate::api::admission::{Plan, PlannedStep, new_id};
+use crate::store::catalog::Catalog;
+use crate::store::tiers;
 use crate::wire::pool::{ForetellAnswer, ForetellCall};
+use crate::wire::problem::{Code, Problem};
 
 /// How long a request would wait in its home: `Some(None)` if that is not a matter of time; `None` if it would be refused.
 pub async fn foretell(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: Instant) -> Option<Option<i64>> {
@@ -18,7 +21,7 @@ pub async fn foretell(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, 
 }
 
 /// What the first pool of these demands foretells.
-async fn foretold(
+pub async fn foretold(
     call: &Call,
     plan: &Plan,
     tier: Tier,
@@ -40,15 +43,21 @@ async fn foretold(
     call.pool(&home, &foretell, 0).await.ok()
 }
 
-/// Whether another pool than its home would keep a request for longer than its lane allows: which one, and when to come
-/// again. Its home says so of itself. One that cannot be asked is no reason.
-pub async fn kept_too_long_elsewhere(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<(PoolId, Instant)> {
+/// Why a request is refused that another pool than its home would keep for longer than its lane allows. Its home says so of
+/// itself. A pool that cannot be asked is no reason.
+pub async fn kept_too_long(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) -> Option<Problem> {
+    catalog.lanes.of(plan.urgency).max_wait_ms?;
     let first = plan.steps.first()?;
-    for demand in first.demands.iter().skip(1).filter(|demand| !demand.amount.is_zero()) {
+    let mut others = first.demands.iter().skip(1).filter(|demand| !demand.amount.is_zero()).peekable();
+    others.peek()?;
+    let tier = tiers::of(&call.env, &plan.client, now).await?;
+    for demand in others {
         // Whether its worker fails is for its home to know.
         let answer = foretold(call, plan, tier, (None, first, vec![demand.clone()]), now).await;
         if let Some(ForetellAnswer::TooLate { retry_at }) = answer {
-            return Some((demand.pool.clone(), retry_at));
+            let pool = &demand.pool;
+            let detail = format!("it would start later than its lane allows: the tokens of `{pool}` are taken");
+            return Some(Problem::new(Code::InsufficientResources, detail).retry_at(retry_at, now));
         }
     }
     None

@@ -165,13 +165,22 @@ fn divide(common: &Usage, outcomes: &mut [RunOutcome], reserved: &[&[(PoolId, To
 /// What is left of a common use besides what some say of their own.
 fn rest_of(common: &Usage, outcomes: &[RunOutcome]) -> Usage {
     let mut rest = common.clone();
+    // One that does not tell its own use apart is taken to have had as much of each part as the others.
+    let part_of = |part: Tokens, amount: Tokens| {
+        let others = common.amount.saturating_sub(amount);
+        shares(part, &[amount, others]).first().copied().unwrap_or(Tokens::ZERO)
+    };
     let own = outcomes.iter().filter_map(|outcome| match outcome {
         RunOutcome::Succeeded { usage, .. } => usage.iter().find(|said| said.pool == common.pool),
         _ => None,
     });
     for said in own {
         rest.amount = rest.amount.saturating_sub(said.amount);
-        if let (Some(parts), Some(own)) = (&mut rest.parts, said.parts) {
+        if let (Some(parts), Some(all)) = (&mut rest.parts, common.parts) {
+            let own = said.parts.unwrap_or_else(|| Parts {
+                cached_input: part_of(all.cached_input, said.amount),
+                output: part_of(all.output, said.amount),
+            });
             parts.cached_input = parts.cached_input.saturating_sub(own.cached_input);
             parts.output = parts.output.saturating_sub(own.output);
         }
@@ -215,6 +224,14 @@ mod tests {
         assert_eq!(all.iter().map(used).collect::<Vec<_>>(), [Some(7), None, Some(0)], "it is more than that of all");
         let rest = answer(r#"{"results":[{"result":1,"usage":{"p":2}},{"result":2},{"result":3}],"usage":{"p":8}}"#);
         assert_eq!(rest.iter().map(used).collect::<Vec<_>>(), [Some(2), Some(4), Some(2)], "eight in all");
+        let parts = answer(
+            r#"{"results":[{"result":1,"usage":{"p":60}},{"result":2},{"result":3}],"usage":{"p":{"amount":100,"output":50}}}"#,
+        );
+        let outputs = parts.iter().skip(1).filter_map(|outcome| match outcome {
+            RunOutcome::Succeeded { usage, .. } => usage.first().and_then(|usage| usage.parts),
+            _ => None,
+        });
+        assert_eq!(outputs.map(|parts| parts.output.units()).sum::<u64>(), 20, "thirty are taken to be its own");
         assert!(matches!(all[1], RunOutcome::Failed { retry: Retry::Backoff, .. }));
         let refused = answer(r#"{"results":[{"result":1},{"error":{"code":"x"}},7]}"#);
         for bad in &refused[1..] {

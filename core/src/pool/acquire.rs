@@ -168,7 +168,7 @@ impl Pool {
         match (current, answer) {
             (Some(Phase::Acquiring { since, slot: false, leased, woken }), Some(SlotAnswer::Granted)) => {
                 if let Some(client) = self.requests.get(id).map(|request| request.client.clone()) {
-                    self.allow_questions(&client, true);
+                    self.question_answered(&client, true);
                 }
                 if let Some(mut request) = self.take(id) {
                     request.phase = Phase::Acquiring { since, slot: true, leased, woken };
@@ -177,7 +177,7 @@ impl Pool {
             }
             (Some(Phase::Acquiring { slot: false, woken, .. }), Some(SlotAnswer::Full)) => {
                 if let Some(client) = self.requests.get(id).map(|request| request.client.clone()) {
-                    self.allow_questions(&client, false);
+                    self.question_answered(&client, false);
                 }
                 if !woken && let Some(request) = self.requests.get(id) {
                     let client = request.client.clone();

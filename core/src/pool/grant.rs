@@ -1,7 +1,7 @@
 //! Granting: who gets the tokens that are there.
 
 use crate::fair_share::weight;
-use crate::id::{ClientId, RequestId};
+use crate::id::RequestId;
 use crate::off_peak::{self, WaitsFor, Window};
 use crate::partition;
 use crate::pool::finish::Finish;
@@ -9,22 +9,13 @@ use crate::pool::supply::Leave;
 use crate::pool::{Pool, entry};
 use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier};
 use crate::queue::{Flow, Pick};
-use crate::request::{Failure, Kind, Phase, Request, Status};
+use crate::request::{Failure, Phase, Request, Status};
 use crate::token_bucket::Availability;
 use crate::units::{Instant, NanoUsd, Tokens};
 
 /// The most grants of one event. Cloudflare allows 32 calls through service bindings to an event; each grant may need
 /// one for its run and one for its slot.
 pub const MAX_GRANTS_PER_EVENT: usize = 16;
-/// So many grants of one client may be waiting for its account at once, to begin with: a client that is at its limit should
-/// cost a few questions, not one for each request that it has queued. Each slot that is given allows one more, so that they
-/// double with each round, up to the most; one that is refused begins anew (as TCP's slow start does, RFC 5681).
-const ACQUIRING_AT_FIRST: usize = 4;
-const ACQUIRING_AT_MOST: usize = 64;
-/// With so many, its turn is kept until they are answered, but not for longer than this: an account that cannot be reached
-/// holds back nobody else.
-const TURN_KEPT_MS: i64 = 1_000;
-
 /// What a member must leave that takes of its partition's own share.
 pub(super) const OWN_SHARE: Leave = Leave { insist: true, promised: Tokens::ZERO };
 
@@ -211,7 +202,9 @@ impl Pool {
             self.changes.state = true;
         }
         request.phase = Phase::Acquiring { since: now, slot: slot_of == Some(id), leased: 0, woken: false };
+        let client = request.client.clone();
         self.acquire_next(request, now);
+        self.note_question(&client, now);
     }
 
     /// Whether a flow's requests could be granted now, were their tokens there.
@@ -221,52 +214,6 @@ impl Pool {
         (!flow.needs_slot || !lacks_slot())
             && flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
             && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
-    }
-
-    fn questions_allowed(&self, client: &ClientId) -> usize {
-        self.allowances.get(client).copied().unwrap_or(ACQUIRING_AT_FIRST)
-    }
-
-    /// Whether a client has as many grants waiting for its account, or for other pools, as it may.
-    fn asks_enough(&self, client: &ClientId) -> bool {
-        self.acquiring.get(client).is_some_and(|asked| asked.len() >= self.questions_allowed(client))
-    }
-
-    /// Until when the turn of a client is kept that has as many slots asked for as it may. Who waits for another pool holds
-    /// back nobody.
-    fn turn_kept_until(&self, client: &ClientId) -> Option<Instant> {
-        let asks = |id: &RequestId| {
-            let phase = self.requests.get(id).map(|request| &request.phase);
-            matches!(phase, Some(Phase::Acquiring { slot: false, .. }))
-        };
-        let mut asked = self.acquiring.get(client)?.iter().filter(|(_, id)| asks(id));
-        let (since, _) = asked.next()?;
-        (asked.count().saturating_add(1) >= self.questions_allowed(client)).then(|| since.plus(TURN_KEPT_MS))
-    }
-
-    /// An account has given a slot, or refused one.
-    pub(super) fn allow_questions(&mut self, client: &ClientId, given: bool) {
-        let before = self.allowances.remove(client).unwrap_or(ACQUIRING_AT_FIRST);
-        if given && self.acquiring.contains_key(client) {
-            self.allowances.insert(client.clone(), before.saturating_add(1).min(ACQUIRING_AT_MOST));
-        }
-    }
-
-    fn keeps_turn(&self, client: &ClientId, now: Instant) -> bool {
-        self.turn_kept_until(client).is_some_and(|until| until > now) && !self.has_enough_for_all(now)
-    }
-
-    /// Whether there is enough for all that waits, so that nobody loses by who is granted first.
-    fn has_enough_for_all(&self, now: Instant) -> bool {
-        let claims = self.config.partitions.iter().map(|partition| self.state.shares.left(partition));
-        let promised = self.promise.as_ref().map(|promise| promise.order.amount);
-        let needed = claims.chain(promised).fold(self.queue.wanted(), Tokens::saturating_add);
-        needed <= self.available(now)
-    }
-
-    fn turn_is_kept(&self, request: &Request) -> Option<Instant> {
-        let asks = request.kind == Kind::Execution && self.asks_enough(&request.client);
-        if asks { self.turn_kept_until(&request.client) } else { None }
     }
 
     pub(super) fn lets_through(&self, worker: &crate::id::WorkerBinding, now: Instant) -> bool {

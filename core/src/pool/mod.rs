@@ -15,6 +15,7 @@ mod foretell;
 mod grant;
 mod lease;
 mod outcome;
+mod questions;
 mod reservation;
 mod spared;
 mod state;
@@ -80,8 +81,7 @@ pub struct Pool {
     pending: BTreeMap<String, u32>,
     /// The requests of a client that are in the phase `Acquiring`, and not ready, by when they were granted.
     acquiring: BTreeMap<ClientId, BTreeSet<(Instant, RequestId)>>,
-    /// How many of a client's may be in it, where that is more than at first.
-    allowances: BTreeMap<ClientId, usize>,
+    questions: BTreeMap<ClientId, questions::Questions>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
     /// How many settlements were due since effects were taken.
@@ -139,7 +139,7 @@ impl Pool {
             ready: BTreeMap::new(),
             pending: BTreeMap::new(),
             acquiring: BTreeMap::new(),
-            allowances: BTreeMap::new(),
+            questions: BTreeMap::new(),
             unsettled: BTreeMap::new(),
             settling: 0,
             promise: None,
