@@ -280,7 +280,7 @@ fn promoted_ones_have_their_turn(world: &World) {
     }
 }
 
-/// How many of a client's grants wait for its account: with four of them its turn is kept for a while.
+/// How many of a client's grants wait for its account: with four of them or more its turn may be kept.
 pub(crate) fn acquiring(object: &PoolObject, client: &ClientId) -> usize {
     let acquires = |phase: &Phase| matches!(phase, Phase::Acquiring { .. });
     object.pool.requests().filter(|request| request.client == *client && acquires(&request.phase)).count()
