@@ -180,13 +180,11 @@ impl Pool {
     }
 
     /// A run has come to its end, or to its limit.
-    pub(super) fn learn_run_time(&mut self, request: &Request, started_at: Instant, now: Instant) {
-        let Some(worker) = &request.worker else { return };
-        let ms = now.since(started_at);
-        learn(&mut self.state.run_times, worker.clone(), ms);
-        if let Some(work) = &request.work {
-            learn(&mut self.state.work_times, work_key(worker, work), ms);
+    pub(super) fn learn_run_time(&mut self, worker: WorkerBinding, work: Option<&str>, ms: i64) {
+        if let Some(work) = work {
+            learn(&mut self.state.work_times, work_key(&worker, work), ms);
         }
+        learn(&mut self.state.run_times, worker, ms);
         self.changes.state = true;
     }
 

@@ -107,9 +107,9 @@ impl Pool {
         };
         self.judge_report(id, &phase, &report, now);
         if let (Phase::Running { started_at, .. }, Report::Succeeded { .. } | Report::TimedOut) = (&phase, &report) {
-            let started_at = *started_at;
-            if let Some(request) = self.requests.get(id).cloned() {
-                self.learn_run_time(&request, started_at, now);
+            let of = self.requests.get(id).and_then(|request| Some((request.worker.clone()?, request.work.clone())));
+            if let Some((worker, work)) = of {
+                self.learn_run_time(worker, work.as_deref(), now.since(*started_at));
             }
         }
         match (phase, report) {
