@@ -53,8 +53,26 @@ fn sharpen(schemas: &mut Value) {
     let some = |field: &str| json!({"required": [field], "properties": {field: {"type": "array", "minItems": 1}}});
     schemas["TemplateBody"]["anyOf"] = json!([
         {"allOf": [named("worker"), some("resources"), {"not": some("steps")}]},
-        {"allOf": [some("steps"), {"not": named("worker")}, {"not": named("model")}, {"not": some("resources")}]},
+        {"allOf": [
+            some("steps"),
+            {"not": named("worker")},
+            {"not": named("model")},
+            {"not": some("resources")},
+            {"not": some("downgradeTo")},
+            {"not": {"required": ["batch"], "properties": {"batch": {"type": "object"}}}},
+        ]},
     ]);
+    schemas["TemplateBody"]["allOf"] = json!([{"anyOf": [{"not": named("qualityFloor")}, some("downgradeTo")]}]);
+    // The discount is its pool's, whose price it is.
+    let discounted = json!({"required": ["discountPercent"], "properties": {"discountPercent": {"type": "integer"}}});
+    schemas["TemplateBody"]["properties"]["offPeak"]["oneOf"][0] = json!({
+        "description": schemas["TemplateBody"]["properties"]["offPeak"]["oneOf"][0]["description"],
+        "allOf": [reference("OffPeak"), {"not": discounted}],
+    });
+    for (body, list) in [("TemplateBody", "downgradeTo"), ("PoolBody", "models")] {
+        schemas[body]["properties"][list]["items"] = json!({"type": "string", "minLength": 1, "maxLength": 200});
+        schemas[body]["properties"][list]["uniqueItems"] = json!(true);
+    }
     // A part has a price of its own only where a unit has one.
     let priced = |field: &str| json!({"required": [field], "properties": {field: {"type": "number"}}});
     schemas["PoolBody"]["anyOf"] = json!([
@@ -82,7 +100,7 @@ fn sharpen(schemas: &mut Value) {
         required.extend(schema["required"].as_array().cloned().unwrap_or_default());
         schema["required"] = Value::Array(required);
         schema["description"] = json!("As stored.");
-        for field in ["additionalProperties", "anyOf"] {
+        for field in ["additionalProperties", "anyOf", "allOf"] {
             schema.as_object_mut().unwrap().remove(field);
         }
         schemas[record] = schema;

@@ -27,6 +27,8 @@ RULES = [
     r"a partition is for one tier or for one clientId",
     r"a dedicated partition never lends",
     r"is used twice",
+    r"must be one of downgradeTo",
+    r"has the template's own model in it",
     r"has a partition of its own already",
     r"have more than 100 per cent together",
 ]
