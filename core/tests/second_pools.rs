@@ -10,6 +10,7 @@
 
 mod support;
 
+use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Report, Signal, Submission};
@@ -63,6 +64,12 @@ fn when_it_starts_is_foretold_by_the_pool_that_it_waits_for() {
     pool.lease_answered(&id, grant, &id_of("other"), not_now, at(20));
     assert_eq!(pool.next_wakeup(at(20)), Some(at(5_020)), "it is asked again before");
     assert_eq!(pool.position(&id, at(20)).unwrap().estimated_start_at, Some(at(40_000)));
+    pool.on_wakeup(at(5_020));
+    pool.slot_answered(&id, 2, Some(SlotAnswer::Granted), at(5_020));
+    let (_, grant, _) = asked(&mut pool);
+    pool.lease_answered(&id, grant, &id_of("other"), LeaseAnswer::Unreachable, at(5_030));
+    let again = pool.next_wakeup(at(5_030));
+    assert_eq!(pool.position(&id, at(5_030)).unwrap().estimated_start_at, again, "what it said is not known any more");
 }
 
 #[test]

@@ -263,6 +263,9 @@ impl Pool {
             }
             return;
         }
+        if let Some(request) = self.requests.get_mut(id) {
+            request.others_ready_at = if let LeaseAnswer::NotNow { retry_at } = answer { retry_at } else { None };
+        }
         match answer {
             LeaseAnswer::Granted => {
                 if let Some(mut request) = self.take(id) {
@@ -273,9 +276,6 @@ impl Pool {
                 }
             }
             LeaseAnswer::NotNow { retry_at } => {
-                if let Some(request) = self.requests.get_mut(id) {
-                    request.others_ready_at = retry_at;
-                }
                 let soonest = now.plus(50);
                 let until = retry_at.unwrap_or_else(|| now.plus(SECONDARY_RECHECK_MS));
                 self.give_up_acquiring(id, true, now, Some(until.clamp(soonest, now.plus(SECONDARY_RECHECK_MAX_MS))));

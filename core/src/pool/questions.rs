@@ -35,7 +35,8 @@ impl Pool {
     }
 
     /// Whether a client has as many grants waiting for its account, or for other pools, as it may.
-    pub(super) fn asks_enough(&self, client: &ClientId) -> bool {
+    #[must_use]
+    pub fn asks_enough(&self, client: &ClientId) -> bool {
         self.acquiring.get(client).is_some_and(|asked| asked.len() >= self.questions_of(client).allowed)
     }
 

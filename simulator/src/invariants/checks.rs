@@ -191,9 +191,8 @@ fn no_token_idles(world: &World) {
     for (name, object) in &world.pools {
         let now = world.pool_time[name];
         let waiting = waiting_for_tokens(object, now);
-        let may_stand_back = |(request, position): &(&Request, PositionView)| {
-            position.promoted || acquiring(object, &request.client) >= 4
-        };
+        let may_stand_back =
+            |(request, position): &(&Request, PositionView)| position.promoted || may_be_kept(object, &request.client);
         if waiting.iter().any(may_stand_back) {
             continue;
         }
@@ -242,7 +241,7 @@ fn no_share_idles(world: &World) {
             };
             let asks_enough = |(request, _): &(&Request, PositionView)| {
                 let own = partition::index_of(&config.partitions, &request.client, request.tier);
-                own == Some(index) && acquiring(object, &request.client) >= 4
+                own == Some(index) && may_be_kept(object, &request.client)
             };
             if waiting.iter().any(asks_enough) {
                 continue;
@@ -280,10 +279,11 @@ fn promoted_ones_have_their_turn(world: &World) {
     }
 }
 
-/// How many of a client's grants wait for its account: with four of them or more its turn may be kept.
-pub(crate) fn acquiring(object: &PoolObject, client: &ClientId) -> usize {
+/// Whether a client's turn may be kept: it has as many grants waiting for its account, four at least, as it may.
+pub(crate) fn may_be_kept(object: &PoolObject, client: &ClientId) -> bool {
     let acquires = |phase: &Phase| matches!(phase, Phase::Acquiring { .. });
-    object.pool.requests().filter(|request| request.client == *client && acquires(&request.phase)).count()
+    let acquiring = object.pool.requests().filter(|request| request.client == *client && acquires(&request.phase));
+    acquiring.count() >= 4 && object.pool.asks_enough(client)
 }
 
 /// 4 and 6: what was taken for several pools is given back in all of them.

@@ -149,9 +149,12 @@ impl World {
         let instead_of = self.rng.chance(20).then(|| BarePrice { unit: price(3_000), apart: None });
         let cheaper = self.rng.chance(30);
         let windows = self.pools.values().find_map(|object| object.pool.config().off_peak.clone());
-        let off_peak = windows.filter(|_| cheaper).map(|windows| OffPeakPrice { percent_off: 35, windows });
+        let priced = |percent_off| move |windows| OffPeakPrice { percent_off, windows };
+        let dear = self.rng.chance(50) && instead_of.is_some();
+        let instead_off_peak = windows.clone().filter(|_| dear).map(priced(60));
+        let off_peak = windows.filter(|_| cheaper).map(priced(35));
         let flat = Demand::flat(pool.clone(), units(1 + self.rng.below(8)), price(1_000));
-        Demand { instead_of, off_peak, ..flat }
+        Demand { instead_of, instead_off_peak, off_peak, ..flat }
     }
 
     /// A step that may need nothing of its home.

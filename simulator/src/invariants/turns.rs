@@ -9,7 +9,7 @@ use rm_core::priority::{STARVATION_BOUND_MS, Tier};
 use rm_core::request::Request;
 use rm_core::units::Instant;
 
-use super::checks::acquiring;
+use super::checks::may_be_kept;
 use super::shell::PoolObject;
 
 /// Who waited for tokens before an event, and how often each was granted.
@@ -25,7 +25,7 @@ impl Waiting {
         let for_tokens = |request: &&Request| {
             is_old(request, now)
                 && !request.home_amount().is_zero()
-                && acquiring(object, &request.client) < 4
+                && !may_be_kept(object, &request.client)
                 && object.pool.position(&request.id, now).is_some_and(|at| at.blocked_by == Some(Blocked::Tokens))
         };
         Self {
