@@ -30,6 +30,8 @@ const run = (input, options, templateId = "three") => rm.execute({ clientId: "pi
 const handing = (next) => ({ simulate: { result: next } });
 const steps = (execution) => execution.steps.map(({ name, status, attempts }) => [name, status, attempts]);
 
+const lastNeeds = [{ pool: "p-third", estimated: 2 }, { pool: "p-second", estimated: 1 }];
+
 test("steps run in order, each handed what the one before gave, under one hold and one bill", async () => {
   await rm.resetStats();
   const before = await rm.current("piper");
@@ -85,6 +87,7 @@ test("a step that fails is tried again alone; one that fails for good ends it, a
   const failed = ok(await run(handing({ simulate: { status: 400 } }), { wait: 20 }));
   assert.deepEqual([failed.status, failed.error.code], ["failed", "worker_refused"]);
   assert.deepEqual(steps(failed), [["fetch", "succeeded", 1], ["think", "failed", 1], ["3", "skipped", 0]]);
+  assert.deepEqual(failed.steps[2].resources, lastNeeds);
   await waitFor(async () => (await rm.current("piper")).heldUsd === 0, "the settlement");
   assert.equal(Math.round(((await rm.current("piper")).spentUsd - before) * 100), 5, "the first step's five cents");
   const { byKey } = await rm.stats();
@@ -98,6 +101,11 @@ test("cancelling stops inside a step and between steps", async () => {
   await waitFor(async () => (await rm.execution(inside.requestId)).status === "running", "the first step");
   const cancelled = ok(await rm.post(`/api/execution/${inside.requestId}/cancel`));
   assert.deepEqual(steps(cancelled), [["fetch", "cancelled", 1], ["think", "skipped", 0], ["3", "skipped", 0]]);
+  const reported = await waitFor(async () => {
+    const execution = await rm.execution(inside.requestId);
+    return execution.cost.actualUsd === undefined ? null : execution;
+  }, "what the cancelled run used");
+  assert.deepEqual(reported.steps.slice(1).map(({ resources }) => resources), [[{ pool: "p-second", estimated: 3 }], lastNeeds]);
   // Between two steps: the second waits for tokens that somebody else has.
   await rm.pool("p-second", { capacity: 100, refillPerSecond: 0.01 });
   const all = ok(await rm.post("/internal/reserve", { clientId: "demo-standard", resources: [{ pool: "p-second", amount: 98 }] }));

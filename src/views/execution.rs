@@ -93,6 +93,8 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
 /// The steps of a pipeline: those that are over, the one it is at, and those to come.
 fn steps_of(spec: &Spec, request: &Request, has_ended: bool) -> Vec<StepView> {
     let current = request.step();
+    // The step that the whole ended with is one of the past, and nothing is needed for another one.
+    let first_to_come = current.saturating_add(usize::from(!request.demands.is_empty()));
     let view = |(step, spec): (usize, &StepSpec)| {
         let empty = StepView {
             step,
@@ -139,7 +141,7 @@ fn steps_of(spec: &Spec, request: &Request, has_ended: bool) -> Vec<StepView> {
                 ..empty
             };
         }
-        let ahead = step.checked_sub(current).and_then(|ahead| ahead.checked_sub(1));
+        let ahead = step.checked_sub(first_to_come);
         let resources = ahead.and_then(|index| request.later.get(index)).map(|step| expected(&step.demands));
         StepView { resources: resources.unwrap_or_default(), ..empty }
     };
