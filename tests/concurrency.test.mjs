@@ -119,6 +119,22 @@ test("a request that waits for a slot does not hold back another client's", asyn
   for (const answer of waiting) assert.equal((await rm.ended(answer.body.requestId)).status, "succeeded");
 });
 
+test("a client without slots is told so at once where it cannot wait, and waits for them else", async () => {
+  await rm.pool("slotless");
+  await rm.client("no-slots", { maxConcurrent: 0 });
+  const urgent = await rm.execute(rm.work("no-slots", "slotless", 1, { urgency: "immediate" }));
+  assert.deepEqual([urgent.status, urgent.body.code], [429, "insufficient_resources"]);
+  const { requestId } = ok(await rm.execute(rm.work("no-slots", "slotless", 1)));
+  const position = await waitFor(async () => {
+    const { body } = await rm.get(`/api/queue/position/${requestId}`);
+    return body.blockedBy === "concurrency" ? body : null;
+  }, "the slot to be missed");
+  assert.equal(position.estimatedStartAt, null, "that is not a matter of time");
+  assert.deepEqual([(await rm.current("no-slots")).heldUsd, (await rm.poolNow("slotless")).available], [0.01, 1000]);
+  await rm.client("no-slots", { maxConcurrent: 1 });
+  assert.equal((await rm.ended(requestId)).status, "succeeded");
+});
+
 test("100 requests over two pools, in both orders, are all run, and leave nothing behind", async () => {
   await rm.pool("left", { capacity: 20, refillPerSecond: 100 });
   await rm.pool("right", { capacity: 20, refillPerSecond: 120 });

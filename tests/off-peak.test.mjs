@@ -85,6 +85,19 @@ test("a deadline forces it out in time for its run, as long as runs take, at the
   ok(await rm.call("DELETE", `/api/queue/${waits.requestId}`));
 });
 
+test("it is forced out by how long runs of its template take, not those of its worker's other work", async () => {
+  await pool("both", window(120, 180));
+  for (const name of ["quick-work", "slow-work"]) ok(await rm.put(`/admin/templates/${name}`, { worker: "ECHO", timeoutMs: 600_000, resources: [{ pool: "both", base: 1 }] }));
+  const run = (templateId, more, options) => rm.execute({ clientId: "sleeper", templateId, ...more }, options);
+  // After a first run, thrice as long is what hardly any takes: twelve seconds, and next to none.
+  for (const [name, delayMs] of [["slow-work", 4_000], ["quick-work", 0]]) ok(await run(name, { input: { simulate: { delayMs } } }, { wait: 20 }));
+  const late = { urgency: "deferred", deadline: new Date(Date.now() + 70_000).toISOString(), input: 1 };
+  const quick = ok(await run("quick-work", late));
+  assert.equal(await blockedBy(quick), "off_peak");
+  assert.equal(ok(await run("slow-work", late, { wait: 20 })).status, "succeeded", "it has no time to lose");
+  ok(await rm.call("DELETE", `/api/queue/${quick.requestId}`));
+});
+
 test("a model that costs less at times does so where a pool leaves its price to it, and deferred work waits for that", async () => {
   const model = (name, from, to) =>
     rm.env.DB.prepare("INSERT INTO model_prices (model, input_nanousd, cached_input_nanousd, output_nanousd, off_peak, version) VALUES (?, 1000, NULL, 1000, ?, 'test')")

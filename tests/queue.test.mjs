@@ -162,6 +162,22 @@ test("a queue at its cap refuses, with a time to come back, and takes nothing", 
   assert.equal(retried.status, 202, "the key of a refused request can be used again");
 });
 
+test("a burst that comes free at once goes to those of higher rank, however many of one client they are", async () => {
+  await rm.pool("burst", { capacity: 40, refillPerSecond: 0 });
+  for (const [client, tier] of [["burst-holder", "standard"], ["burst-first", "enterprise"], ["burst-last", "basic"]]) await rm.client(client, { tier, maxConcurrent: 100 });
+  const first = await takeAll("burst-holder", "burst", 20);
+  const rest = await takeAll("burst-holder", "burst", 20);
+  const send = async (client, urgency) => ok(await rm.execute(rm.work(client, "burst", 1, { urgency }))).requestId;
+  const low = await send("burst-last", "deferred");
+  const high = [];
+  for (let n = 0; n < 30; n += 1) high.push(await send("burst-first", "fast"));
+  ok(await rm.post("/internal/release", { reservationId: first }));
+  for (const id of high.slice(0, 20)) assert.equal((await rm.ended(id)).status, "succeeded");
+  for (const id of [low, ...high.slice(20)]) assert.equal((await rm.execution(id)).startedAt, undefined);
+  ok(await rm.post("/internal/release", { reservationId: rest }));
+  for (const id of [low, ...high]) assert.equal((await rm.ended(id)).status, "succeeded");
+});
+
 test("a stopped scheduler grants nothing, says so, and goes on where it was", async () => {
   await rm.pool("halted");
   await rm.client("patient");
