@@ -5,11 +5,9 @@
 mod support;
 
 use rm_core::account::SlotAnswer;
-use rm_core::id::RequestId;
 use rm_core::optimizer::{Applied, Strategy};
 use rm_core::pool::{Effect, MAX_GRANTS_PER_EVENT, Pool, PoolConfig, Report, ReportOutcome, Retry, Stored, Submission};
 use rm_core::pricing::Parts;
-use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Phase, Status, Usage};
 use support::{at, config, failure, normal, pool, queue, run_until, started, stored, units, used};
 
@@ -181,63 +179,6 @@ fn parts_that_are_more_than_the_use_do_not_count() {
     assert_eq!(line.parts, Parts { cached_input: units(1), output: units(2) });
 }
 
-/// Ten tokens that come free at once, for thirty requests of high rank and one of low rank.
-fn released_at_once() -> (Pool, Vec<RequestId>, RequestId) {
-    let mut pool = pool(config(10, 0));
-    let all = queue(&mut pool, normal(0, 10, at(0)), at(0));
-    let (_, grant) = started(&mut pool, at(0)).remove(0);
-    let of = |n, client: &str, tier, urgency| Submission {
-        demands: vec![support::demand("home", 1)],
-        has_slot: false,
-        ..support::request(n, client, tier, urgency, at(1))
-    };
-    let high = (1..=30).map(|n| queue(&mut pool, of(n, "high", Tier::Enterprise, Urgency::Fast), at(1))).collect();
-    let low = queue(&mut pool, of(31, "low", Tier::Basic, Urgency::Deferred), at(1));
-    pool.report(&all, grant, used(0), at(2));
-    (pool, high, low)
-}
-
-#[test]
-fn one_of_lower_rank_is_not_let_past_while_slots_are_asked_for() {
-    let (mut pool, high, low) = released_at_once();
-    let mut runs = Vec::new();
-    // Each slot is given two milliseconds after it was asked for.
-    for ms in [4, 6, 8, 10] {
-        for effect in pool.take_effects() {
-            match effect {
-                Effect::AcquireSlot { id, grant, .. } => {
-                    pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), at(ms));
-                }
-                Effect::Start { id, .. } => runs.push(id),
-                _ => {}
-            }
-        }
-    }
-    assert_eq!(runs, high[..10]);
-    assert_eq!(pool.request(&low).unwrap().phase, Phase::Waiting);
-}
-
-#[test]
-fn but_an_account_that_does_not_answer_holds_back_nobody_for_long() {
-    let (mut pool, _, low) = released_at_once();
-    assert_eq!(pool.next_wakeup(at(2)), Some(at(1_002)));
-    pool.on_wakeup(at(1_002));
-    assert!(matches!(pool.request(&low).unwrap().phase, Phase::Acquiring { .. }));
-}
-
-#[test]
-fn nor_is_anybody_held_back_where_there_is_enough_for_all() {
-    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(100, 0) });
-    let of = |n, client: &str, tier| Submission {
-        has_slot: false,
-        ..support::request(n, client, tier, Urgency::Normal, at(0))
-    };
-    (1..=30).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(0))));
-    let low = queue(&mut pool, of(31, "low", Tier::Basic), at(0));
-    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
-    assert!(matches!(pool.request(&low).unwrap().phase, Phase::Acquiring { .. }));
-}
-
 #[test]
 fn after_a_crash_too_settlements_are_sent_a_few_at_a_time() {
     let before = pool(config(10, 0));
@@ -258,84 +199,4 @@ fn after_a_crash_too_settlements_are_sent_a_few_at_a_time() {
         assert!(now < at(5_000), "{sent} are sent");
         after.on_wakeup(now);
     }
-}
-
-#[test]
-fn each_slot_that_is_given_allows_another_question_and_one_that_is_refused_a_few_again() {
-    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(200, 0) });
-    let of = |n| Submission {
-        has_slot: false,
-        demands: vec![support::demand("home", 1)],
-        ..support::request(n, "one", Tier::Enterprise, Urgency::Normal, at(0))
-    };
-    (1..=400).for_each(|n| drop(queue(&mut pool, of(n), at(0))));
-    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
-    let asked = |pool: &mut Pool| -> Vec<(RequestId, u32)> {
-        let slot = |effect| match effect {
-            Effect::AcquireSlot { id, grant, .. } => Some((id, grant)),
-            _ => None,
-        };
-        pool.take_effects().into_iter().filter_map(slot).collect()
-    };
-    let mut rounds = Vec::new();
-    let mut ms = 1;
-    for _ in 0..5 {
-        let questions = asked(&mut pool);
-        rounds.push(questions.len());
-        ms += 10;
-        for (id, grant) in questions {
-            pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), at(ms));
-        }
-    }
-    assert_eq!(rounds, [4, 8, 16, 32, 64]);
-    let questions = asked(&mut pool);
-    let (refused, grant) = &questions[0];
-    pool.slot_answered(refused, *grant, Some(SlotAnswer::Full), at(ms + 1));
-    for (id, grant) in &questions[1..] {
-        pool.slot_answered(id, *grant, Some(SlotAnswer::Full), at(ms + 1));
-    }
-    asked(&mut pool);
-    pool.client_woken(&"one".parse().unwrap(), at(ms + 2));
-    assert_eq!(asked(&mut pool).len(), 4);
-}
-
-#[test]
-fn a_turn_is_kept_for_a_second_however_many_the_client_has_queued() {
-    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(1_000, 0) });
-    let of = |n, client: &str, tier| Submission {
-        has_slot: false,
-        demands: vec![support::demand("home", 1)],
-        ..support::request(n, client, tier, Urgency::Normal, at(0))
-    };
-    (1..=2_000).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(0))));
-    let low = queue(&mut pool, of(3_000, "low", Tier::Basic), at(0));
-    pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
-    // Each question is answered after a fifth of a second.
-    let mut answers = std::collections::VecDeque::new();
-    let waits = |pool: &Pool| pool.request(&low).is_some_and(|request| request.phase == Phase::Waiting);
-    let mut now = at(1);
-    for _ in 0..20_000 {
-        if !waits(&pool) {
-            break;
-        }
-        for effect in pool.take_effects() {
-            if let Effect::AcquireSlot { id, grant, .. } = effect {
-                answers.push_back((now.plus(200), id, grant));
-            }
-        }
-        let wakeup = pool.next_wakeup(now);
-        match answers.pop_front() {
-            Some((at, id, grant)) if wakeup.is_none_or(|wakeup| wakeup >= at) => {
-                now = at.max(now);
-                pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now);
-            }
-            other => {
-                answers.extend(other);
-                answers.make_contiguous().sort();
-                now = wakeup.unwrap_or(now).max(now);
-                pool.on_wakeup(now);
-            }
-        }
-    }
-    assert!(!waits(&pool) && now <= at(1_300), "it is let past at {now:?}");
 }

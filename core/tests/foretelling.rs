@@ -6,7 +6,9 @@ mod support;
 
 use rm_core::account::SlotAnswer;
 use rm_core::lane::Lanes;
-use rm_core::pool::{Effect, Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted};
+use rm_core::pool::{
+    Blocked, Effect, LeaseAnswer, Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted,
+};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Kind;
 use rm_core::units::Instant;
@@ -190,4 +192,72 @@ fn a_client_without_slots_is_told_that_it_would_wait_in_vain() {
     assert_eq!(pool.submit(none(1, Urgency::Immediate), Mode::Queue, at(0)), refused);
     let id = queue(&mut pool, none(2, Urgency::Normal), at(0));
     assert_eq!(pool.position(&id, at(0)).unwrap().estimated_start_at, None);
+}
+
+#[test]
+fn when_slots_come_free_is_not_told_where_it_is_not_known() {
+    let mut pool = hurried(100, 10);
+    let waits = queue(&mut pool, Submission { slots: Some(2), ..order(1, Urgency::Normal, false, at(0)) }, at(0));
+    pool.slot_answered(&waits, 1, Some(SlotAnswer::Full), at(1));
+    let position = pool.position(&waits, at(2)).unwrap();
+    assert_eq!((position.blocked_by, position.estimated_start_at), (Some(Blocked::Concurrency), None));
+    // It is no reason for another model either: its slots are the same there.
+    assert_eq!(pool.foretell(order(2, Urgency::Normal, false, at(2)), at(2)), Ok(Some(at(2))));
+}
+
+#[test]
+fn those_that_wait_for_the_same_slot_are_before_each_other() {
+    let mut pool = hurried(100, 10);
+    let first = queue(&mut pool, order(1, Urgency::Normal, false, at(0)), at(0));
+    pool.slot_answered(&first, 1, Some(SlotAnswer::Full), at(1));
+    let second = queue(&mut pool, order(2, Urgency::Normal, false, at(2)), at(2));
+    let urgent = queue(&mut pool, order(3, Urgency::Fast, false, at(3)), at(3));
+    let ahead = |id| pool.position(id, at(4)).map(|position| position.ahead);
+    assert_eq!([&urgent, &first, &second].map(ahead), [Some(0), Some(1), Some(2)]);
+}
+
+#[test]
+fn those_that_wait_for_the_same_other_pool_are_before_each_other_and_are_measured() {
+    let mut pool = hurried(100, 10);
+    let of = |n, urgency, other: &str| Submission {
+        demands: vec![demand("home", 1), demand(other, 1)],
+        ..request(n, &format!("client-{n}"), Tier::Standard, urgency, at(0))
+    };
+    let mut ids = Vec::new();
+    for (n, urgency, other) in [(1, Urgency::Normal, "one"), (2, Urgency::Fast, "one"), (3, Urgency::Fast, "other")] {
+        let id = queue(&mut pool, of(n, urgency, other), at(0));
+        pool.slot_answered(&id, 1, Some(SlotAnswer::Granted), at(0));
+        assert_eq!(pool.position(&id, at(0)).unwrap().estimated_start_at, None, "it is not known yet");
+        let answer = LeaseAnswer::NotNow { retry_at: Some(at(1_000)), ready_at: Some(at(3_000)) };
+        pool.lease_answered(&id, 1, &other.parse().unwrap(), answer, at(1));
+        ids.push(id);
+    }
+    let told = |id| pool.position(id, at(2)).map(|position| (position.ahead, position.estimated_start_at.unwrap()));
+    assert_eq!([0, 1, 2].map(|n| told(&ids[n])), [Some((1, at(3_000))), Some((0, at(3_000))), Some((0, at(3_000)))]);
+    pool.on_wakeup(at(1_000));
+    started(&mut pool, at(1_000));
+    assert_eq!((pool.starts_foretold().count, pool.starts_foretold().error_ms), (3, 6_000));
+}
+
+#[test]
+fn the_times_of_what_is_not_run_any_more_are_forgotten() {
+    let mut pool = hurried(1_000, 10);
+    for n in 0..40 {
+        let now = at(i64::try_from(n).unwrap() * 1_000);
+        let submission = Submission {
+            work: Some(format!("template-{n}")),
+            worker: Some("WORKER".parse().unwrap()),
+            ..order(n, Urgency::Normal, true, now)
+        };
+        queue(&mut pool, submission, now);
+        let (id, grant) = started(&mut pool, now).remove(0);
+        pool.report(&id, grant, used(1), now.plus(10));
+    }
+    let state = serde_json::to_value(pool.state()).unwrap();
+    let known = state["workTimes"].as_object().unwrap();
+    assert_eq!((known.len(), known.contains_key("WORKER template-7")), (32, false));
+    assert_eq!(
+        known["WORKER template-39"],
+        serde_json::json!({"meanBy8": 80, "deviationBy4": 20, "at": at(39_010).millis()})
+    );
 }

@@ -133,7 +133,13 @@ fn a_refused_pool_gives_back_all_that_was_taken_before_it() {
     assert_eq!(pool.view(at(0)).available, units(6));
     pool.lease_answered(&id, 1, &id_of("a"), LeaseAnswer::Granted, at(1));
     assert!(matches!(pool.take_effects().as_slice(), [Effect::AcquireLease { pool, .. }] if *pool == id_of("b")));
-    pool.lease_answered(&id, 1, &id_of("b"), LeaseAnswer::NotNow { retry_at: Some(at(500)) }, at(2));
+    pool.lease_answered(
+        &id,
+        1,
+        &id_of("b"),
+        LeaseAnswer::NotNow { retry_at: Some(at(500)), ready_at: Some(at(500)) },
+        at(2),
+    );
     let effects = pool.take_effects();
     let key = format!("{id}#1");
     assert!(

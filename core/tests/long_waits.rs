@@ -76,7 +76,7 @@ fn partition(name: &str, member: Member, percent: u8, lends: bool) -> Partition 
 #[test]
 fn one_that_never_gets_its_second_pool_does_not_use_up_the_turns_of_the_promoted() {
     let mut pool = pool(config(1, 1));
-    let not_now = LeaseAnswer::NotNow { retry_at: None };
+    let not_now = LeaseAnswer::NotNow { retry_at: None, ready_at: None };
     queue(&mut pool, request(3, "first", Tier::Enterprise, Urgency::Normal, at(0)), at(0));
     assert_eq!(pump(&mut pool, at(0), not_now).len(), 1, "it has the one token");
     let mut blocked = request(1, "blocked", Tier::Basic, Urgency::Deferred, at(0));

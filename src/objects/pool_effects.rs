@@ -148,7 +148,7 @@ impl PoolObject {
     async fn acquire_lease(self: Rc<Self>, id: RequestId, grant: u32, pool: PoolId, order: LeaseOrder) {
         let answer = match call(&self.env, pool.as_str(), &LeaseCall { order }).await {
             Ok(LeaseReply::Granted) => LeaseAnswer::Granted,
-            Ok(LeaseReply::NotNow { retry_at }) => LeaseAnswer::NotNow { retry_at },
+            Ok(LeaseReply::NotNow { retry_at, ready_at }) => LeaseAnswer::NotNow { retry_at, ready_at },
             Ok(LeaseReply::Never) => LeaseAnswer::Never,
             Err(error) => {
                 log::warn("pool_unreachable", pool.as_str(), &error.to_string());

@@ -393,9 +393,9 @@ const fn refusal_of(refusal: Refusal) -> SubmitRefusal {
 const fn lease_reply(answer: LeaseAnswer) -> LeaseReply {
     match answer {
         LeaseAnswer::Granted => LeaseReply::Granted,
-        LeaseAnswer::NotNow { retry_at } => LeaseReply::NotNow { retry_at },
+        LeaseAnswer::NotNow { retry_at, ready_at } => LeaseReply::NotNow { retry_at, ready_at },
         LeaseAnswer::Never => LeaseReply::Never,
-        LeaseAnswer::Unreachable => LeaseReply::NotNow { retry_at: None },
+        LeaseAnswer::Unreachable => LeaseReply::NotNow { retry_at: None, ready_at: None },
     }
 }
 

@@ -16,6 +16,8 @@ use crate::units::{Instant, NanoUsd, Tokens};
 
 /// When to ask an account again whether a slot is free, in case the news got lost.
 const SLOT_RECHECK_MS: i64 = 5_000;
+/// When to ask an account again that did not answer.
+const ACCOUNT_RECHECK_MS: i64 = 1_000;
 /// The wait after another pool could not say when.
 const SECONDARY_RECHECK_MS: i64 = 1_000;
 /// The longest wait for another pool: what is given back there is there before it is refilled.
@@ -32,11 +34,19 @@ pub enum LeaseAnswer {
     NotNow {
         /// When to ask again, if that is known.
         retry_at: Option<Instant>,
+        /// When it should be granted, by what waits before it, if that is a matter of time.
+        ready_at: Option<Instant>,
     },
     /// More than that pool can hold.
     Never,
     /// It did not answer; it may have leased them.
     Unreachable,
+}
+
+/// When another pool is asked again that said this.
+pub(super) fn asks_again_at(retry_at: Option<Instant>, now: Instant) -> Instant {
+    let until = retry_at.unwrap_or_else(|| now.plus(SECONDARY_RECHECK_MS));
+    until.clamp(now.plus(50), now.plus(SECONDARY_RECHECK_MAX_MS))
 }
 
 /// An execution that is to be run.
@@ -163,25 +173,21 @@ impl Pool {
     }
 
     fn take_slot_answer(&mut self, id: &RequestId, grant: u32, answer: Option<SlotAnswer>, now: Instant) {
-        let current =
-            self.requests.get(id).filter(|request| request.grants == grant).map(|request| request.phase.clone());
+        let Some(request) = self.requests.get(id) else { return };
+        let client = request.client.clone();
+        let current = (request.grants == grant).then(|| request.phase.clone());
         match (current, answer) {
             (Some(Phase::Acquiring { since, slot: false, leased, woken }), Some(SlotAnswer::Granted)) => {
-                if let Some(client) = self.requests.get(id).map(|request| request.client.clone()) {
-                    self.question_answered(&client, true);
-                }
+                self.question_answered(&client, true);
                 if let Some(mut request) = self.take(id) {
                     request.phase = Phase::Acquiring { since, slot: true, leased, woken };
                     self.acquire_next(request, now);
                 }
             }
             (Some(Phase::Acquiring { slot: false, woken, .. }), Some(SlotAnswer::Full)) => {
-                if let Some(client) = self.requests.get(id).map(|request| request.client.clone()) {
-                    self.question_answered(&client, false);
-                }
-                if !woken && let Some(request) = self.requests.get(id) {
-                    let client = request.client.clone();
-                    self.block(client, now);
+                self.question_answered(&client, false);
+                if !woken {
+                    self.block(client, now.plus(SLOT_RECHECK_MS));
                 }
                 self.give_up_acquiring(id, true, now, None);
             }
@@ -196,22 +202,27 @@ impl Pool {
                     self.finish(request, Finish::unused(Status::Failed, Some(failure)), now);
                 }
             }
-            (Some(Phase::Acquiring { slot: false, .. }), None) => {
-                self.give_up_acquiring(id, false, now, Some(now.plus(1_000)));
-            }
+            (Some(Phase::Acquiring { slot: false, .. }), None) => self.account_is_silent(id, now),
             (Some(Phase::Running { .. } | Phase::Acquiring { .. }), _) => {}
             (_, Some(SlotAnswer::Granted)) => {
-                if let Some(request) = self.requests.get(id) {
-                    let client = request.client.clone();
-                    self.effects.push(Effect::ReleaseSlot { id: id.clone(), grant, client, ended: false });
-                }
+                self.effects.push(Effect::ReleaseSlot { id: id.clone(), grant, client, ended: false });
             }
             _ => {}
         }
     }
 
-    fn block(&mut self, client: ClientId, now: Instant) {
-        let recheck = now.plus(SLOT_RECHECK_MS);
+    /// An account did not answer: its client is left alone for a while, and so is this request.
+    pub(super) fn account_is_silent(&mut self, id: &RequestId, now: Instant) {
+        let until = now.plus(ACCOUNT_RECHECK_MS);
+        let asks = |request: &&Request| matches!(request.phase, Phase::Acquiring { slot: false, .. });
+        let asked = self.requests.get(id).filter(asks).filter(|request| request.kind == Kind::Execution);
+        if let Some(client) = asked.map(|request| request.client.clone()) {
+            self.block(client, until);
+        }
+        self.give_up_acquiring(id, false, now, Some(until));
+    }
+
+    fn block(&mut self, client: ClientId, recheck: Instant) {
         if let Some(before) = self.blocked.insert(client.clone(), recheck) {
             self.timers.remove(&(before, Timer::Unblock(client.clone())));
         }
@@ -227,11 +238,9 @@ impl Pool {
         if let Some(recheck) = self.blocked.remove(client) {
             self.timers.remove(&(recheck, Timer::Unblock(client.clone())));
         }
-        if self.acquiring.contains_key(client) {
-            for request in self.requests.values_mut().filter(|request| request.client == *client) {
-                if let Phase::Acquiring { woken, .. } = &mut request.phase {
-                    *woken = true;
-                }
+        for id in self.acquiring(client) {
+            if let Some(Request { phase: Phase::Acquiring { woken, .. }, .. }) = self.requests.get_mut(&id) {
+                *woken = true;
             }
         }
     }
@@ -264,7 +273,7 @@ impl Pool {
             return;
         }
         if let Some(request) = self.requests.get_mut(id) {
-            request.others_ready_at = if let LeaseAnswer::NotNow { retry_at } = answer { retry_at } else { None };
+            request.others_ready_at = if let LeaseAnswer::NotNow { ready_at, .. } = answer { ready_at } else { None };
         }
         match answer {
             LeaseAnswer::Granted => {
@@ -275,10 +284,9 @@ impl Pool {
                     self.acquire_next(request, now);
                 }
             }
-            LeaseAnswer::NotNow { retry_at } => {
-                let soonest = now.plus(50);
-                let until = retry_at.unwrap_or_else(|| now.plus(SECONDARY_RECHECK_MS));
-                self.give_up_acquiring(id, true, now, Some(until.clamp(soonest, now.plus(SECONDARY_RECHECK_MAX_MS))));
+            LeaseAnswer::NotNow { retry_at, .. } => {
+                self.give_up_acquiring(id, true, now, Some(asks_again_at(retry_at, now)));
+                self.foretell_start(id, now);
             }
             LeaseAnswer::Unreachable => self.give_up_acquiring(id, false, now, Some(now.plus(SECONDARY_RECHECK_MS))),
             LeaseAnswer::Never => {

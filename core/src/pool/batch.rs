@@ -79,9 +79,10 @@ impl Pool {
     /// time left ends instead, and what it had is granted in its turn; and who starts may have had the turn of the promoted
     /// ones, so that others are next.
     pub(super) fn grant_and_start(&mut self, now: Instant, slot_of: Option<&RequestId>) {
-        self.grant_with_slot(now, slot_of);
+        let mut granted = 0;
+        self.grant(&mut granted, slot_of, now);
         while self.start_batches(now) {
-            self.grant(now);
+            self.grant(&mut granted, None, now);
         }
     }
 

@@ -1,14 +1,15 @@
 //! When a request will start, as far as that can be foretold, and what could be taken now.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::partition::{self, Partition};
+use crate::pool::state::WorkTime;
 use crate::pool::submit::waiting;
 use crate::pool::supply::Leave;
 use crate::pool::{Pool, Refusal, Submission, entry};
 use crate::priority::Tier;
-use crate::queue::Flow;
+use crate::queue::{Entry, Flow};
 use crate::request::{Cause, Kind, Phase, Request};
 use crate::run_time::RunTime;
 use crate::token_bucket::Availability;
@@ -17,19 +18,8 @@ use crate::units::{Instant, Tokens};
 /// The hint when nothing better is known.
 pub(super) const RETRY_HINT_MS: i64 = 1_000;
 
-/// The most workers, and kinds of work, whose run times are known: they are stored with the state at each change.
-const RUN_TIMES_MAX: usize = 100;
-
-fn learn<K: Ord>(times: &mut BTreeMap<K, RunTime>, key: K, ms: i64) {
-    let has_room = times.len() < RUN_TIMES_MAX;
-    match times.get_mut(&key) {
-        Some(known) => known.observe(ms),
-        None if has_room => {
-            times.insert(key, RunTime::first(ms));
-        }
-        None => {}
-    }
-}
+/// The most kinds of work whose run times are known: they are stored with the state at each change.
+const WORK_TIMES_MAX: usize = 32;
 
 fn work_key(worker: &WorkerBinding, work: &str) -> String {
     format!("{worker} {work}")
@@ -37,19 +27,47 @@ fn work_key(worker: &WorkerBinding, work: &str) -> String {
 
 impl Pool {
     /// When the tokens for it and for all before it are refilled, as far as they may be taken for it, and nothing of its
-    /// own holds it up any more. `None` if that is not a matter of time.
+    /// own holds it up any more. `None` if that is not a matter of time, or not known.
     pub(super) fn estimated_start(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
-        if !self.config.scheduler_running {
-            return None;
-        }
         if let Phase::Following { leader } = &request.phase {
             let leader = self.requests.get(leader)?;
             return if leader.is_waiting() { self.estimated_start(leader, ahead, now) } else { Some(now) };
         }
-        let own = self.partition_of(&request.client, request.tier);
+        let slot = if self.lacks_slot(request) { self.slot_free_at(request, now)? } else { now };
+        self.ready_at(request, ahead, now).map(|at| at.max(slot))
+    }
+
+    /// The same, its client's slots left aside.
+    fn ready_at(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
+        if !self.config.scheduler_running {
+            return None;
+        }
+        let is_free = request.home_amount().is_zero();
+        let has_tokens = is_free || matches!(request.phase, Phase::Acquiring { .. });
+        let by_tokens = if has_tokens { now } else { self.tokens_at(&entry(request), ahead, now)? };
+        let parked = match request.phase {
+            Phase::Parked { until, cause: Cause::SecondaryPool } => request.others_ready_at?.max(until),
+            Phase::Parked { until, .. } => until,
+            // Whether another pool has its tokens is not known before that has answered.
+            Phase::Acquiring { .. } if !request.others().is_empty() => request.others_ready_at?.max(now),
+            _ => now,
+        };
+        let window = match self.is_open_for(request.window().as_ref(), now) {
+            Err(opens_at) => [opens_at, request.force_at()].into_iter().flatten().min()?,
+            Ok(()) => now,
+        };
+        let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
+        [by_tokens, parked, window, breaker.unwrap_or(now)].into_iter().max()
+    }
+
+    /// When the tokens are there for one at this place of the queue, which `ahead` of it go before, be it of this pool or of
+    /// another one.
+    pub(super) fn tokens_at(&self, place: &Entry<'_>, ahead: u64, now: Instant) -> Option<Instant> {
+        let own = self.partition_of(place.client, place.tier);
         let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false);
         let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::from(ahead));
-        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
+        let wanted = self.kept_before(place, None, now).saturating_add(place.amount);
+        let wanted = before.saturating_add(i128::from(wanted.micros()));
         let available = self.available(now).saturating_sub(claimed).micros();
         let debt = i128::from(self.state.bucket.debt().micros());
         let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
@@ -60,48 +78,29 @@ impl Pool {
         let rate = parts.fold(limits.refill_per_second, |rate, (_, partition)| {
             rate.saturating_sub(partition.limits(&limits).refill_per_second)
         });
-        let rate = i128::from(rate.micros());
-        let is_free = request.home_amount().is_zero();
-        let has_tokens = is_free || matches!(request.phase, Phase::Acquiring { .. });
-        let by_tokens = if has_tokens || missing == 0 { Some(0) } else { missing.checked_div(rate) };
-        let by_tokens = [by_tokens, self.share_wait(request, own, now)].into_iter().flatten().min();
-        let by_tokens = now.plus(i64::try_from(by_tokens?).unwrap_or(i64::MAX));
-        let parked = match request.phase {
-            Phase::Parked { until, cause: Cause::SecondaryPool } => {
-                request.others_ready_at.map_or(until, |at| at.max(until))
-            }
-            Phase::Parked { until, .. } => until,
-            _ => now,
-        };
-        let window = match self.is_open_for(request.window().as_ref(), now) {
-            Err(opens_at) => [opens_at, request.force_at()].into_iter().flatten().min()?,
-            Ok(()) => now,
-        };
-        let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
-        // What needs nothing of the pool does not wait for its pause.
-        let paused = self.state.paused_until.filter(|_| !is_free).unwrap_or(now);
-        let slot = if self.lacks_slot(request) { self.slot_free_at(request, now)? } else { now };
-        let others = [parked, window, breaker.unwrap_or(now), paused, slot];
-        others.into_iter().chain([by_tokens]).max()
+        let of_all = if missing == 0 { Some(0) } else { missing.checked_div(i128::from(rate.micros())) };
+        let wait_ms = [of_all, self.share_wait(place, own, now)].into_iter().flatten().min()?;
+        let at = now.plus(i64::try_from(wait_ms).unwrap_or(i64::MAX));
+        Some(self.state.paused_until.map_or(at, |until| at.max(until)))
     }
 
     /// How long it takes, in milliseconds, until a member's turn comes out of its partition's own share, past whoever waits
     /// for what is shared.
-    fn share_wait(&self, request: &Request, own: Option<usize>, now: Instant) -> Option<i128> {
+    fn share_wait(&self, place: &Entry<'_>, own: Option<usize>, now: Instant) -> Option<i128> {
         let partition = own.and_then(|index| self.config.partitions.get(index))?;
         let limits = partition.limits(&self.limits());
-        if request.home_amount() > limits.capacity {
+        if place.amount > limits.capacity {
             return None;
         }
-        let place = entry(request);
         let flow = place.flow();
         let member = |other: &Flow, tier| {
             partition::index_of(&self.config.partitions, &other.client, tier) == own
                 && (*other == flow || self.is_eligible(other, now))
         };
-        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, member);
+        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, place, now, member);
         let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::try_from(ahead).unwrap_or(i128::MAX));
-        let wanted = before.saturating_add(i128::from(request.home_amount().micros()));
+        let wanted = self.kept_before(place, own, now).saturating_add(place.amount);
+        let wanted = before.saturating_add(i128::from(wanted.micros()));
         let left = i128::from(self.state.shares.left(partition).micros());
         let missing = wanted.saturating_sub(left).max(0).saturating_mul(1_000);
         if missing == 0 { Some(0) } else { missing.checked_div(i128::from(limits.refill_per_second.micros())) }
@@ -115,9 +114,11 @@ impl Pool {
         self.admit(&submission, now)?;
         let wait_limit_ms = self.config.lanes.of(submission.urgency).max_wait_ms;
         let request = Request { wait_limit_ms, ..waiting(submission) };
-        match self.too_late(&request, now) {
+        // Slots are the same for each pool that could be asked.
+        let start = self.ready_at(&request, self.ahead_of(&request, now), now);
+        match self.too_late(&request, start, now) {
             Some(retry_at) => Err(Refusal::NotNow { retry_at }),
-            None => Ok(self.estimated_start(&request, self.ahead_of(&request, now), now)),
+            None => Ok(start),
         }
     }
 
@@ -127,17 +128,14 @@ impl Pool {
         request.kind == Kind::Execution && (asks || self.blocked.contains_key(&request.client))
     }
 
-    /// When one of its client's slots is free for it, by how long runs take: `now` unless the client's slots are all taken by
-    /// runs of this pool, for else that is for other pools to know. `None` if the client has none.
+    /// When one of its client's slots is free for it, by how long runs take. `None` unless the client's slots are all taken by
+    /// runs of this pool, for else that is for other pools to know; and if the client has none.
     fn slot_free_at(&self, request: &Request, now: Instant) -> Option<Instant> {
-        if request.slots == Some(0) {
-            return None;
-        }
         let all_here = |running: &&BTreeSet<RequestId>| {
             let slots = request.slots.and_then(|slots| usize::try_from(slots).ok());
             slots.is_some_and(|slots| running.len() >= slots)
         };
-        let Some(running) = self.running.get(&request.client).filter(all_here) else { return Some(now) };
+        let running = self.running.get(&request.client).filter(all_here)?;
         let mut ends: Vec<Instant> = running.iter().filter_map(|id| self.expected_end(id, now)).collect();
         ends.sort_unstable();
         let place = entry(request);
@@ -165,7 +163,7 @@ impl Pool {
     fn run_time(&self, request: &Request) -> Option<&RunTime> {
         let worker = request.worker.as_ref()?;
         let of_work = request.work.as_ref().and_then(|work| self.state.work_times.get(&work_key(worker, work)));
-        of_work.or_else(|| self.state.run_times.get(worker))
+        of_work.map(|known| &known.time).or_else(|| self.state.run_times.get(worker))
     }
 
     /// How long a run takes: as long as they took so far, or half of its limit while nothing is known.
@@ -180,11 +178,18 @@ impl Pool {
     }
 
     /// A run has come to its end, or to its limit.
-    pub(super) fn learn_run_time(&mut self, worker: WorkerBinding, work: Option<&str>, ms: i64) {
+    pub(super) fn learn_run_time(&mut self, worker: WorkerBinding, work: Option<&str>, ms: i64, now: Instant) {
         if let Some(work) = work {
-            learn(&mut self.state.work_times, work_key(&worker, work), ms);
+            let at = now.millis();
+            let times = &mut self.state.work_times;
+            let known = times.entry(work_key(&worker, work)).and_modify(|known| known.time.observe(ms));
+            known.or_insert(WorkTime { time: RunTime::first(ms), at }).at = at;
+            let oldest = times.iter().min_by_key(|(_, known)| known.at).map(|(key, _)| key.clone());
+            if let Some(oldest) = oldest.filter(|_| times.len() > WORK_TIMES_MAX) {
+                times.remove(&oldest);
+            }
         }
-        learn(&mut self.state.run_times, worker, ms);
+        self.state.run_times.entry(worker).and_modify(|time| time.observe(ms)).or_insert(RunTime::first(ms));
         self.changes.state = true;
     }
 
@@ -192,7 +197,9 @@ impl Pool {
     pub(super) fn foretell_start(&mut self, id: &RequestId, now: Instant) {
         let waits = |request: &&Request| {
             request.kind == Kind::Execution
-                && matches!(request.phase, Phase::Waiting | Phase::Acquiring { slot: false, .. })
+                && request.first_started_at.is_none()
+                && request.expected_start.is_none()
+                && request.is_waiting()
         };
         let Some(request) = self.requests.get(id).filter(waits) else { return };
         let expected = self.estimated_start(request, self.ahead_of(request, now), now);
@@ -203,12 +210,13 @@ impl Pool {
 
     /// When to come again, if a request would start later than its lane allows.
     pub(super) fn starts_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
-        self.too_late(self.requests.get(id)?, now)
+        let request = self.requests.get(id)?;
+        self.too_late(request, self.estimated_start(request, self.ahead_of(request, now), now), now)
     }
 
-    fn too_late(&self, request: &Request, now: Instant) -> Option<Instant> {
+    fn too_late(&self, request: &Request, start: Option<Instant>, now: Instant) -> Option<Instant> {
         let last = latest_start(request)?;
-        match self.estimated_start(request, self.ahead_of(request, now), now) {
+        match start {
             Some(start) => come_again(start, last, now),
             // Nothing is refilled, and less is out than it needs: it would wait in vain.
             None if self.config.scheduler_running && !self.could_come_back(request.home_amount(), now) => Some(last),
@@ -222,7 +230,7 @@ impl Pool {
         let last = latest_start(request)?;
         match self.slot_free_at(request, now) {
             Some(free_at) => come_again(free_at, last, now),
-            None => Some(last),
+            None => (request.slots == Some(0)).then_some(last),
         }
     }
 
@@ -269,13 +277,13 @@ impl Pool {
     }
 }
 
-/// When to come again for a start that is expected after the last moment for it.
 /// By when a request must start, if its lane has a limit.
 fn latest_start(request: &Request) -> Option<Instant> {
     let limit = request.wait_limit_ms.filter(|_| request.kind == Kind::Execution)?;
     Some(request.enqueued_at.plus(limit))
 }
 
+/// When to come again for a start that is expected after the last moment for it.
 fn come_again(start: Instant, last: Instant, now: Instant) -> Option<Instant> {
     (start > last).then(|| now.plus(start.since(last).max(RETRY_HINT_MS)))
 }

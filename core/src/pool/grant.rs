@@ -16,8 +16,9 @@ use crate::units::{Instant, NanoUsd, Tokens};
 /// The most grants of one event. Cloudflare allows 32 calls through service bindings to an event; each grant may need
 /// one for its run and one for its slot.
 pub const MAX_GRANTS_PER_EVENT: usize = 16;
+
 /// What a member must leave that takes of its partition's own share.
-pub(super) const OWN_SHARE: Leave = Leave { insist: true, promised: Tokens::ZERO };
+pub(super) const OWN_SHARE: Leave = Leave { insist: true, kept: Tokens::ZERO };
 
 /// What comes next.
 enum Turn {
@@ -33,51 +34,48 @@ impl Pool {
     /// Grants in the order of rank until the tokens, or this event's share of grants, are used up. The one whose turn it
     /// is waits for its tokens, and the others wait with it, but for those that have a share of their own: nobody else of
     /// lower rank is let past.
-    pub(super) fn grant(&mut self, now: Instant) {
-        self.grant_with_slot(now, None);
-    }
-
-    /// As [`Self::grant`]; `slot_of` is the request whose slot the account gave together with its hold.
-    pub(super) fn grant_with_slot(&mut self, now: Instant, slot_of: Option<&RequestId>) {
+    ///
+    /// `granted` is how many this event has granted so far, and `slot_of` the request whose slot the account gave together
+    /// with its hold.
+    pub(super) fn grant(&mut self, granted: &mut usize, slot_of: Option<&RequestId>, now: Instant) {
         self.head_ready_at = None;
         self.backlog = false;
         if !self.config.scheduler_running {
             return;
         }
-        let mut granted = 0_usize;
         // What needs nothing of this pool waits for none of its tokens.
-        while granted < MAX_GRANTS_PER_EVENT
+        while *granted < MAX_GRANTS_PER_EVENT
             && let Some(pick) = self.pick_free(now)
         {
-            granted = granted.saturating_add(1);
+            *granted = granted.saturating_add(1);
             self.begin_acquiring(&pick.id, Tokens::ZERO, false, slot_of, now);
         }
         if let Some(until) = self.state.paused_until {
             let until = (!self.queue.is_empty()).then_some(until);
             self.head_ready_at = [until, self.eligible_at(now)].into_iter().flatten().min();
-            self.backlog = granted >= MAX_GRANTS_PER_EVENT;
+            self.backlog = *granted >= MAX_GRANTS_PER_EVENT;
             return;
         }
         let ready_at = loop {
-            if granted >= MAX_GRANTS_PER_EVENT {
+            if *granted >= MAX_GRANTS_PER_EVENT {
                 self.backlog = true;
                 break None;
             }
             match self.next_turn(now) {
                 Turn::Granted { pick, own, picked_for } => {
-                    granted = granted.saturating_add(1);
+                    *granted = granted.saturating_add(1);
                     self.count_turn(picked_for, pick.promoted);
                     self.begin_acquiring(&pick.id, own, picked_for.is_some(), slot_of, now);
                 }
                 Turn::Refused(id) => {
-                    granted = granted.saturating_add(1);
+                    *granted = granted.saturating_add(1);
                     self.finish_refused(&id, now);
                 }
                 Turn::Wait(ready_at) => break ready_at,
             }
         };
-        let promised = self.promise.as_ref().filter(|_| !self.queue.is_empty()).map(|promise| promise.until);
-        self.head_ready_at = [ready_at, promised, self.eligible_at(now)].into_iter().flatten().min();
+        let late_at = self.orders.late_at().filter(|_| !self.queue.is_empty());
+        self.head_ready_at = [ready_at, late_at, self.eligible_at(now)].into_iter().flatten().min();
         if ready_at.is_some()
             && let Some(eases_at) = self.state.throttle.eases_at()
         {
@@ -91,7 +89,7 @@ impl Pool {
         let Some(first) = self.requests.get(&head.id) else { return Turn::Wait(None) };
         let (own, amount) = self.place_of(first);
         let insist = head.promoted && self.is_promoted_turn(None);
-        let leave = Leave { insist, promised: self.promised_before(&entry(first), now) };
+        let leave = Leave { insist, kept: self.kept_before(&entry(first), None, now) };
         let taken = match self.turn_is_kept(first) {
             Some(until) => Err(Availability::At(until)),
             None => self.take_tokens(amount, own, &wanted, leave, now),
@@ -116,10 +114,14 @@ impl Pool {
             let (_, amount) = self.place_of(next);
             let share = self.config.partitions.get(index);
             let limits = self.limits();
-            let by_share = share.map(|share| self.state.shares.reaches(share, &limits, amount, now));
+            // Requests of other pools are members too.
+            let kept = self.kept_before(&entry(next), Some(index), now);
+            let needed = amount.saturating_add(kept);
+            let by_share = share.map(|share| self.state.shares.reaches(share, &limits, needed, now));
+            let leave = Leave { kept, ..OWN_SHARE };
             let at = match by_share {
                 // What the others lend is not their own to insist on: whose turn comes first is served first.
-                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, OWN_SHARE, now) {
+                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, leave, now) {
                     Ok(drawn) => return Turn::Granted { pick, own: drawn, picked_for: Some(index) },
                     Err(Availability::At(at)) => Some(at),
                     Err(_) => None,
@@ -139,7 +141,7 @@ impl Pool {
     /// Counts a grant. One to a promoted request counts when it starts: a turn that comes to nothing is not its turn. What
     /// a partition grants out of a share that it lends counts for all: otherwise a large request of somebody else might
     /// never see the pool without that share's claim.
-    fn count_turn(&mut self, picked_for: Option<usize>, promoted: bool) {
+    pub(super) fn count_turn(&mut self, picked_for: Option<usize>, promoted: bool) {
         if promoted {
             return;
         }
@@ -158,11 +160,25 @@ impl Pool {
         if request.home_amount().is_zero() || now.since(request.enqueued_at) < STARVATION_BOUND_MS {
             return;
         }
-        let own = self.partition_of(&request.client, request.tier).and_then(|index| self.config.partitions.get(index));
-        match own.filter(|_| request.by_share) {
+        self.turn_was_used(self.partition_of(&request.client, request.tier).filter(|_| request.by_share));
+    }
+
+    /// A promoted one has had its turn: among the members of a partition, out of its share, or among all.
+    pub(super) fn turn_was_used(&mut self, of_share: Option<usize>) {
+        match of_share.and_then(|index| self.config.partitions.get(index)) {
             Some(partition) => self.state.turns.insert(partition.name.clone(), 0),
             None => Some(std::mem::take(&mut self.state.since_promoted)),
         };
+        self.changes.state = true;
+    }
+
+    /// A turn of a promoted one came to nothing: it is still theirs.
+    pub(super) fn turn_comes_back(&mut self, of_share: Option<usize>) {
+        let since = match of_share.and_then(|index| self.config.partitions.get(index)) {
+            Some(partition) => self.state.turns.entry(partition.name.clone()).or_default(),
+            None => &mut self.state.since_promoted,
+        };
+        *since = PROMOTED_ONE_IN.max(*since);
         self.changes.state = true;
     }
 
@@ -174,12 +190,10 @@ impl Pool {
         since.saturating_add(1) >= PROMOTED_ONE_IN
     }
 
-    /// Whether it is the turn of the promoted ones, and one waits for tokens: the next one here, or the one of another pool
-    /// that tokens are kept for. What is lent does not come back before it.
+    /// Whether it is the turn of the promoted ones, and one waits for tokens: the next one here, or one of another pool. What
+    /// is lent does not come back before it.
     pub(super) fn is_turn_of_one_that_waits(&self, head: Option<&Pick>, now: Instant) -> bool {
-        self.is_promoted_turn(None)
-            && (head.is_some_and(|head| head.promoted)
-                || self.promise.as_ref().is_some_and(|promise| self.is_old(promise.order.enqueued_at, now)))
+        self.is_promoted_turn(None) && (head.is_some_and(|head| head.promoted) || self.is_old_one_ordered(now))
     }
 
     fn begin_acquiring(

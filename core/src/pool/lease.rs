@@ -6,10 +6,11 @@ use crate::fair_share::weight;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::grant::OWN_SHARE;
+use crate::pool::orders::asked;
 use crate::pool::supply::{Leave, Taken};
 use crate::pool::timer::Timer;
-use crate::pool::{Effect, Pool, Signal, entry};
-use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier, Urgency};
+use crate::pool::{Pool, Signal, entry};
+use crate::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use crate::queue::Entry;
 use crate::request::{Cause, Phase, Request};
 use crate::token_bucket::Availability;
@@ -68,36 +69,9 @@ pub struct Lease {
     /// It was given on the turn of a promoted request.
     #[serde(default)]
     pub promoted: bool,
-}
-
-/// Tokens that are kept for a request of another pool: it is its turn here, they are not there yet, and it asks only now and
-/// then. Without this everybody of lower rank here would take them as they come.
-#[derive(Debug, Clone)]
-pub(super) struct Promise {
-    /// For which request.
-    pub id: RequestId,
-    /// What it asked for.
-    pub order: LeaseOrder,
-    /// If it does not ask again until then, they are anybody's.
-    pub until: Instant,
-}
-
-/// How long tokens are kept for a request that asks every few seconds.
-const PROMISE_MS: i64 = 10_000;
-
-/// The order as the queue would have it.
-fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
-    Entry {
-        id,
-        client: &order.client,
-        tier: order.tier,
-        urgency: order.urgency,
-        enqueued_at: order.enqueued_at,
-        amount: order.amount,
-        needs_slot: false,
-        worker: None,
-        off_peak: None,
-    }
+    /// It was given out of its client's partition's share, whoever else waited.
+    #[serde(default)]
+    pub by_share: bool,
 }
 
 /// The name of the lease that belongs to one grant of a request.
@@ -109,22 +83,14 @@ impl Pool {
     /// Leases tokens, if they are there and nobody of higher rank waits for them here.
     pub fn acquire_lease(&mut self, order: LeaseOrder, now: Instant) -> LeaseAnswer {
         self.event(now, |pool| {
-            let home = order.key.split('#').next().and_then(|id| id.parse::<RequestId>().ok()).and_then(|id| id.home());
-            let answer = pool.try_lease(order, now);
-            if matches!(answer, LeaseAnswer::NotNow { .. }) {
-                pool.lease_waiters.extend(home);
+            let Ok(id) = order.key.split('#').next().unwrap_or_default().parse::<RequestId>() else {
+                return LeaseAnswer::NotNow { retry_at: None, ready_at: None };
+            };
+            match pool.try_lease(&id, &order, now) {
+                LeaseAnswer::Granted => LeaseAnswer::Granted,
+                answer => pool.note_refused(&id, order, answer, now),
             }
-            answer
         })
-    }
-
-    /// What was given back here may be what another pool's request waits for. What is refilled is no news: that pool was
-    /// told when.
-    pub(super) fn wake_lease_waiters(&mut self) {
-        if std::mem::take(&mut self.gave_back) && !self.state.bucket.level().is_zero() {
-            let homes = std::mem::take(&mut self.lease_waiters);
-            self.effects.extend(homes.into_iter().map(|home| Effect::LeaseFree { home }));
-        }
     }
 
     /// Another pool was given tokens back: those that wait for it here need wait no longer.
@@ -142,7 +108,8 @@ impl Pool {
         });
     }
 
-    fn try_lease(&mut self, order: LeaseOrder, now: Instant) -> LeaseAnswer {
+    fn try_lease(&mut self, id: &RequestId, order: &LeaseOrder, now: Instant) -> LeaseAnswer {
+        let not_before = |retry_at| LeaseAnswer::NotNow { retry_at, ready_at: None };
         if self.leases.contains_key(&order.key) {
             return LeaseAnswer::Granted;
         }
@@ -151,59 +118,44 @@ impl Pool {
             return LeaseAnswer::Never;
         }
         if !self.config.scheduler_running {
-            return LeaseAnswer::NotNow { retry_at: None };
+            return not_before(None);
         }
         if self.state.paused_until.is_some() {
-            return LeaseAnswer::NotNow { retry_at: self.state.paused_until };
+            return not_before(self.state.paused_until);
         }
-        let Ok(id) = order.key.split('#').next().unwrap_or_default().parse::<RequestId>() else {
-            return LeaseAnswer::NotNow { retry_at: None };
-        };
-        let has_share = self.has_share_for(&order, &id, own, now);
-        if !has_share && self.somebody_is_before(&order, &id, None, now) {
-            return LeaseAnswer::NotNow { retry_at: self.head_ready_at };
+        let of_share = own.filter(|index| self.has_share_for(order, id, *index, now));
+        if of_share.is_none() && self.somebody_is_before(order, id, None, now) {
+            return not_before(self.head_ready_at);
         }
-        // What a share grants of its own is not the turn of the promoted ones.
-        let promoted = !has_share && self.is_old(order.enqueued_at, now) && self.is_promoted_turn(None);
-        let leave = if has_share {
-            OWN_SHARE
-        } else {
-            Leave { insist: promoted, promised: self.promised_before(&asked(&order, &id), now) }
+        let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(of_share);
+        let leave = match of_share {
+            Some(_) => OWN_SHARE,
+            None => Leave { insist: promoted, kept: self.kept_before(&asked(order, id), None, now) },
         };
-        let partition = own;
-        let own = match self.take_tokens(order.amount, own, &self.wanted(now), leave, now) {
-            Ok(own) => own,
-            Err(answer) => {
-                if order.returns {
-                    self.keep_for(id, order, now);
-                }
-                let retry_at = match answer {
-                    Availability::At(at) => Some(at),
-                    _ => None,
-                };
-                return LeaseAnswer::NotNow { retry_at };
-            }
+        let drawn = match self.take_tokens(order.amount, own, &self.wanted(now), leave, now) {
+            Ok(drawn) => drawn,
+            Err(Availability::At(at)) => return not_before(Some(at)),
+            Err(_) => return not_before(None),
         };
-        self.promise.take_if(|promise| promise.id == id);
-        let is_dedicated = partition.and_then(|index| self.config.partitions.get(index)).is_some_and(|own| !own.lends);
-        match promoted {
-            true => self.state.since_promoted = 0,
-            false if has_share && is_dedicated => {}
-            false => self.state.since_promoted = self.state.since_promoted.saturating_add(1),
+        self.orders.granted(id, order);
+        self.count_turn(of_share, promoted);
+        if promoted {
+            self.turn_was_used(of_share);
         }
         let weight = weight(order.cost, order.amount);
         self.fairness.record(&order.client, weight, now);
         let expires_at = now.plus(order.ttl_ms.max(1));
         let lease = Lease {
-            key: order.key,
+            key: order.key.clone(),
             amount: order.amount,
             taken_at: now,
             expires_at,
-            client: Some(order.client),
+            client: Some(order.client.clone()),
             tier: Some(order.tier),
-            own,
+            own: drawn,
             weight,
             promoted,
+            by_share: of_share.is_some(),
         };
         self.timers.insert((expires_at, Timer::Lease(lease.key.clone())));
         self.changes.leases.insert(lease.key.clone());
@@ -216,28 +168,8 @@ impl Pool {
         now.since(enqueued_at) >= STARVATION_BOUND_MS
     }
 
-    /// Keeps tokens for a request of another pool, unless they are kept for one that goes before it.
-    fn keep_for(&mut self, id: RequestId, order: LeaseOrder, now: Instant) {
-        if self.promised_before(&asked(&order, &id), now).is_zero() {
-            self.promise = Some(Promise { id, order, until: now.plus(PROMISE_MS) });
-        }
-    }
-
-    /// What is kept for a request of another pool that goes before this one.
-    pub(super) fn promised_before(&self, one: &Entry<'_>, now: Instant) -> Tokens {
-        let Some(promise) = self.promise.as_ref().filter(|promise| promise.id != *one.id) else {
-            return Tokens::ZERO;
-        };
-        let theirs = asked(&promise.order, &promise.id);
-        if self.goes_before(&theirs, one, self.is_promoted_turn(None), now) {
-            promise.order.amount
-        } else {
-            Tokens::ZERO
-        }
-    }
-
     /// Whether one request goes before another: by the score or, on a turn of the promoted ones, by age.
-    fn goes_before(&self, one: &Entry<'_>, other: &Entry<'_>, promoted_turn: bool, now: Instant) -> bool {
+    pub(super) fn goes_before(&self, one: &Entry<'_>, other: &Entry<'_>, promoted_turn: bool, now: Instant) -> bool {
         let (one_is_old, other_is_old) = (self.is_old(one.enqueued_at, now), self.is_old(other.enqueued_at, now));
         if promoted_turn && (one_is_old || other_is_old) {
             return one_is_old && (!other_is_old || (one.enqueued_at, one.id) < (other.enqueued_at, other.id));
@@ -246,7 +178,13 @@ impl Pool {
     }
 
     /// Whether an eligible request that waits here goes before the one that the order is for.
-    fn somebody_is_before(&self, order: &LeaseOrder, id: &RequestId, partition: Option<usize>, now: Instant) -> bool {
+    pub(super) fn somebody_is_before(
+        &self,
+        order: &LeaseOrder,
+        id: &RequestId,
+        partition: Option<usize>,
+        now: Instant,
+    ) -> bool {
         let first = self.next_in_turn(partition, now).and_then(|pick| self.requests.get(&pick.id));
         first.is_some_and(|first| {
             self.goes_before(&entry(first), &asked(order, id), self.is_promoted_turn(partition), now)
@@ -254,21 +192,24 @@ impl Pool {
     }
 
     /// Whether the client's partition has enough of its own for the order, and no member of higher rank waits for it.
-    fn has_share_for(&self, order: &LeaseOrder, id: &RequestId, own: Option<usize>, now: Instant) -> bool {
-        let Some(share) = own.and_then(|index| self.config.partitions.get(index)) else { return false };
+    fn has_share_for(&self, order: &LeaseOrder, id: &RequestId, own: usize, now: Instant) -> bool {
+        let Some(share) = self.config.partitions.get(own) else { return false };
         if share.lends && self.is_turn_of_one_that_waits(self.next_in_turn(None, now).as_ref(), now) {
             return false;
         }
-        self.state.shares.left(share) >= order.amount && !self.somebody_is_before(order, id, own, now)
+        let kept = self.kept_before(&asked(order, id), Some(own), now);
+        self.state.shares.left(share) >= order.amount.saturating_add(kept)
+            && !self.somebody_is_before(order, id, Some(own), now)
     }
 
-    /// The home pool says what was used of a lease, and what the downstream worker said of the limit. The first word counts; a lease that ran out by itself, or was never
-    /// granted, is only charged what was used.
+    /// The home pool says what was used of a lease, and what the downstream worker said of the limit. The first word counts; a
+    /// lease that ran out by itself, or was never granted, is only charged what was used.
     pub fn settle_lease(&mut self, key: &str, used: Tokens, after_run: bool, signal: &Signal, now: Instant) {
         self.event(now, |pool| {
-            if !after_run && pool.leases.get(key).is_some_and(|lease| lease.promoted) {
+            if let Some(lease) = pool.leases.get(key).filter(|lease| lease.promoted && !after_run) {
                 // It came to nothing: it is still the turn of the promoted ones.
-                pool.state.since_promoted = pool.state.since_promoted.max(PROMOTED_ONE_IN);
+                let of_share = pool.taken_by_lease(lease).partition.filter(|_| lease.by_share);
+                pool.turn_comes_back(of_share);
             }
             pool.gave_back |= after_run && pool.leases.get(key).is_some_and(|lease| used < lease.amount);
             pool.end_lease(key, used, now);

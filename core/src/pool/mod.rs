@@ -14,6 +14,7 @@ mod finish;
 mod foretell;
 mod grant;
 mod lease;
+mod orders;
 mod outcome;
 mod questions;
 mod reservation;
@@ -39,7 +40,7 @@ pub use supply::Signal;
 pub use view::{Blocked, BreakerView, LaneView, PartitionView, PoolView, PositionView, QueueView};
 
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, PoolId, RequestId};
+use crate::id::{ClientId, RequestId};
 use crate::partition::Shares;
 use crate::priority::Urgency;
 use crate::queue::{Entry, Queue};
@@ -47,7 +48,6 @@ use crate::request::{Cause, Kind, Phase, Request};
 use crate::throttle::Throttle;
 use crate::token_bucket::TokenBucket;
 use crate::units::Instant;
-use lease::Promise;
 use timer::Timer;
 
 /// A pool. See the module's text for its contract.
@@ -79,17 +79,14 @@ pub struct Pool {
     /// Those that have all that they need, and how many are about to, by the same.
     ready: BTreeMap<String, BTreeSet<RequestId>>,
     pending: BTreeMap<String, u32>,
-    /// The requests of a client that are in the phase `Acquiring`, and not ready, by when they were granted.
-    acquiring: BTreeMap<ClientId, BTreeSet<(Instant, RequestId)>>,
+    /// The executions of a client that are in the phase `Acquiring`, and not ready.
     questions: BTreeMap<ClientId, questions::Questions>,
     /// Settlements that the account has not confirmed: how often they were sent, and when to send them next.
     unsettled: BTreeMap<String, (u32, Instant)>,
-    /// How many settlements were due since effects were taken.
-    settling: usize,
-    /// Tokens that are kept for a promoted request of another pool.
-    promise: Option<Promise>,
-    /// Other pools whose requests asked for tokens here in vain.
-    lease_waiters: BTreeSet<PoolId>,
+    /// How many settlements were due at the last moment at which one was.
+    settling: (Instant, usize),
+    /// Requests of other pools that asked for tokens here in vain.
+    orders: orders::Orders,
     /// Tokens that some work had were given back in this event. What a grant that came to nothing gives back is no news: two
     /// pools whose requests need each other would wake each other for ever.
     gave_back: bool,
@@ -138,12 +135,10 @@ impl Pool {
             gathering: BTreeMap::new(),
             ready: BTreeMap::new(),
             pending: BTreeMap::new(),
-            acquiring: BTreeMap::new(),
             questions: BTreeMap::new(),
             unsettled: BTreeMap::new(),
-            settling: 0,
-            promise: None,
-            lease_waiters: BTreeSet::new(),
+            settling: (now, 0),
+            orders: orders::Orders::default(),
             gave_back: false,
             head_ready_at: None,
             backlog: false,
@@ -205,6 +200,7 @@ impl Pool {
         self.state.shares.fit(&self.config.partitions, &self.config.limits, level, now);
         let names: BTreeSet<&String> = self.config.partitions.iter().map(|partition| &partition.name).collect();
         self.state.turns.retain(|name, _| names.contains(name));
+        self.orders.forget();
         self.changes.state = true;
     }
 
@@ -218,7 +214,7 @@ impl Pool {
         self.advance(now);
         let outcome = body(self);
         self.grant_and_start(now, None);
-        self.wake_lease_waiters();
+        self.wake_lease_waiters(now);
         outcome
     }
 
@@ -237,7 +233,6 @@ impl Pool {
 
     /// What is to be done outside since the last call. Only after the changes are stored.
     pub fn take_effects(&mut self) -> Vec<Effect> {
-        self.settling = 0;
         std::mem::take(&mut self.effects)
     }
 
@@ -321,13 +316,8 @@ impl Pool {
             Phase::Acquiring { .. } if request.is_ready() => {
                 forget(&mut self.ready, request.batch_key().unwrap_or_default(), id);
             }
-            Phase::Acquiring { since, .. } => {
-                if let Some(asked) = self.acquiring.get_mut(&request.client) {
-                    asked.remove(&(*since, request.id.clone()));
-                    if asked.is_empty() {
-                        self.acquiring.remove(&request.client);
-                    }
-                }
+            Phase::Acquiring { .. } => {
+                self.question_ends(&request);
                 if let Some(key) = request.batch_key() {
                     count_down(&mut self.pending, key);
                 }
@@ -376,8 +366,8 @@ impl Pool {
                 let key = request.batch_key().unwrap_or_default().to_owned();
                 self.ready.entry(key).or_default().insert(request.id.clone());
             }
-            Phase::Acquiring { since, .. } => {
-                self.acquiring.entry(request.client.clone()).or_default().insert((*since, request.id.clone()));
+            Phase::Acquiring { .. } => {
+                self.question_begins(request);
                 if let Some(key) = request.batch_key() {
                     let count = self.pending.entry(key.to_owned()).or_insert(0);
                     *count = count.saturating_add(1);

@@ -109,7 +109,7 @@ impl Pool {
         if let (Phase::Running { started_at, .. }, Report::Succeeded { .. } | Report::TimedOut) = (&phase, &report) {
             let of = self.requests.get(id).and_then(|request| Some((request.worker.clone()?, request.work.clone())));
             if let Some((worker, work)) = of {
-                self.learn_run_time(worker, work.as_deref(), now.since(*started_at));
+                self.learn_run_time(worker, work.as_deref(), now.since(*started_at), now);
             }
         }
         match (phase, report) {

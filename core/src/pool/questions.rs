@@ -1,9 +1,12 @@
 //! How many slots of a client are asked for at once, and that its turn is kept meanwhile.
 //!
 //! A client that is at its limit should cost a few questions, not one for each request that it has queued. So a few are
-//! asked at first; each slot that is given allows one more, so that they double with each round, and one that is refused
-//! begins anew (as TCP's slow start does, RFC 5681). While they are on their way nobody of lower rank is let past, but not
-//! for long: an account that is slow or cannot be reached holds back nobody else.
+//! asked at first; each slot that is given while most of them are out allows one more, so that they double with each round,
+//! and one that is refused begins anew (as TCP's slow start does, RFC 5681, with the rule of RFC 7661 that what is not used
+//! does not grow). While they are on their way nobody of lower rank is let past, but not for long: an account that is slow
+//! holds back others for a second, and one that cannot be reached is left alone for as long.
+
+use std::collections::BTreeSet;
 
 use crate::id::{ClientId, RequestId};
 use crate::pool::Pool;
@@ -17,76 +20,110 @@ const AT_MOST: usize = 64;
 /// For so long the turn of a client is kept that has as many out as it may.
 const TURN_KEPT_MS: i64 = 1_000;
 
-/// What is asked of one client's account.
-#[derive(Debug, Clone, Copy)]
+/// The executions of one client that have their tokens and not yet all the rest. It is there while there are any.
+#[derive(Debug, Clone)]
 pub(super) struct Questions {
+    out: BTreeSet<RequestId>,
+    /// How many of them wait for a slot. The others wait for other pools, and hold back nobody.
+    asking: usize,
     allowed: usize,
     /// Since when as many have been out as may be, or nearly.
     all_out_since: Option<Instant>,
 }
 
 impl Questions {
-    const NONE: Self = Self { allowed: AT_FIRST, all_out_since: None };
+    const NONE: Self = Self { out: BTreeSet::new(), asking: 0, allowed: AT_FIRST, all_out_since: None };
+
+    fn are_all_out(&self) -> bool {
+        self.out.len() >= self.allowed
+    }
+
+    /// Until when the client's turn is kept, if as many slots are asked for as may be.
+    fn turn_kept_until(&self) -> Option<Instant> {
+        self.all_out_since.filter(|_| self.asking >= self.allowed).map(|since| since.plus(TURN_KEPT_MS))
+    }
+}
+
+/// Whether a request waits for a slot of its client's; `None` if it is none of those that are counted here.
+const fn asks_for_slot(request: &Request) -> Option<bool> {
+    match (request.kind, &request.phase) {
+        (Kind::Execution, Phase::Acquiring { slot, .. }) => Some(!*slot),
+        _ => None,
+    }
 }
 
 impl Pool {
-    fn questions_of(&self, client: &ClientId) -> Questions {
-        self.questions.get(client).copied().unwrap_or(Questions::NONE)
+    /// Indexes a request that has its tokens and not yet all the rest.
+    pub(super) fn question_begins(&mut self, request: &Request) {
+        let Some(asks) = asks_for_slot(request) else { return };
+        let questions = self.questions.entry(request.client.clone()).or_insert(Questions::NONE);
+        if questions.out.insert(request.id.clone()) {
+            questions.asking = questions.asking.saturating_add(usize::from(asks));
+        }
     }
 
-    /// Whether a client has as many grants waiting for its account, or for other pools, as it may.
-    #[must_use]
-    pub fn asks_enough(&self, client: &ClientId) -> bool {
-        self.acquiring.get(client).is_some_and(|asked| asked.len() >= self.questions_of(client).allowed)
+    /// Takes it out of the index.
+    pub(super) fn question_ends(&mut self, request: &Request) {
+        let Some(asks) = asks_for_slot(request) else { return };
+        let Some(questions) = self.questions.get_mut(&request.client) else { return };
+        if questions.out.remove(&request.id) {
+            questions.asking = questions.asking.saturating_sub(usize::from(asks));
+        }
+        if questions.out.is_empty() {
+            self.questions.remove(&request.client);
+        }
     }
 
     /// A grant of this client has begun.
     pub(super) fn note_question(&mut self, client: &ClientId, now: Instant) {
-        if self.asks_enough(client) {
-            let known = self.questions.entry(client.clone()).or_insert(Questions::NONE);
-            known.all_out_since = known.all_out_since.or(Some(now));
+        if let Some(questions) = self.questions.get_mut(client)
+            && questions.are_all_out()
+        {
+            questions.all_out_since = questions.all_out_since.or(Some(now));
         }
     }
 
     /// An account has given a slot, or refused one.
     pub(super) fn question_answered(&mut self, client: &ClientId, given: bool) {
-        let before = self.questions.remove(client).unwrap_or(Questions::NONE);
-        let out = self.acquiring.get(client).map_or(0, std::collections::BTreeSet::len);
-        if given && out > 0 {
-            let all_out_since = before.all_out_since.filter(|_| out > before.allowed >> 1);
-            let allowed = before.allowed.saturating_add(1).min(AT_MOST);
-            self.questions.insert(client.clone(), Questions { allowed, all_out_since });
+        let Some(questions) = self.questions.get_mut(client) else { return };
+        let are_used = questions.out.len() > questions.allowed >> 1;
+        if !given {
+            questions.allowed = AT_FIRST;
+            questions.all_out_since = None;
+        } else if are_used {
+            questions.allowed = questions.allowed.saturating_add(1).min(AT_MOST);
+        } else {
+            questions.all_out_since = None;
         }
     }
 
-    /// Until when the turn of a client is kept that has as many slots asked for as it may. Who waits for another pool holds
-    /// back nobody.
-    fn turn_kept_until(&self, client: &ClientId) -> Option<Instant> {
-        let Questions { allowed, all_out_since } = self.questions_of(client);
-        let asks = |id: &RequestId| {
-            let phase = self.requests.get(id).map(|request| &request.phase);
-            matches!(phase, Some(Phase::Acquiring { slot: false, .. }))
-        };
-        let asked = self.acquiring.get(client)?.iter().filter(|(_, id)| asks(id)).count();
-        all_out_since.filter(|_| asked >= allowed).map(|since| since.plus(TURN_KEPT_MS))
+    /// Whether a client has as many grants waiting for its account, or for other pools, as it may.
+    #[must_use]
+    pub fn asks_enough(&self, client: &ClientId) -> bool {
+        self.questions.get(client).is_some_and(Questions::are_all_out)
+    }
+
+    /// Those of a client's executions that have their tokens and not yet all the rest.
+    pub(super) fn acquiring(&self, client: &ClientId) -> Vec<RequestId> {
+        self.questions.get(client).map(|questions| questions.out.iter().cloned().collect()).unwrap_or_default()
     }
 
     /// Whether nobody is let past a client that has as many out as it may.
     pub(super) fn keeps_turn(&self, client: &ClientId, now: Instant) -> bool {
-        self.turn_kept_until(client).is_some_and(|until| until > now) && !self.has_enough_for_all(now)
+        let until = self.questions.get(client).and_then(Questions::turn_kept_until);
+        until.is_some_and(|until| until > now) && !self.has_enough_for_all(now)
     }
 
     /// Until when its turn is kept for a request that cannot be granted before one of its client's questions is answered.
     pub(super) fn turn_is_kept(&self, request: &Request) -> Option<Instant> {
-        let asks = request.kind == Kind::Execution && self.asks_enough(&request.client);
-        if asks { self.turn_kept_until(&request.client) } else { None }
+        let questions = self.questions.get(&request.client).filter(|questions| questions.are_all_out());
+        questions.filter(|_| request.kind == Kind::Execution).and_then(Questions::turn_kept_until)
     }
 
     /// Whether there is enough for all that waits, so that nobody loses by who is granted first.
     fn has_enough_for_all(&self, now: Instant) -> bool {
         let claims = self.config.partitions.iter().map(|partition| self.state.shares.left(partition));
-        let promised = self.promise.as_ref().map(|promise| promise.order.amount);
-        let needed = claims.chain(promised).fold(self.queue.wanted(), Tokens::saturating_add);
+        let needed = claims.chain([self.kept(now)]).fold(self.queue.wanted(), Tokens::saturating_add);
         needed <= self.available(now)
     }
 }

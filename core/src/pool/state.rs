@@ -68,6 +68,16 @@ pub struct Ledger {
     pub overused: i64,
 }
 
+/// How long runs of a kind of work take at their worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct WorkTime {
+    #[serde(flatten)]
+    pub time: RunTime,
+    /// When one ended last, in milliseconds since 1970: what is not run any more is forgotten first.
+    #[serde(default)]
+    pub at: i64,
+}
+
 /// What a pool stores besides its configuration, requests and leases.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -95,7 +105,7 @@ pub struct PoolState {
     pub(super) run_times: BTreeMap<WorkerBinding, RunTime>,
     /// The same for a worker and a kind of work.
     #[serde(default)]
-    pub(super) work_times: BTreeMap<String, RunTime>,
+    pub(super) work_times: BTreeMap<String, WorkTime>,
     /// How well starts were foretold.
     #[serde(default)]
     pub(super) foretold: StartsForetold,

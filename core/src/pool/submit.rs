@@ -188,7 +188,7 @@ impl Pool {
             return now.plus(RETRY_HINT_MS);
         };
         let own = self.partition_of(&request.client, request.tier);
-        let leave = Leave { insist: false, promised: self.promised_before(&entry(request), now) };
+        let leave = Leave { insist: false, kept: self.kept_before(&entry(request), None, now) };
         let by_tokens = match self.availability(request.home_amount(), own, &self.wanted(now), leave, now) {
             Availability::At(at) => at,
             _ => now.plus(RETRY_HINT_MS),

@@ -32,8 +32,8 @@ pub struct Signal {
 pub(super) struct Leave {
     /// Lent shares do not come back before it.
     pub insist: bool,
-    /// What is kept for a request of another pool that goes before it.
-    pub promised: Tokens,
+    /// What is kept for requests of other pools that go before it.
+    pub kept: Tokens,
 }
 
 /// Tokens that were taken.
@@ -74,14 +74,16 @@ impl Pool {
         partition::reach(&self.config.partitions, &self.config.limits, partition)
     }
 
-    /// What the next member of each partition wants of its share. One that wants more than the share can ever hold has to
+    /// What the next member of each partition wants of its share, be it for a request of another pool. One that wants more than the share can ever hold has to
     /// borrow like anybody else, and claims nothing: a claim that is never met would keep everybody waiting.
     pub(super) fn wanted(&self, now: Instant) -> Vec<Tokens> {
         let limits = self.limits();
+        let ordered = self.ordered_of_shares(now);
         let wanted_of = |(index, partition): (usize, &Partition)| {
             let next = self.next_in_turn(Some(index), now).and_then(|pick| self.requests.get(&pick.id));
             let amount = next.map_or(Tokens::ZERO, Request::home_amount);
-            if amount <= partition.limits(&limits).capacity { amount } else { Tokens::ZERO }
+            let own = if amount <= partition.limits(&limits).capacity { amount } else { Tokens::ZERO };
+            ordered.get(index).map_or(own, |(most, _)| own.max(*most))
         };
         self.config.partitions.iter().enumerate().map(wanted_of).collect()
     }
@@ -113,7 +115,7 @@ impl Pool {
         }
         let limits = state.throttle.apply(&self.config.limits);
         let partitions = &self.config.partitions;
-        let kept = amount.saturating_add(leave.promised);
+        let kept = amount.saturating_add(leave.kept);
         let claimed = |shares: &partition::Shares| {
             shares.claimed(partitions, partition, wanted, leave.insist).saturating_add(kept)
         };

@@ -13,7 +13,8 @@ use super::finish::Finish;
 pub(super) const ACQUIRE_LIMIT_MS: i64 = 10_000;
 /// The first wait before a settlement is sent again; it doubles up to a minute.
 const SETTLE_RETRY_MS: i64 = 1_000;
-/// So many settlements of one event are sent at once, the others in as large parts after it.
+/// So many settlements of one moment are sent at once, the others in as large parts after it: those of several events too,
+/// for the reports of a common call come one after the other.
 const SETTLED_AT_ONCE: usize = 16;
 /// How long the next part waits.
 const SETTLED_EVERY_MS: i64 = 100;
@@ -72,7 +73,7 @@ impl Pool {
                 Timer::Acquire(id) if self.requests.get(&id).is_some_and(Request::is_ready) => {
                     self.start_ready(&id, now);
                 }
-                Timer::Acquire(id) => self.give_up_acquiring(&id, false, now, Some(now.plus(1_000))),
+                Timer::Acquire(id) => self.account_is_silent(&id, now),
                 Timer::Run(id) => self.run_lost(&id, now),
                 Timer::Lease(key) => self.lease_ran_out(&key, now),
                 Timer::Unblock(client) => {
@@ -81,9 +82,7 @@ impl Pool {
                 Timer::Settle(event) => self.send_settlement(event, now),
             }
         }
-        if self.promise.as_ref().is_some_and(|promise| promise.until <= now) {
-            self.promise = None;
-        }
+        self.orders.forget_late(now);
         if self.state.paused_until.is_some_and(|until| until <= now) {
             self.state.paused_until = None;
         }
@@ -167,8 +166,9 @@ impl Pool {
         let Some((tries, next_at)) = self.unsettled.get_mut(&event) else {
             return;
         };
-        let part = self.settling.checked_div(SETTLED_AT_ONCE).and_then(|part| i64::try_from(part).ok()).unwrap_or(0);
-        self.settling = self.settling.saturating_add(1);
+        let (_, before) = Some(self.settling).filter(|(at, _)| *at == now).unwrap_or((now, 0));
+        let part = before.checked_div(SETTLED_AT_ONCE).and_then(|part| i64::try_from(part).ok()).unwrap_or(0);
+        self.settling = (now, before.saturating_add(1));
         if part > 0 {
             *next_at = now.plus(part.saturating_mul(SETTLED_EVERY_MS));
             self.timers.insert((*next_at, Timer::Settle(event)));

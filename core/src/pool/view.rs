@@ -8,7 +8,7 @@ use crate::id::{PoolId, RequestId, WorkerBinding};
 use crate::partition::{self, Partition};
 use crate::pool::{Pool, entry};
 use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
-use crate::queue::Flow;
+use crate::queue::{Entry, Flow, Queue};
 use crate::request::{Cause, Kind, Phase, Request};
 use crate::units::{Instant, Tokens};
 
@@ -151,7 +151,7 @@ pub struct PoolView {
     /// How much of the reserved shares is lent.
     #[serde(default)]
     pub lent: Tokens,
-    /// What is kept for a request of another pool whose turn it is.
+    /// What is kept for requests of other pools.
     #[serde(default)]
     pub promised: Tokens,
     /// The parts that are set aside.
@@ -212,9 +212,10 @@ impl Pool {
         let score = weights.score(request.tier, request.rank_urgency(), waited, fairness);
         let waiting = request.is_waiting();
         let ahead = if waiting { self.ahead_of(request, now) } else { 0 };
+        let in_all = if waiting { ahead.saturating_add(self.ahead_elsewhere(request, now)) } else { 0 };
         Some(PositionView {
-            position: if waiting { ahead.saturating_add(1) } else { 0 },
-            ahead,
+            position: if waiting { in_all.saturating_add(1) } else { 0 },
+            ahead: in_all,
             priority: score.total(),
             score,
             promoted: waiting && waited >= STARVATION_BOUND_MS,
@@ -229,11 +230,47 @@ impl Pool {
 
     /// How many requests go before this one, of those that are not held up by something of their own.
     pub(super) fn ahead_of(&self, request: &Request, now: Instant) -> u64 {
-        let place = entry(request);
+        let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
+        self.ahead_in(queue, &entry(request), now)
+    }
+
+    /// The same for one of another pool, or of this one, by its place.
+    pub(super) fn before(&self, place: &Entry<'_>, now: Instant) -> u64 {
+        self.ahead_in(&self.queue, place, now)
+    }
+
+    fn ahead_in(&self, queue: &Queue, place: &Entry<'_>, now: Instant) -> u64 {
         let flow = place.flow();
         let counted = |other: &Flow, _| *other == flow || self.is_eligible(other, now);
-        let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
-        count(queue.ahead_of(&self.config.weights, &self.fairness, &place, now, counted))
+        count(queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted))
+    }
+
+    /// How many others go before this one of those that wait for the same, and that hold back nobody else: a slot of its
+    /// client's, or another pool's tokens.
+    fn ahead_elsewhere(&self, request: &Request, now: Instant) -> u64 {
+        let why = self.blocked_by(request, now);
+        if !matches!(why, Some(Blocked::Concurrency | Blocked::SecondaryPool)) {
+            return 0;
+        }
+        let place = entry(request);
+        let flow = place.flow();
+        let shares_pool =
+            |one: &Request| one.others().iter().any(|of| request.others().iter().any(|own| own.pool == of.pool));
+        let waits_too = |one: &&Request| {
+            let is_same = match why {
+                Some(Blocked::Concurrency) => one.client == request.client,
+                _ => shares_pool(one),
+            };
+            // Those of the same flow are counted in the queue.
+            let is_counted = one.phase == Phase::Waiting && entry(one).flow() == flow;
+            is_same
+                && one.id != request.id
+                && one.is_waiting()
+                && !is_counted
+                && self.blocked_by(one, now) == why
+                && self.goes_before(&entry(one), &place, false, now)
+        };
+        count(self.requests.values().filter(waits_too).count())
     }
 
     fn blocked_by(&self, request: &Request, now: Instant) -> Option<Blocked> {
@@ -293,7 +330,7 @@ impl Pool {
             effective_refill_per_second: Some(self.limits().refill_per_second),
             paused_until: self.state.paused_until.filter(|until| *until > now),
             lent: self.state.shares.lent(self.available(now)),
-            promised: self.promise.as_ref().map_or(Tokens::ZERO, |promise| promise.order.amount),
+            promised: self.kept(now),
             partitions: self.partition_views(now),
             breakers: self.state.breakers.iter().map(breaker_view).collect(),
         }
@@ -307,7 +344,10 @@ impl Pool {
         let group = |flow: &Flow, tier| {
             self.is_eligible(flow, now).then(|| partition::index_of(partitions, &flow.client, tier)).flatten()
         };
+        let ordered = self.ordered_of_shares(now);
         let wanted = self.queue.wanted_by(partitions.len(), group);
+        let wanted: Vec<Tokens> =
+            wanted.into_iter().zip(&ordered).map(|(here, (_, elsewhere))| here.saturating_add(*elsewhere)).collect();
         let next = self.wanted(now);
         let at = |amounts: &[Tokens], index: usize| amounts.get(index).copied().unwrap_or(Tokens::ZERO);
         let view = |(index, partition): (usize, &Partition)| {

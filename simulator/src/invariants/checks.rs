@@ -250,8 +250,9 @@ fn no_share_idles(world: &World) {
             let Some((first, _)) = members.min_by_key(|(_, position)| position.ahead) else { continue };
             let dedicated = view.partitions.iter().enumerate().filter(|(other, share)| *other != index && !share.lends);
             let claims = dedicated.fold(Tokens::ZERO, |sum, (_, share)| sum.saturating_add(share.available));
-            let needed = first.home_amount().saturating_add(claims);
-            let has = first.home_amount() <= share.available && needed <= view.available;
+            // Requests of other pools are members too.
+            let needed = first.home_amount().saturating_add(view.promised);
+            let has = needed <= share.available && needed.saturating_add(claims) <= view.available;
             assert!(!has, "{name}: {} waits although its share `{}` has its tokens", first.id, share.name);
         }
     }

@@ -48,10 +48,11 @@ impl Waiting {
         for (_, lease) in object.leases.iter().filter(|(key, _)| !self.leases.contains(*key)) {
             let (client, tier) = (lease.client.as_ref(), lease.tier);
             let of_dedicated = client.zip(tier).is_some_and(|(client, tier)| is_dedicated_to(object, client, tier));
-            count = match (lease.promoted, of_dedicated) {
-                (true, _) => 0,
-                (false, true) => count,
-                (false, false) => count + 1,
+            count = match (lease.promoted, lease.by_share) {
+                (true, false) => 0,
+                (true, true) => count,
+                (false, true) if of_dedicated => count,
+                (false, _) => count + 1,
             };
         }
         for request in object.pool.requests().filter(|request| !request.home_amount().is_zero()) {

@@ -19,7 +19,11 @@ pub struct LeaseCall {
 #[serde(rename_all = "camelCase")]
 pub enum LeaseReply {
     Granted,
-    NotNow { retry_at: Option<Instant> },
+    NotNow {
+        retry_at: Option<Instant>,
+        #[serde(default)]
+        ready_at: Option<Instant>,
+    },
     Never,
 }
 operation!(LeaseCall, "/lease", LeaseReply);

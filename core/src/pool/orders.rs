@@ -1,0 +1,175 @@
+//! Orders for leases that were refused and will be given again: requests of other pools that wait for tokens here.
+//!
+//! They have no place in the queue, for they ask only now and then. But they have a rank like everybody else: what those need
+//! that go before a request is kept from it while they are expected to ask again, or else everybody of lower rank would take
+//! the tokens as they come. One that does not ask when it should is held up by something else, and holds back nobody.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::{PoolId, RequestId};
+use crate::pool::acquire::{LeaseAnswer, asks_again_at};
+use crate::pool::{Effect, LeaseOrder, Pool};
+use crate::queue::Entry;
+use crate::units::{Instant, Tokens};
+
+/// How much later than expected an order may come before nothing is kept for it any more.
+const GRACE_MS: i64 = 2_000;
+/// For so long tokens are kept for one whose turn it is: its home may have to wait for its own tokens meanwhile.
+const TURN_MS: i64 = 10_000;
+/// The most orders that are known at once: the oldest ones.
+const ORDERS_MAX: usize = 256;
+
+/// An order that was refused.
+#[derive(Debug, Clone)]
+struct Refused {
+    order: LeaseOrder,
+    /// The partition that it belongs to, if its share can hold what it asks for.
+    own: Option<usize>,
+    /// So long tokens are kept for it.
+    until: Instant,
+    /// Its home was told that tokens were given back, and it has not asked since.
+    woken: bool,
+}
+
+/// All of them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Orders {
+    /// By age, and by the request that they are for.
+    refused: BTreeMap<(Instant, RequestId), Refused>,
+    /// The pools that asked in vain, be it for a reservation that does not ask again.
+    homes: BTreeSet<PoolId>,
+}
+
+impl Orders {
+    fn of<'a>(&'a self, now: Instant) -> impl Iterator<Item = (Entry<'a>, &'a Refused)> {
+        let known = self.refused.iter().filter(move |(_, refused)| refused.until > now);
+        known.map(|((_, id), refused)| (asked(&refused.order, id), refused))
+    }
+
+    /// Forgets those that did not ask again.
+    pub(super) fn forget_late(&mut self, now: Instant) {
+        self.refused.retain(|_, refused| refused.until > now);
+    }
+
+    /// Forgets all of them: the partitions are others.
+    pub(super) fn forget(&mut self) {
+        self.refused.clear();
+    }
+
+    /// When the first of them is late.
+    pub(super) fn late_at(&self) -> Option<Instant> {
+        self.refused.values().map(|refused| refused.until).min()
+    }
+
+    fn remember(&mut self, id: &RequestId, refused: Refused) {
+        let key = (refused.order.enqueued_at, id.clone());
+        if self.refused.len() >= ORDERS_MAX && !self.refused.contains_key(&key) {
+            match self.refused.last_key_value() {
+                Some((youngest, _)) if *youngest > key => self.refused.pop_last(),
+                _ => return,
+            };
+        }
+        self.refused.insert(key, refused);
+    }
+
+    /// An order is granted.
+    pub(super) fn granted(&mut self, id: &RequestId, order: &LeaseOrder) {
+        self.refused.remove(&(order.enqueued_at, id.clone()));
+    }
+}
+
+/// The order as the queue would have it.
+pub(super) fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
+    Entry {
+        id,
+        client: &order.client,
+        tier: order.tier,
+        urgency: order.urgency,
+        enqueued_at: order.enqueued_at,
+        amount: order.amount,
+        needs_slot: false,
+        worker: None,
+        off_peak: None,
+    }
+}
+
+impl Pool {
+    /// Remembers an order that was refused, and tells when it should be granted.
+    pub(super) fn note_refused(
+        &mut self,
+        id: &RequestId,
+        order: LeaseOrder,
+        answer: LeaseAnswer,
+        now: Instant,
+    ) -> LeaseAnswer {
+        let LeaseAnswer::NotNow { retry_at, .. } = answer else { return answer };
+        self.orders.homes.extend(id.home());
+        let place = asked(&order, id);
+        let ready_at = self.tokens_at(&place, self.before(&place, now), now);
+        if order.returns {
+            let share = self.partition_of(&order.client, order.tier);
+            let own = share.filter(|index| self.share_can_hold(*index, order.amount));
+            let is_next = |partition| {
+                self.kept_before(&place, partition, now).is_zero()
+                    && !self.somebody_is_before(&order, id, partition, now)
+            };
+            let until = match is_next(None) || (own.is_some() && is_next(own)) {
+                true => now.plus(TURN_MS),
+                false => asks_again_at(retry_at, now).plus(GRACE_MS),
+            };
+            self.orders.remember(id, Refused { order, own, until, woken: false });
+        }
+        LeaseAnswer::NotNow { retry_at, ready_at }
+    }
+
+    fn share_can_hold(&self, index: usize, amount: Tokens) -> bool {
+        let limits = self.limits();
+        self.config.partitions.get(index).is_some_and(|share| amount <= share.limits(&limits).capacity)
+    }
+
+    /// What is kept for requests of other pools that go before this one: among all, or among the members of a partition.
+    pub(super) fn kept_before(&self, one: &Entry<'_>, partition: Option<usize>, now: Instant) -> Tokens {
+        let promoted_turn = self.is_promoted_turn(partition);
+        let before = self.orders.of(now).filter(|(entry, refused)| {
+            entry.id != one.id
+                && (partition.is_none() || refused.own == partition)
+                && self.goes_before(entry, one, promoted_turn, now)
+        });
+        before.fold(Tokens::ZERO, |sum, (entry, _)| sum.saturating_add(entry.amount))
+    }
+
+    /// What is kept for all of them.
+    pub(super) fn kept(&self, now: Instant) -> Tokens {
+        self.orders.of(now).fold(Tokens::ZERO, |sum, (entry, _)| sum.saturating_add(entry.amount))
+    }
+
+    /// What those of the members of each partition want of its share: the most that one does, and all together.
+    pub(super) fn ordered_of_shares(&self, now: Instant) -> Vec<(Tokens, Tokens)> {
+        let mut ordered = vec![(Tokens::ZERO, Tokens::ZERO); self.config.partitions.len()];
+        for (entry, refused) in self.orders.of(now) {
+            if let Some((most, all)) = refused.own.and_then(|index| ordered.get_mut(index)) {
+                *most = entry.amount.max(*most);
+                *all = all.saturating_add(entry.amount);
+            }
+        }
+        ordered
+    }
+
+    /// Whether one of them is promoted.
+    pub(super) fn is_old_one_ordered(&self, now: Instant) -> bool {
+        self.orders.of(now).next().is_some_and(|(oldest, _)| self.is_old(oldest.enqueued_at, now))
+    }
+
+    /// What was given back here may be what another pool's request waits for. What is refilled is no news: that pool was
+    /// told when.
+    pub(super) fn wake_lease_waiters(&mut self, now: Instant) {
+        if std::mem::take(&mut self.gave_back) && !self.state.bucket.level().is_zero() {
+            for refused in self.orders.refused.values_mut().filter(|refused| !refused.woken) {
+                refused.woken = true;
+                refused.until = refused.until.max(now.plus(GRACE_MS));
+            }
+            let homes = std::mem::take(&mut self.orders.homes);
+            self.effects.extend(homes.into_iter().map(|home| Effect::LeaseFree { home }));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Requests of other pools that wait for tokens here: their rank counts, and one that does not come holds back nobody.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+
+mod support;
+
+use rm_core::id::RequestId;
+use rm_core::partition::{Member, Partition};
+use rm_core::pool::{LeaseAnswer, LeaseOrder, Pool, PoolConfig, Signal};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::units::{Instant, NanoUsd};
+use support::{at, config, demand, id_of, pool, queue, request, run_until, started, started_ids, units, used};
+
+/// An order for a request of another home.
+fn order(n: u8, client: &str, tier: Tier, urgency: Urgency, amount: u64) -> LeaseOrder {
+    let id = RequestId::new(at(0), [n; 10], &id_of("elsewhere"));
+    LeaseOrder {
+        key: format!("{id}#1"),
+        client: client.parse().unwrap(),
+        tier,
+        urgency,
+        enqueued_at: at(0),
+        amount: units(amount),
+        cost: NanoUsd::ZERO,
+        returns: true,
+        ttl_ms: 60_000,
+    }
+}
+
+fn high(n: u8, amount: u64) -> LeaseOrder {
+    order(n, "high", Tier::Enterprise, Urgency::Fast, amount)
+}
+
+fn low(n: u8, amount: u64) -> LeaseOrder {
+    order(n, "low", Tier::Basic, Urgency::Normal, amount)
+}
+
+/// A pool whose tokens are all out, with what brings them back.
+fn empty(config: PoolConfig) -> (Pool, (RequestId, u32)) {
+    let all = config.limits.capacity;
+    let mut pool = pool(config);
+    let mut holder = request(0, "holder", Tier::Basic, Urgency::Normal, at(0));
+    holder.demands[0].amount = all;
+    queue(&mut pool, holder, at(0));
+    let holder = started(&mut pool, at(0)).remove(0);
+    (pool, holder)
+}
+
+fn share(percent: u8, lends: bool) -> Partition {
+    Partition { name: "basic".into(), member: Member::Tier(Tier::Basic), percent, lends }
+}
+
+fn is_granted(pool: &mut Pool, order: LeaseOrder, now: Instant) -> bool {
+    pool.acquire_lease(order, now) == LeaseAnswer::Granted
+}
+
+#[test]
+fn what_comes_free_at_once_goes_to_those_of_higher_rank_whoever_asks_first() {
+    let (mut pool, (holder, grant)) = empty(config(10, 0));
+    assert!((1..=8).all(|n| !is_granted(&mut pool, high(n, 1), at(1))));
+    let member = queue(&mut pool, request(9, "here", Tier::Basic, Urgency::Normal, at(1)), at(1));
+    assert!(!is_granted(&mut pool, low(11, 1), at(1)));
+    pool.report(&holder, grant, used(0), at(100));
+    assert_eq!(started_ids(&mut pool, at(100)), std::slice::from_ref(&member), "there is one for it");
+    pool.report(&member, 1, used(1), at(100));
+    assert!(is_granted(&mut pool, low(11, 1), at(101)), "and one more");
+    assert!(!is_granted(&mut pool, low(12, 1), at(101)), "the others are of higher rank");
+    assert!((1..=8).all(|n| is_granted(&mut pool, high(n, 1), at(102))));
+}
+
+#[test]
+fn one_that_does_not_ask_when_it_should_holds_back_nobody() {
+    let (mut pool, (holder, grant)) = empty(config(10, 0));
+    assert!(!is_granted(&mut pool, high(1, 10), at(0)));
+    let here = queue(&mut pool, request(9, "here", Tier::Basic, Urgency::Normal, at(1)), at(1));
+    pool.report(&holder, grant, used(0), at(100));
+    assert_eq!(run_until(&mut pool, at(100), at(60_000)), [(at(10_000), here)], "for ten seconds it is expected");
+}
+
+#[test]
+fn a_share_that_is_lent_comes_back_for_a_member_that_has_its_home_elsewhere() {
+    let mut pool = pool(PoolConfig { partitions: vec![share(30, true)], ..config(10, 1) });
+    for n in 0..30 {
+        queue(&mut pool, request(n, "others", Tier::Enterprise, Urgency::Fast, at(0)), at(0));
+    }
+    let run_all = |pool: &mut Pool, now| {
+        for (id, grant) in started(pool, now) {
+            pool.report(&id, grant, used(1), now);
+        }
+    };
+    run_all(&mut pool, at(0));
+    let mut granted_at = None;
+    for second in 1..20 {
+        let now = at(second * 1_000);
+        pool.on_wakeup(now);
+        run_all(&mut pool, now);
+        if is_granted(&mut pool, low(1, 2), now) {
+            granted_at = granted_at.or(Some(second));
+        } else {
+            let view = &pool.view(now).partitions[0];
+            assert_eq!((view.wanted, view.claimed), (units(2), units(2)), "it is said");
+        }
+    }
+    assert_eq!(granted_at, Some(3), "as soon as the pool has gained what it asked for at the first second");
+}
+
+/// Seconds until an order of five is granted that asks every five seconds, beside requests of lower rank that take one a
+/// second of the same part; `old` is one of the lowest rank that waits for its promotion.
+fn granted_beside_members(partition: Partition, old: bool) -> Option<i64> {
+    let (mut pool, (holder, grant)) = empty(PoolConfig { partitions: vec![partition], ..config(10, 1) });
+    pool.report(&holder, grant, used(10), at(0));
+    for second in 1..1_000_i64 {
+        let now = at(second * 1_000);
+        let lane = if old { Urgency::Fast } else { Urgency::Deferred };
+        let held_at = if old { now } else { at(0) };
+        queue(&mut pool, request(10 + second as u64, "low", Tier::Basic, lane, held_at), now);
+        for (id, grant) in started(&mut pool, now) {
+            pool.report(&id, grant, used(1), now);
+        }
+        let lane = if old { Urgency::Deferred } else { Urgency::Fast };
+        if second % 5 == 0 && is_granted(&mut pool, order(1, "low", Tier::Basic, lane, 5), now.plus(500)) {
+            return Some(second);
+        }
+    }
+    None
+}
+
+#[test]
+fn members_of_its_own_part_do_not_pass_it_over() {
+    for lends in [true, false] {
+        for percent in [100, 50] {
+            assert_eq!(granted_beside_members(share(percent, lends), false), Some(10), "{percent} {lends}");
+            let old = granted_beside_members(share(percent, lends), true);
+            assert!(old.is_some_and(|second| second <= 610), "{percent} {lends}: {old:?}");
+        }
+    }
+}
+
+#[test]
+fn a_promoted_member_has_its_turn_beside_leases_out_of_the_same_part() {
+    let (mut pool, (holder, grant)) = empty(PoolConfig { partitions: vec![share(100, false)], ..config(10, 1) });
+    pool.report(&holder, grant, used(10), at(0));
+    let mut old = request(2, "old", Tier::Basic, Urgency::Deferred, at(0));
+    old.demands = vec![demand("home", 5)];
+    let old = queue(&mut pool, old, at(0));
+    for second in 1..2_000_i64 {
+        let now = at(second * 1_000);
+        let id = RequestId::new(now, [8; 10], &id_of("elsewhere"));
+        let order = LeaseOrder {
+            key: format!("{id}#1"),
+            enqueued_at: now,
+            ..order(8, "member", Tier::Basic, Urgency::Fast, 1)
+        };
+        let key = order.key.clone();
+        if is_granted(&mut pool, order, now) {
+            pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+        }
+        if started_ids(&mut pool, now).contains(&old) {
+            assert!(second < 650, "at {second} s");
+            return;
+        }
+    }
+    panic!("it never starts");
+}
+
+#[test]
+fn a_lease_of_a_promoted_one_that_came_to_nothing_gives_the_turn_back_to_its_part() {
+    let old = |n: u8| LeaseOrder { enqueued_at: at(-700_000), ..low(n, 1) };
+    let mut pool = pool(PoolConfig { partitions: vec![share(50, false)], ..config(10, 0) });
+    let young = |n: u8| LeaseOrder { enqueued_at: at(0), ..order(n, "young", Tier::Basic, Urgency::Fast, 1) };
+    assert!((1..=3).all(|n| is_granted(&mut pool, young(n), at(0))));
+    assert!(is_granted(&mut pool, old(4), at(0)), "it has the fourth");
+    assert!(pool.lease(&old(4).key).is_some_and(|lease| lease.promoted && lease.by_share));
+    pool.settle_lease(&old(4).key, units(0), false, &Signal::default(), at(1));
+    assert!(is_granted(&mut pool, old(5), at(1)));
+    assert!(pool.lease(&old(5).key).is_some_and(|lease| lease.promoted), "it is still its turn");
+}
+
+#[test]
+fn when_an_order_should_be_granted_counts_those_before_it() {
+    let (mut pool, _) = empty(config(10, 1));
+    let ready_at = |pool: &mut Pool, order| match pool.acquire_lease(order, at(0)) {
+        LeaseAnswer::NotNow { ready_at, .. } => ready_at,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ready_at(&mut pool, high(1, 3)), Some(at(3_000)));
+    assert_eq!(ready_at(&mut pool, high(2, 3)), Some(at(6_000)));
+    assert_eq!(ready_at(&mut pool, low(3, 2)), Some(at(8_000)));
+    assert_eq!(ready_at(&mut pool, high(4, 1)), Some(at(7_000)), "what is of lower rank is not before it");
+    let here = queue(&mut pool, request(9, "here", Tier::Standard, Urgency::Deferred, at(0)), at(0));
+    assert_eq!(pool.position(&here, at(0)).unwrap().estimated_start_at, Some(at(10_000)), "nor is it told less here");
+    let told = pool.foretell(request(10, "low", Tier::Basic, Urgency::Deferred, at(0)), at(0));
+    assert_eq!(told, Ok(Some(at(11_000))));
+}
