@@ -422,3 +422,31 @@ fn the_result_of_a_common_run_would_have_cost_its_estimate() {
     pool.serve(twin(1, Urgency::Normal), &share, "kept".into(), at(0));
     assert_eq!(ends(&mut pool)[0].end.lines[0].baseline(), cost(5));
 }
+
+#[test]
+fn one_that_nobody_may_wait_for_keeps_the_others_from_waiting_for_each_other_no_longer() {
+    let closed = PoolConfig { off_peak: Some(vec![]), ..config(100, 0) };
+    let long = Submission { timeout_ms: 900_000, ..twin(1, Urgency::Normal) };
+    let deferred = Submission { waits_for: Some(WaitsFor::Pool), ..twin(1, Urgency::Deferred) };
+    for first in [deferred, long] {
+        let mut pool = pool(closed.clone());
+        queue(&mut pool, first.clone(), at(0));
+        let ids: Vec<_> = (2..=20).map(|n| queue(&mut pool, twin(n, Urgency::Normal), at(1))).collect();
+        let runs = started(&mut pool, at(1));
+        assert!(runs.iter().any(|(id, _)| *id == ids[0]));
+        assert!(runs.iter().all(|(id, _)| *id == ids[0] || *id == first.id), "{runs:?}");
+    }
+}
+
+#[test]
+fn one_that_is_underway_is_waited_for_rather_than_one_that_waits_itself() {
+    let mut pool = pool(config(5, 0));
+    let running = queue(&mut pool, twin(1, Urgency::Normal), at(0));
+    assert_eq!(started(&mut pool, at(0)).len(), 1);
+    // It does not wait for a run that may take longer than it has itself.
+    let short = Submission { timeout_ms: 1_000, ..twin(2, Urgency::Fast) };
+    queue(&mut pool, short, at(1));
+    let third = queue(&mut pool, twin(3, Urgency::Normal), at(2));
+    let phase = &pool.request(&third).unwrap().phase;
+    assert!(matches!(phase, Phase::Following { leader } if *leader == running), "{phase:?}");
+}

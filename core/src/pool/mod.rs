@@ -70,8 +70,8 @@ pub struct Pool {
     lane_waiting: BTreeMap<Urgency, u32>,
     /// The executions that a client runs here.
     running: BTreeMap<ClientId, BTreeSet<RequestId>>,
-    /// Those that are in flight, by what others that are the same have in common with them.
-    twins: BTreeMap<String, RequestId>,
+    /// Those that are in flight and wait for no other, by what others that are the same have in common with them.
+    twins: BTreeMap<String, BTreeSet<RequestId>>,
     /// Those that wait for the result of one in flight.
     followers: BTreeMap<RequestId, BTreeSet<RequestId>>,
     /// Those that wait for others to be combined with, by what they have in common.
@@ -295,10 +295,8 @@ impl Pool {
                 *count = count.saturating_sub(1);
             }
         }
-        if let Some(twin) = &request.twin
-            && self.twins.get(twin) == Some(id)
-        {
-            self.twins.remove(twin);
+        if let Some(twin) = &request.twin {
+            forget(&mut self.twins, twin, id);
         }
         match &request.phase {
             Phase::Following { leader } => {
@@ -349,10 +347,7 @@ impl Pool {
         }
         let leads = !matches!(request.phase, Phase::Following { .. } | Phase::Abandoned { .. });
         if let Some(twin) = request.twin.clone().filter(|_| leads) {
-            let led = self.twins.get(&twin).is_some_and(|leader| !self.is_full(leader));
-            if !led {
-                self.twins.insert(twin, request.id.clone());
-            }
+            self.twins.entry(twin).or_default().insert(request.id.clone());
         }
         match &request.phase {
             Phase::Following { leader } => {

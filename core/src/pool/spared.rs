@@ -10,6 +10,8 @@ use crate::units::{Instant, NanoUsd, Tokens};
 
 /// The most requests that wait for one: each has an end in the event of its end.
 const FOLLOWERS_MAX: usize = 128;
+/// The most of those that are the same that are looked at.
+const LEADERS_MAX: usize = 64;
 
 impl Pool {
     /// Takes a request in that ends at once, with a result that was kept. It needs no tokens, no slot and no place in the
@@ -48,10 +50,7 @@ impl Pool {
 
     /// Has a new request wait for the same one that is in flight, if there is one that is not behind it.
     pub(super) fn follow(&mut self, request: &mut Request, now: Instant) {
-        let leader = request.twin.as_ref().and_then(|twin| self.twins.get(twin)).and_then(|id| self.requests.get(id));
-        let Some(leader) = leader.filter(|leader| !self.is_full(&leader.id) && may_follow(request, leader)) else {
-            return;
-        };
+        let Some(leader) = self.leader_for(request) else { return };
         let detail = format!("the same as {}, which was in flight", leader.id);
         request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
         if matches!(leader.phase, Phase::Running { .. }) {
@@ -60,15 +59,24 @@ impl Pool {
         request.phase = Phase::Following { leader: leader.id.clone() };
     }
 
-    /// Whether a request has as many followers as may end with it in one event: the next one leads others.
-    pub(super) fn is_full(&self, leader: &RequestId) -> bool {
+    /// Of those that are the same and in flight the one to wait for: one that is underway, if it may. Among many the last
+    /// ones are looked at; those before them may wait for something that this one does not.
+    fn leader_for(&self, request: &Request) -> Option<&Request> {
+        let same = request.twin.as_ref().and_then(|twin| self.twins.get(twin)).into_iter().flatten();
+        let leaders = same.rev().take(LEADERS_MAX).filter_map(|id| self.requests.get(id));
+        let may_lead = |leader: &&Request| !self.is_full(&leader.id) && may_follow(request, leader);
+        leaders.filter(may_lead).min_by_key(|leader| !is_underway(leader))
+    }
+
+    /// Whether a request has as many followers as may end with it in one event.
+    fn is_full(&self, leader: &RequestId) -> bool {
         self.followers.get(leader).is_some_and(|followers| followers.len() >= FOLLOWERS_MAX)
     }
 
     /// A request that was underway waits again: those that follow it and are not behind it do not wait with it.
     pub(super) fn let_go_of_followers(&mut self, leader: &RequestId) {
-        let Some(waiting) = self.requests.get(leader).cloned() else { return };
         let followers: Vec<RequestId> = self.followers.get(leader).into_iter().flatten().cloned().collect();
+        let Some(waiting) = self.requests.get(leader).filter(|_| !followers.is_empty()).cloned() else { return };
         let mut free = Vec::new();
         for id in followers {
             let Some(mut follower) = self.take(&id) else { continue };
@@ -177,9 +185,12 @@ fn spared_lines(
     }))
 }
 
+const fn is_underway(request: &Request) -> bool {
+    matches!(request.phase, Phase::Running { .. } | Phase::Acquiring { .. })
+}
+
 /// Whether a request may wait for another one: that is underway, or waits in no place that this one would not.
 fn may_follow(request: &Request, leader: &Request) -> bool {
-    let underway = matches!(leader.phase, Phase::Running { .. } | Phase::Acquiring { .. });
     let waits_elsewhere = leader.is_off_peak() && leader.window() != request.window();
     let is_behind = waits_elsewhere || leader.rank_urgency() > request.rank_urgency();
     // One that is tried again is waited for, if there is time for that.
@@ -191,5 +202,5 @@ fn may_follow(request: &Request, leader: &Request) -> bool {
     };
     // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
     let in_its_time = leader.timeout_ms <= request.timeout_ms;
-    in_its_time && (underway || !(is_behind || is_parked || request.wait_limit_ms.is_some()))
+    in_its_time && (is_underway(leader) || !(is_behind || is_parked || request.wait_limit_ms.is_some()))
 }
