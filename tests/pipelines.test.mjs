@@ -30,7 +30,7 @@ const run = (input, options, templateId = "three") => rm.execute({ clientId: "pi
 const handing = (next) => ({ simulate: { result: next } });
 const steps = (execution) => execution.steps.map(({ name, status, attempts }) => [name, status, attempts]);
 
-const lastNeeds = [{ pool: "p-third", estimated: 2 }, { pool: "p-second", estimated: 1 }];
+const lastNeeds = [{ pool: "p-second", estimated: 1 }, { pool: "p-third", estimated: 2 }];
 
 test("steps run in order, each handed what the one before gave, under one hold and one bill", async () => {
   await rm.resetStats();
