@@ -142,7 +142,7 @@ test("the same requests in flight at once run once, and each ends on its own", a
   assert.equal(ok(await rm.post(`/api/execution/${follower}/cancel`)).status, "cancelled");
   const ended = await Promise.all(sent.map(({ requestId }) => rm.ended(requestId)));
   assert.deepEqual(ended.map(({ status }) => status).sort(), ["cancelled", "succeeded", "succeeded", "succeeded"]);
-  assert.equal((await rm.stats()).calls, 1);
+  assert.equal(Object.values((await rm.stats()).byRequest).reduce((sum, n) => sum + n, 0), 1);
   for (const one of ended.filter(({ status, requestId }) => status === "succeeded" && requestId !== leads)) {
     assert.deepEqual(one.result, ended.find(({ requestId }) => requestId === leads).result);
     assert.deepEqual(one.cost, { estimatedUsd: 0.04, actualUsd: 0, baselineUsd: 0.02, savedUsd: 0.02 });
@@ -150,6 +150,19 @@ test("the same requests in flight at once run once, and each ends on its own", a
   }
   assert.ok(cancelled);
   await waitFor(async () => (await rm.current("keeper")).heldUsd === 0, "the settlements");
+});
+
+test("one that nobody may wait for keeps no others from sharing a run", async () => {
+  const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+  const clock = (offsetMinutes) => new Date(Date.now() + offsetMinutes * 60_000).toISOString().slice(11, 16);
+  ok(await rm.put("/admin/templates/later", { worker: "ECHO", resources: [{ pool: "kept", base: 1 }], dedupe: true, offPeak: { days, from: clock(120), to: clock(180) } }));
+  await rm.resetStats();
+  const run = (more) => rm.execute({ clientId: "keeper", templateId: "later", input: { simulate: { delayMs: 300 } }, ...more });
+  const deferred = ok(await run({ urgency: "deferred" }));
+  const crowd = await Promise.all(Array.from({ length: 15 }, () => run()));
+  for (const sent of crowd) assert.equal((await rm.ended(ok(sent).requestId)).status, "succeeded");
+  assert.equal((await rm.stats()).calls, 1);
+  ok(await rm.call("DELETE", `/api/queue/${deferred.requestId}`));
 });
 
 test("a crowd of the same runs once, though its run has to be tried again", async () => {

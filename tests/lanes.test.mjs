@@ -82,6 +82,30 @@ test("an immediate request is refused for what another pool has not got in time"
   ok(await rm.call("DELETE", `/api/queue/${requestId}`));
 });
 
+test("those that wait for the same second pool are before an immediate request too", async () => {
+  await rm.pool("busy-home", { capacity: 1000, refillPerSecond: 1 });
+  await rm.pool("busy-second", { capacity: 100, refillPerSecond: 1 });
+  ok(await rm.post("/internal/consume", { reservationId: await all("busy-second", 100), usage: [{ pool: "busy-second", amount: 100 }] }));
+  const resources = [{ pool: "busy-home", amount: 20 }, { pool: "busy-second", amount: 10 }];
+  const places = [];
+  const send = async () => {
+    const answer = await rm.execute({ clientId: "laner", worker: "ECHO", resources, urgency: "immediate" });
+    if (answer.status === 429) return answer.body.retryAfterMs;
+    const { requestId, estimatedWaitMs } = ok(answer);
+    assert.equal(estimatedWaitMs, null, "the second pool has not answered yet");
+    places.push(requestId);
+    await waitFor(async () => ok(await rm.get(`/api/queue/position/${requestId}`)).blockedBy === "secondary_pool", "its answer");
+    return 0;
+  };
+  const answers = [];
+  for (let n = 0; n < 6; n += 1) answers.push(await send());
+  // Ten a request and one a second: the third is done within half a minute at best, and no fourth one.
+  assert.ok(places.length >= 2 && places.length <= 4 && answers.at(-1) > 0, `${answers}`);
+  const ahead = await Promise.all(places.map(async (id) => ok(await rm.get(`/api/queue/position/${id}`)).ahead));
+  assert.deepEqual(ahead, places.map((_, index) => index));
+  for (const id of places) ok(await rm.call("DELETE", `/api/queue/${id}`));
+});
+
 test("an immediate request that has waited for its lane's limit expires", async () => {
   await rm.pool("impatient", { capacity: 10, refillPerSecond: 0 });
   await all("impatient", 10);

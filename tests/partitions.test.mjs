@@ -51,6 +51,26 @@ test("a reserved part is lent while nobody of its own waits, and comes back befo
   ok(await rm.call("DELETE", `/api/queue/${high.requestId}`));
 });
 
+test("what is lent comes back for a member that has its home in another pool, too", async () => {
+  const partitions = [{ name: "standards", kind: "reserved", tier: "standard", percent: 40 }];
+  // The home is the pool whose refill takes longest.
+  await rm.pool("lent-second", { capacity: 100, refillPerSecond: 0.001, partitions });
+  await rm.pool("scarce", { capacity: 20, refillPerSecond: 0 });
+  const borrowed = ok(await reserve("bronze", "lent-second", 100));
+  const high = ok(await rm.execute(rm.work("demo-enterprise", "lent-second", 90)));
+  const own = ok(await rm.execute({ clientId: "silver", worker: "ECHO", resources: [{ pool: "lent-second", amount: 20 }, { pool: "scarce", amount: 20 }] }));
+  const place = await waitFor(async () => {
+    const position = ok(await rm.get(`/api/queue/position/${own.requestId}`));
+    return position.blockedBy === "secondary_pool" ? position : null;
+  }, "the second pool's answer");
+  assert.equal(place.pool, "scarce");
+  await waitFor(async () => (await availability("lent-second")).partitions[0].wanted === 20, "the share to be wanted");
+  ok(await rm.post("/internal/consume", { reservationId: borrowed.reservationId, usage: [{ pool: "lent-second", amount: 70 }] }));
+  assert.equal((await rm.ended(own.requestId)).status, "succeeded");
+  assert.equal((await rm.execution(high.requestId)).status, "queued", "the share was 20 of the 30 that came back");
+  ok(await rm.call("DELETE", `/api/queue/${high.requestId}`));
+});
+
 test("with lend: false a reserved part is kept, and parts can be changed without losing what is there", async () => {
   const kept = [{ name: "standards", kind: "reserved", tier: "standard", percent: 40, lend: false }];
   await rm.pool("kept", { capacity: 100, refillPerSecond: 0, partitions: kept });

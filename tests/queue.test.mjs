@@ -178,6 +178,24 @@ test("a burst that comes free at once goes to those of higher rank, however many
   for (const id of [low, ...high]) assert.equal((await rm.ended(id)).status, "succeeded");
 });
 
+test("rank is kept at a second pool too, wherever its requests have their homes", async () => {
+  await rm.pool("rank-second", { capacity: 20, refillPerSecond: 0.001 });
+  for (const home of ["rank-high", "rank-low"]) await rm.pool(home, { capacity: 20, refillPerSecond: 0 });
+  for (const [client, tier] of [["rank-holder", "standard"], ["rank-first", "enterprise"], ["rank-last", "basic"]]) await rm.client(client, { tier, maxConcurrent: 100 });
+  const first = await takeAll("rank-holder", "rank-second", 10);
+  const rest = await takeAll("rank-holder", "rank-second", 10);
+  const send = async (clientId, home) => ok(await rm.execute({ clientId, worker: "ECHO", resources: [{ pool: home, amount: 1 }, { pool: "rank-second", amount: 1 }] })).requestId;
+  const [low, high] = [[], []];
+  for (let n = 0; n < 5; n += 1) low.push(await send("rank-last", "rank-low"));
+  for (let n = 0; n < 10; n += 1) high.push(await send("rank-first", "rank-high"));
+  for (const id of [...low, ...high]) await waitFor(async () => ok(await rm.get(`/api/queue/position/${id}`)).blockedBy === "secondary_pool", "its second pool's answer");
+  ok(await rm.post("/internal/release", { reservationId: first }));
+  for (const id of high) assert.equal((await rm.ended(id)).status, "succeeded");
+  for (const id of low) assert.equal((await rm.execution(id)).startedAt, undefined);
+  ok(await rm.post("/internal/release", { reservationId: rest }));
+  for (const id of low) assert.equal((await rm.ended(id)).status, "succeeded");
+});
+
 test("a stopped scheduler grants nothing, says so, and goes on where it was", async () => {
   await rm.pool("halted");
   await rm.client("patient");

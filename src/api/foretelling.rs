@@ -1,5 +1,6 @@
 //! What pools foretell of a request before it is sent to one of them.
 
+use futures_util::future::join_all;
 use rm_core::id::WorkerBinding;
 use rm_core::priority::Tier;
 use rm_core::request::Demand;
@@ -48,17 +49,19 @@ pub async fn foretold(
 pub async fn kept_too_long(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) -> Option<Problem> {
     catalog.lanes.of(plan.urgency).max_wait_ms?;
     let first = plan.steps.first()?;
-    let mut others = first.demands.iter().skip(1).filter(|demand| !demand.amount.is_zero()).peekable();
-    others.peek()?;
-    let tier = tiers::of(&call.env, &plan.client, now).await?;
-    for demand in others {
-        // Whether its worker fails is for its home to know.
-        let answer = foretold(call, plan, tier, (None, first, vec![demand.clone()]), now).await;
-        if let Some(ForetellAnswer::TooLate { retry_at }) = answer {
-            let pool = &demand.pool;
-            let detail = format!("it would start later than its lane allows: the tokens of `{pool}` are taken");
-            return Some(Problem::new(Code::InsufficientResources, detail).retry_at(retry_at, now));
-        }
+    let others: Vec<&Demand> = first.demands.iter().skip(1).filter(|demand| !demand.amount.is_zero()).collect();
+    if others.is_empty() {
+        return None;
     }
-    None
+    let tier = tiers::of(&call.env, &plan.client, now).await?;
+    // Whether its worker fails is for its home to know.
+    let asked = others.iter().map(|demand| foretold(call, plan, tier, (None, first, vec![Demand::clone(demand)]), now));
+    let answers = join_all(asked).await;
+    let too_late = |(demand, answer)| match answer {
+        Some(ForetellAnswer::TooLate { retry_at }) => Some((demand, retry_at)),
+        _ => None,
+    };
+    let (demand, retry_at): (&&Demand, Instant) = others.iter().zip(answers).find_map(too_late)?;
+    let detail = format!("it would start later than its lane allows: the tokens of `{}` are taken", demand.pool);
+    Some(Problem::new(Code::InsufficientResources, detail).retry_at(retry_at, now))
 }
