@@ -130,6 +130,18 @@ test("a request that would wait much longer for the dear pool goes to the cheap 
   assert.equal(ok(await send({ templateId: "queued" })).resources[0].pool, "slow");
 });
 
+test("a model of the same price is taken for the wait, and not for nothing", async () => {
+  await rm.pool("even-dry", { models: ["even-dry"], capacity: 100, refillPerSecond: 1, unitPriceUsd: 0.1 });
+  await rm.pool("even", { models: ["even"], unitPriceUsd: 0.1 });
+  ok(await rm.put("/admin/templates/evens", template({ model: "even-dry", resources: [{ pool: "even-dry", base: 50 }], downgradeTo: ["even"] })));
+  assert.equal(ok(await send({ templateId: "evens", ...aggressive })).resources[0].pool, "even-dry");
+  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "saver", resources: [{ pool: "even-dry", amount: 50 }] }));
+  ok(await rm.post("/internal/consume", { reservationId, usage: [{ pool: "even-dry", amount: 50 }] }));
+  const done = ok(await send({ templateId: "evens" }));
+  assert.deepEqual([done.resources[0].pool, done.cost], ["even", { estimatedUsd: 5, actualUsd: 5, baselineUsd: 5, savedUsd: 0 }]);
+  assert.deepEqual(done.optimizations, [{ strategy: "model_downgrade", detail: "even instead of even-dry", savedUsd: 0 }]);
+});
+
 test("what would cost more, has no known price or no room is never taken", async () => {
   await rm.pool("tiny", { models: ["tiny"], capacity: 5, unitPriceUsd: 0.001 });
   await rm.pool("gold", { models: ["gold"], unitPriceUsd: 0.01, outputPriceUsd: 9 });

@@ -116,3 +116,21 @@ test("a cheaper model that has no room is not recommended, nor a result that was
   await recorded("cramped", 3);
   assert.deepEqual(await recommended("cramped"), []);
 });
+
+test("what a request was made for already is not recommended for it", async () => {
+  await rm.client("thorough", { maxConcurrent: 5 });
+  const soon = (ms) => new Date(Date.now() + ms).toISOString();
+  // The cheap model's pool has nothing in time; results are kept, and new ones were asked for.
+  await rm.pool("empty-room", { capacity: 10, refillPerSecond: 0.1, models: ["empty-room"], unitPriceUsd: 0.01 });
+  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "asker", resources: [{ pool: "empty-room", amount: 10 }] }));
+  ok(await rm.post("/internal/consume", { reservationId, usage: [{ pool: "empty-room", amount: 10 }] }));
+  ok(await rm.put("/admin/templates/tried", { worker: "ECHO", model: "dear", resources: [{ pool: "dear", base: 10 }], downgradeTo: ["empty-room"], cacheTtlSeconds: 600 }));
+  const send = (more, options) => rm.execute({ clientId: "thorough", templateId: "tried", input: 1, ...more }, { wait: 20, ...options });
+  const aggressive = { optimization: { level: "aggressive" }, deadline: soon(20_000) };
+  for (let n = 0; n < 3; n += 1) assert.equal(ok(await send(aggressive, { headers: { "cache-control": "no-cache" } })).cost.actualUsd, 1);
+  // It waits for its window, and its deadline does not let it.
+  const patient = { templateId: "fixed", urgency: "batch", input: 2, optimization: { offPeak: true }, deadline: soon(60_500) };
+  assert.equal(ok(await send(patient)).cost.actualUsd, 1);
+  await recorded("thorough", 4);
+  assert.deepEqual(await recommended("thorough"), []);
+});

@@ -1,7 +1,7 @@
 //! From a body to a request that can be held for: estimate, price, home pool. It takes nothing yet.
 
 use rm_core::id::{ClientId, PoolId, RequestId, TemplateId, WorkerBinding};
-use rm_core::optimizer::{Allowed, Applied, Level};
+use rm_core::optimizer::{Allowed, Applied, Level, Strategy};
 use rm_core::priority::Urgency;
 use rm_core::request::Demand;
 use rm_core::units::{Instant, NanoUsd};
@@ -38,6 +38,8 @@ pub struct Plan {
     pub cost: NanoUsd,
     /// What would be held without any strategy.
     pub baseline: NanoUsd,
+    /// The model that its own is a cheaper one for.
+    pub instead_of: Option<String>,
     /// What makes it cheaper.
     pub applied: Vec<Applied>,
     /// What may be done to make it cheaper.
@@ -76,9 +78,11 @@ impl Plan {
 
     /// Goes on with another model, and with that alone.
     pub fn take(&mut self, other: &ByModel) {
+        self.others.retain(|one| one.step.model != other.step.model);
+        let instead_of = std::mem::replace(&mut self.instead_of, other.instead_of.clone());
         let step = self.steps.first().cloned();
         self.others.extend(step.map(|step| ByModel {
-            instead_of: None,
+            instead_of,
             step,
             cost: self.cost,
             baseline: self.baseline,
@@ -91,6 +95,17 @@ impl Plan {
         self.baseline = other.baseline;
         self.confidence_permille = other.confidence_permille;
         self.steps = vec![other.step.clone()];
+    }
+
+    /// The strategies that it is made for already: recommending them would change nothing.
+    pub fn tried(&self, is_kept: bool, is_combined: bool) -> Vec<Strategy> {
+        let all = [
+            (Strategy::ModelDowngrade, self.allowed.downgrade == Some(Level::Aggressive)),
+            (Strategy::RequestBatching, is_combined),
+            (Strategy::Cache, is_kept),
+            (Strategy::OffPeak, self.allowed.off_peak_in_batch),
+        ];
+        all.into_iter().filter(|(_, tried)| *tried).map(|(strategy, _)| strategy).collect()
     }
 
     /// The pool that keeps the request: the first of every step.
@@ -171,6 +186,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         is_pipeline,
         cost,
         baseline: cost,
+        instead_of: None,
         applied: Vec::new(),
         allowed,
         falls_back: true,
@@ -182,7 +198,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         parameters,
         resources: body.resources,
     };
-    if is_aggressive && let Some(cheapest) = downgrade::cheapest(&plan.others).cloned() {
+    if is_aggressive && let Some(cheapest) = downgrade::cheapest(&plan.others, plan.cost).cloned() {
         plan.take(&cheapest);
     }
     Ok(plan)
@@ -207,9 +223,9 @@ impl Asked<'_> {
     pub fn step(&self, index: usize, rule: StepRule) -> Result<(PlannedStep, u32), Problem> {
         let (demands, sure_permille) = match (self.resources, self.template) {
             // Who names the amounts is sure of them.
-            (Some(resources), _) => (of_amounts(self.catalog, resources, rule.model.as_deref())?, 1_000),
+            (Some(resources), _) => (of_amounts(self.catalog, resources, rule.model.as_deref(), self.now)?, 1_000),
             (None, Some(id)) => {
-                let estimated = of_template(self.catalog, (id, &rule), self.input_bytes, self.output_tokens)?;
+                let estimated = of_template(self.catalog, (id, &rule), self.input_bytes, self.output_tokens, self.now)?;
                 (estimated.demands, estimated.confidence_permille)
             }
             (None, None) => return Err(Problem::field("/resources", "must be given without a template")),

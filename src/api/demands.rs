@@ -11,7 +11,7 @@ use rm_core::units::{Instant, NanoUsd, Tokens};
 use worker::{Context, Env};
 
 use crate::alerts;
-use crate::host::{clock, log};
+use crate::host::log;
 use crate::store::catalog::Catalog;
 use crate::wire::admin::StepRule;
 use crate::wire::api::ResourceAmount;
@@ -33,12 +33,14 @@ pub struct Estimated {
     pub confidence_permille: u32,
 }
 
-/// The demands of a template, or of one of its steps, for an input: its formula, times what was learnt, at most what each pool can ever grant.
+/// The demands of a template, or of one of its steps, for an input: its formula, times what was learnt, at most what each
+/// pool can ever grant.
 pub fn of_template(
     catalog: &Catalog,
     (id, step): (&TemplateId, &StepRule),
     input_bytes: u64,
     output_tokens: Option<u64>,
+    now: Instant,
 ) -> Result<Estimated, Problem> {
     let mut demands = Vec::new();
     let mut confidence_permille = 1_000;
@@ -52,7 +54,7 @@ pub fn of_template(
         let unlearnt = if fixed { FIXED_PERMILLE } else { GUESS_PERMILLE };
         let sure = learnt.and_then(estimate::Learnt::confidence_permille).unwrap_or(unlearnt);
         confidence_permille = confidence_permille.min(sure);
-        let mut demand = demand(catalog, index, &rate.pool, amount, step.model.as_deref())?;
+        let mut demand = demand(catalog, index, &rate.pool, amount, (step.model.as_deref(), now))?;
         if demand.apart.is_some() {
             demand = demand.with_output(formula.amount, formula.output);
         }
@@ -70,6 +72,7 @@ pub fn of_amounts(
     catalog: &Catalog,
     resources: &[ResourceAmount],
     model: Option<&str>,
+    now: Instant,
 ) -> Result<Vec<Demand>, Problem> {
     let amounts: Vec<_> = resources.iter().map(|resource| (&resource.pool, resource.amount)).collect();
     check_amounts(&amounts, "/resources", 1)?;
@@ -78,7 +81,7 @@ pub fn of_amounts(
     }
     let demand = |(index, resource): (usize, &ResourceAmount)| {
         let amount = Tokens::from_units(resource.amount).unwrap_or(Tokens::MAX);
-        demand(catalog, index, &resource.pool, amount, model)
+        demand(catalog, index, &resource.pool, amount, (model, now))
     };
     resources.iter().enumerate().map(demand).collect()
 }
@@ -108,7 +111,7 @@ fn demand(
     index: usize,
     pool: &PoolId,
     amount: Tokens,
-    model: Option<&str>,
+    (model, now): (Option<&str>, Instant),
 ) -> Result<Demand, Problem> {
     let unsatisfiable = |field: &str, detail: String| {
         let mut problem = Problem::new(Code::Unsatisfiable, detail.clone());
@@ -137,7 +140,7 @@ fn demand(
     Ok(Demand {
         apart: price.apart,
         price_version: price.version,
-        off_peak: catalog.off_peak_price(record, model, clock::now()),
+        off_peak: catalog.off_peak_price(record, model, now),
         ..Demand::flat(pool.clone(), amount, price.unit)
     })
 }

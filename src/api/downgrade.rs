@@ -2,7 +2,7 @@
 
 use rm_core::id::PoolId;
 use rm_core::optimizer::{Applied, Strategy, allowed_by, is_never_dearer, waits_too_long};
-use rm_core::pricing::{self, BarePrice, Price};
+use rm_core::pricing::{self, BarePrice};
 use rm_core::priority::Tier;
 use rm_core::request::{Demand, Line};
 use rm_core::units::{Instant, NanoUsd, Tokens};
@@ -43,8 +43,8 @@ impl ByModel {
     }
 }
 
-/// The cheaper models of a template's chain that could do, in its order. One is left out if its price is unknown, any
-/// part of it is dearer, be it in a window of the other one's pool, it would cost no less, or its pool can never hold as much.
+/// The models of a template's chain that could do and cost no more, in its order. One is left out if its price is unknown, any
+/// part of it is dearer, be it in a window of the other one's pool, or its pool can never hold as much.
 pub fn alternatives(asked: &Asked<'_>, rule: &StepRule, step: &PlannedStep) -> Vec<ByModel> {
     let (Some(template), Some(from)) = (asked.general, rule.model.as_deref()) else { return Vec::new() };
     let cost = cost_of(&step.demands).unwrap_or(NanoUsd::ZERO);
@@ -54,12 +54,13 @@ pub fn alternatives(asked: &Asked<'_>, rule: &StepRule, step: &PlannedStep) -> V
         let capacity = asked.catalog.pools.get(&demand.pool).map(|record| record.body.capacity);
         demand.instead_of.is_none() || capacity.is_some_and(|capacity| needed <= capacity)
     };
-    let fits = |cheaper: &ByModel| cheaper.cost < cost && cheaper.step.demands.iter().all(has_room);
-    let by = |model: &String| by_model(asked, rule, from, model).filter(fits);
+    let fits = |cheaper: &ByModel| cheaper.cost <= cost && cheaper.step.demands.iter().all(has_room);
+    let by = |model: &String| by_model(asked, rule, (from, &step.demands), model).filter(fits);
     template.downgrade_to.iter().filter(|model| *model != from).filter_map(by).collect()
 }
 
-fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Option<ByModel> {
+/// The same by another model, if that is never dearer than the one that it is from, with what that one needs.
+fn by_model(asked: &Asked<'_>, rule: &StepRule, (from, dear): (&str, &[Demand]), model: &str) -> Option<ByModel> {
     let catalog = asked.catalog;
     let mut pools: Vec<(PoolId, PoolId)> = Vec::new();
     let mut swap = |pool: &PoolId| -> Option<PoolId> {
@@ -87,18 +88,20 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, from: &str, model: &str) -> Opti
     let asked = Asked { resources: resources.as_deref(), ..*asked };
     let (mut step, confidence_permille) = asked.step(0, rule).ok()?;
     for (demand, (before, _)) in step.demands.iter_mut().zip(&pools) {
-        let dear_pool = catalog.pools.get(before)?;
-        let dear = catalog.price(dear_pool, Some(from))?;
-        let cheap_pool = catalog.pools.get(&demand.pool)?;
-        let cheap = catalog.price(cheap_pool, Some(model))?;
-        let off_peak = catalog.off_peak_price(dear_pool, Some(from), asked.now);
-        let percent_off = off_only_there(catalog, (dear_pool, from), (cheap_pool, model), asked.now);
-        if is_never_dearer(&cheap, &dear, percent_off) {
-            demand.instead_of = Some(bare(&dear));
-            demand.instead_off_peak = off_peak;
-        } else if bare(&cheap) != bare(&dear) || percent_off > 0 {
+        let dear = dear.iter().find(|demand| demand.pool == *before)?;
+        let (price, dear_price) = (price_of(demand), price_of(dear));
+        // What is off in the windows of both is no difference.
+        let only_there = dear.off_peak.as_ref().filter(|_| dear.off_peak != demand.off_peak);
+        let percent_off = only_there.map_or(0, |off_peak| off_peak.percent_off);
+        // A pool that has nothing to do with models is the same one, at the same price.
+        if demand.pool == *before && price == dear_price && percent_off == 0 {
+            continue;
+        }
+        if !is_never_dearer(&price, &dear_price, percent_off) {
             return None;
         }
+        demand.instead_of = Some(dear_price);
+        demand.instead_off_peak = dear.off_peak.clone();
     }
     let cost = cost_of(&step.demands).ok()?;
     let baseline = baseline_of(&step.demands)?;
@@ -120,8 +123,8 @@ fn off_only_there(
     }
 }
 
-const fn bare(price: &Price) -> BarePrice {
-    BarePrice { unit: price.unit, apart: price.apart }
+const fn price_of(demand: &Demand) -> BarePrice {
+    BarePrice { unit: demand.unit_price, apart: demand.apart }
 }
 
 /// The pool that a demand on `pool` goes to with the other model: a pool that says it serves it; `pool` itself if that
@@ -150,9 +153,9 @@ pub fn keep_to_floor(cheaper: &mut Vec<ByModel>, template: &TemplateBody) {
     cheaper.retain(|one| one.step.model.as_ref().is_some_and(|model| models.iter().any(|allowed| allowed == model)));
 }
 
-/// The cheapest of them.
-pub fn cheapest(cheaper: &[ByModel]) -> Option<&ByModel> {
-    cheaper.iter().min_by_key(|one| one.cost)
+/// The cheapest of them, if it costs less than that.
+pub fn cheapest(others: &[ByModel], than: NanoUsd) -> Option<&ByModel> {
+    others.iter().filter(|one| one.cost < than).min_by_key(|one| one.cost)
 }
 
 /// The model that a request goes on with instead, as its pools are now; `None` if it stays with the one that it has.
@@ -193,7 +196,7 @@ async fn one_that_can(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Opt
     if can_do(call, plan, tier, first, now).await {
         return None;
     }
-    let mut others: Vec<&ByModel> = plan.others.iter().filter(|one| one.step.model != first.model).collect();
+    let mut others: Vec<&ByModel> = plan.others.iter().collect();
     others.sort_by_key(|one| one.cost);
     for other in others.into_iter().take(ASKED_MAX) {
         if can_do(call, plan, tier, &other.step, now).await {
@@ -228,15 +231,15 @@ pub fn cost_by_cheaper(
         lines.iter().try_fold(NanoUsd::ZERO, |sum, line| {
             let dear_pool = catalog.pools.get(&line.pool)?;
             let pool = catalog.pools.get(&pool_of(catalog, &line.pool, from, model)?)?;
-            let (dear, cheap) = (
-                Price { unit: line.unit_price, apart: line.apart, version: String::new() },
-                catalog.price(pool, Some(model))?,
-            );
+            let cheap =
+                catalog.price(pool, Some(model)).map(|price| BarePrice { unit: price.unit, apart: price.apart })?;
+            let dear = BarePrice { unit: line.unit_price, apart: line.apart };
             let percent_off = off_only_there(catalog, (dear_pool, from), (pool, model), now);
+            let is_untouched = pool.pool == line.pool && cheap == dear && percent_off == 0;
             let cost = match is_never_dearer(&cheap, &dear, percent_off) {
+                _ if is_untouched => line.cost,
                 true if line.estimated.max(line.actual) > pool.body.capacity => return None,
                 true => pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?,
-                false if bare(&cheap) == bare(&dear) && percent_off == 0 => line.cost,
                 false => return None,
             };
             sum.checked_add(cost)

@@ -142,6 +142,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     submit.twin = same.twin;
     submit.waits_for = Some(waits_for(&catalog, &plan, now));
     submit.batch = batching::terms(&catalog, &plan, held.tier);
+    submit.spec.tried = plan.tried(submit.spec.keep.is_some(), submit.batch.is_some());
     submit.input = stored_input(&call, &plan, &held).await?;
     if let Payload::Stored(stored) = &submit.input {
         submit.applied.extend(Applied::compression(stored.saved_bytes()));

@@ -47,7 +47,7 @@ async fn admit(
     key: Option<Idempotency>,
 ) -> Result<Admitted, Problem> {
     let now = clock::now();
-    let planned = of_amounts(catalog, &body.resources, None).and_then(|demands| Ok((cost_of(&demands)?, demands)));
+    let planned = of_amounts(catalog, &body.resources, None, now).and_then(|demands| Ok((cost_of(&demands)?, demands)));
     let (cost, demands) = match planned {
         Ok((cost, demands)) => (cost, home_first(catalog, demands)),
         Err(problem) => {
@@ -135,6 +135,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
             compress: false,
             same: None,
             keep: None,
+            tried: Vec::new(),
         },
         input: Payload::Inline(empty()?),
         run_here: false,

@@ -89,8 +89,8 @@ fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
     if let Some(template) = template {
         keep_to_floor(&mut others, template);
     }
-    let Some(other) = cheapest(&others).cloned() else {
-        return (not(strategy, "its template has no model that costs less".into()), None);
+    let Some(other) = cheapest(&others, plan.cost).cloned() else {
+        return (not(strategy, "no model of its template's chain costs less at all times".into()), None);
     };
     let saved_usd = other.baseline.saturating_sub(other.cost);
     let detail = other.applied().map(|applied| applied.detail).unwrap_or_default();
@@ -268,6 +268,7 @@ fn past(catalog: &Catalog, event: &UsageEvent) -> Past {
         result_at: Some(event.at),
         model: event.model.clone().unwrap_or_default(),
         cost: event.cost,
+        tried: event.tried.clone(),
         by_cheaper_model: template
             .and_then(|template| cost_by_cheaper(catalog, template, event.model.as_deref()?, &event.lines, event.at)),
         same: event.same.clone().filter(|_| event.cost > NanoUsd::ZERO).map(|same| (same, ttl_ms)),

@@ -3,7 +3,7 @@
 use rm_core::id::PoolId;
 use rm_core::off_peak::{Window, is_open};
 use rm_core::priority::Urgency;
-use rm_core::request::Line;
+use rm_core::request::{FORCE_SLACK_MS, Line};
 use rm_core::units::{Instant, NanoUsd};
 
 use crate::api::admission::{Plan, PlannedStep};
@@ -36,8 +36,9 @@ pub fn percent_off(catalog: &Catalog, plan: &Plan, steps: &[PlannedStep], now: I
         None => return Err("there is no window that it could wait for".into()),
     };
     let limits = steps.iter().fold(0_i64, |sum, step| sum.saturating_add(step.timeout_ms));
-    if plan.deadline.is_some_and(|deadline| starts_at.plus(limits) > deadline) {
-        return Err("its deadline is before the next window".into());
+    let needed = limits.saturating_add(FORCE_SLACK_MS);
+    if plan.deadline.is_some_and(|deadline| starts_at.plus(needed) > deadline) {
+        return Err("its deadline does not let it wait for the next window".into());
     }
     let mut percent_off = 100_u8;
     let demands = steps.iter().flat_map(|step| step.demands.iter().map(|demand| (demand, step.model.as_deref())));
@@ -66,8 +67,9 @@ pub fn would_have_been_off(catalog: &Catalog, event: &UsageEvent) -> Option<u8> 
         Err(at) => at?,
         Ok(()) => return None,
     };
-    let took_ms = event.at.since(started_at);
-    if event.deadline.is_some_and(|deadline| opens_at.plus(took_ms) > deadline) {
+    // It would have been forced out in time for its run, which may take thrice as long as one did.
+    let needed = event.at.since(started_at).saturating_mul(3).saturating_add(FORCE_SLACK_MS);
+    if event.deadline.is_some_and(|deadline| opens_at.plus(needed) > deadline) {
         return None;
     }
     let charged = event.lines.iter().filter(|line| line.cost > NanoUsd::ZERO);

@@ -103,6 +103,7 @@ pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<Su
         compress: plan.allowed.compress,
         same: None,
         keep: None,
+        tried: Vec::new(),
     };
     // A repeated request keeps the home that its id names, whatever is scarcest by now.
     let home = held.id.home();

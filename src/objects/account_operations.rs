@@ -180,6 +180,7 @@ impl AccountObject {
                     optimizations: call.optimizations,
                     same: call.same,
                     deadline: call.deadline,
+                    tried: call.tried,
                 }),
                 ..Extra::default()
             },

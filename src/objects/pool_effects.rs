@@ -201,6 +201,7 @@ impl PoolObject {
             baseline: baseline_of(&settlement.lines),
             same: spec.and_then(|spec| spec.same.clone()),
             deadline: request.and_then(|request| request.deadline),
+            tried: spec.map_or_else(Vec::new, |spec| spec.tried.clone()),
             optimizations: request.map_or_else(Vec::new, |request| optimizations(request, &settlement.lines)),
             created_at: spec.map_or(settlement.at, |spec| spec.created_at),
             urgency: request.map_or(Urgency::Normal, |request| request.urgency),

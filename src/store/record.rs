@@ -53,6 +53,9 @@ pub struct UsageEvent {
     /// By when it was to be finished.
     #[serde(default)]
     pub deadline: Option<Instant>,
+    /// The strategies that it was made for.
+    #[serde(default)]
+    pub tried: Vec<Strategy>,
 }
 
 impl UsageEvent {
@@ -193,8 +196,8 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
             .prepare(
                 "INSERT INTO usage_events (event, request_id, client_id, kind, status, template_id, worker, model,
                    created_at, at, period_start, cost_nanousd, baseline_nanousd, uncertain, lines, lines_version, urgency,
-                   attempts, started_at, estimated_nanousd, failure, optimizations, same, deadline)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
+                   attempts, started_at, estimated_nanousd, failure, optimizations, same, deadline, tried)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event) DO NOTHING",
             )
             .bind(&[
                 event.event.as_str().into(),
@@ -221,6 +224,7 @@ pub async fn send(env: &Env, events: &[UsageEvent]) -> Result<()> {
                 serde_json::to_string(&optimizations)?.into(),
                 optional(&event.same),
                 event.deadline.map_or(JsValue::NULL, |at| number(at.millis())),
+                event.tried.iter().map(|strategy| strategy.as_str()).collect::<Vec<_>>().join(",").into(),
             ])?;
         statements.push(statement);
     }
@@ -255,6 +259,7 @@ struct EventRow {
     optimizations: String,
     same: String,
     deadline: Option<i64>,
+    tried: String,
 }
 
 impl EventRow {
@@ -292,6 +297,10 @@ impl EventRow {
             failure: self.failure.map(|failure| serde_json::from_str(&failure)).transpose()?,
             same: optional(self.same),
             deadline: self.deadline.map(Instant::from_millis),
+            tried: Strategy::ALL
+                .into_iter()
+                .filter(|strategy| self.tried.split(',').any(|name| name == strategy.as_str()))
+                .collect(),
             optimizations: serde_json::from_str::<Vec<StoredOptimization>>(&self.optimizations)?
                 .into_iter()
                 .map(StoredOptimization::view)

@@ -2,6 +2,7 @@
 
 use rm_core::account::{AccountConfig, AccountView, SlotAnswer};
 use rm_core::id::{PoolId, RequestId};
+use rm_core::optimizer::Strategy;
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Failure, Kind, Settlement};
 use rm_core::units::{Instant, NanoUsd};
@@ -173,6 +174,9 @@ pub struct SettleCall {
     /// By when it was to be finished.
     #[serde(default)]
     pub deadline: Option<Instant>,
+    /// The strategies that it was made for.
+    #[serde(default)]
+    pub tried: Vec<Strategy>,
     /// What was applied to it.
     #[serde(default)]
     pub optimizations: Vec<OptimizationView>,

@@ -45,6 +45,9 @@ pub struct Spec {
     /// How its result is kept for the same request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep: Option<Keep>,
+    /// The strategies that it was made for, as far as they are recommended.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<Strategy>,
 }
 
 /// How a result is kept.

@@ -29,6 +29,8 @@ pub struct Past {
     pub batch_window_ms: Option<i64>,
     /// What was saved by being combined.
     pub saved_by_batching: NanoUsd,
+    /// What it was made for already: that would have saved nothing more of it.
+    pub tried: Vec<Strategy>,
 }
 
 /// What one strategy would have saved.
@@ -67,26 +69,20 @@ pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
     let mut in_order: Vec<&Past> = requests.iter().collect();
     in_order.sort_by_key(|past| past.at);
     let ratios = batching_ratios(requests);
-    let company = in_company(&in_order);
-    let mut kept: BTreeMap<&str, Instant> = BTreeMap::new();
+    let had = had_before(&in_order);
+    let company = in_company(&in_order, &had);
     let mut all: BTreeMap<Strategy, WouldHave> = BTreeMap::new();
-    for (past, in_company) in in_order.into_iter().zip(company) {
+    for ((past, had), in_company) in in_order.into_iter().zip(had).zip(company) {
         let mut left = past.cost;
         let mut save = |strategy, left: &mut NanoUsd, to: NanoUsd| {
-            all.entry(strategy).or_default().add(past, left.saturating_sub(to));
-            *left = to.min(*left);
+            if !past.tried.contains(&strategy) {
+                all.entry(strategy).or_default().add(past, left.saturating_sub(to));
+                *left = to.min(*left);
+            }
         };
-        if let Some((same, ttl_ms)) = &past.same {
-            let before = kept.get(same.as_str()).copied();
-            if before.is_some_and(|at| at <= past.at && past.at.since(at) < *ttl_ms) {
-                save(Strategy::Cache, &mut left, NanoUsd::ZERO);
-                continue;
-            }
-            // Of those in flight the first to be done is the one whose result is had next.
-            let in_flight = before.filter(|at| *at > past.at);
-            if let Some(at) = [in_flight, past.result_at].into_iter().flatten().min() {
-                kept.insert(same, at);
-            }
+        if had {
+            save(Strategy::Cache, &mut left, NanoUsd::ZERO);
+            continue;
         }
         // The windows are those of the dear model's pool: it is the one or the other.
         let cheaper = past.by_cheaper_model.unwrap_or(left);
@@ -109,12 +105,35 @@ pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
     all
 }
 
-/// Of each request, in the order of time, whether it could have been combined with the one before it or after it.
-fn in_company(in_order: &[&Past]) -> Vec<bool> {
+/// Of each request, in the order of time, whether the result of one before it was there, and could have been its own. One
+/// that was to be kept already was not had for a reason, as that its caller wanted a new one.
+fn had_before(in_order: &[&Past]) -> Vec<bool> {
+    let mut kept: BTreeMap<&str, Instant> = BTreeMap::new();
+    let had = in_order.iter().map(|past| {
+        let Some((same, ttl_ms)) = &past.same else { return false };
+        let before = kept.get(same.as_str()).copied();
+        let is_there = before.is_some_and(|at| at <= past.at && past.at.since(at) < *ttl_ms);
+        if is_there && !past.tried.contains(&Strategy::Cache) {
+            return true;
+        }
+        // Of those in flight the first to be done is the one whose result is had next.
+        let in_flight = before.filter(|at| *at > past.at);
+        if let Some(at) = [in_flight, past.result_at].into_iter().flatten().min() {
+            kept.insert(same, at);
+        }
+        false
+    });
+    had.collect()
+}
+
+/// Of each request, in the order of time, whether it could have been combined with the one before it or after it, of those
+/// that are run: none that had another one's result, or would have had.
+fn in_company(in_order: &[&Past], had: &[bool]) -> Vec<bool> {
     let mut company = vec![false; in_order.len()];
     let mut last: BTreeMap<(&str, &str), (usize, Instant)> = BTreeMap::new();
-    for (index, past) in in_order.iter().enumerate() {
-        let Some(window_ms) = past.batch_window_ms else { continue };
+    let are_run = in_order.iter().zip(had).map(|(past, had)| !had && past.cost > NanoUsd::ZERO);
+    for ((index, past), is_run) in in_order.iter().enumerate().zip(are_run) {
+        let Some(window_ms) = past.batch_window_ms.filter(|_| is_run) else { continue };
         let before = last.insert((past.template.as_str(), past.model.as_str()), (index, past.at));
         if let Some((before, at)) = before
             && past.at.since(at) <= window_ms
@@ -167,6 +186,7 @@ mod tests {
             percent_off: None,
             batch_window_ms: None,
             saved_by_batching: NanoUsd::ZERO,
+            tried: Vec::new(),
         }
     }
 
@@ -189,6 +209,8 @@ mod tests {
         let later = |at, done| Past { result_at: Some(Instant::from_millis(done)), ..same(at) };
         assert_eq!(told(&[later(0, 60), later(0, 50), same(40), same(55)]), [(Strategy::Cache, 10, 1)]);
         assert_eq!(told(&[later(0, 60), later(10, 70), same(159)]), [(Strategy::Cache, 10, 1)]);
+        let tried = |at| Past { tried: vec![Strategy::Cache], ..same(at) };
+        assert_eq!(told(&[same(0), tried(50), same(120)]), [(Strategy::Cache, 10, 1)], "a new one was wanted at 50");
         let failed = Past { result_at: None, ..same(0) };
         assert_eq!(told(&[failed, same(50)]), [], "there was no result");
         let would = would_have_saved(&[same(0), same(50), same(99)]).remove(&Strategy::Cache).unwrap();
@@ -210,6 +232,15 @@ mod tests {
         let batched = Past { batch_window_ms: Some(100), saved_by_batching: nanos(30), ..past(0, 70) };
         let alone = Past { batch_window_ms: Some(100), ..past(100, 200) };
         assert_eq!(told(std::slice::from_ref(&alone)), [], "nothing is known of them");
+        let had = Past { saved_by_batching: nanos(200), ..past(1_001, 0) };
+        let had = Past { batch_window_ms: Some(100), ..had };
+        let by_itself = Past { at: Instant::from_millis(1_000), ..alone.clone() };
+        assert_eq!(told(&[batched.clone(), by_itself.clone(), had]), [], "that one was not run");
+        let same = |at| Past { same: Some(("x".into(), 5_000)), at: Instant::from_millis(at), ..alone.clone() };
+        let kept = told(&[batched.clone(), same(500), by_itself, same(1_050)]);
+        assert_eq!(kept, [(Strategy::Cache, 200, 1)], "nor would that one have been");
+        let tried = Past { tried: vec![Strategy::RequestBatching], ..alone.clone() };
+        assert_eq!(told(&[batched.clone(), tried]), [], "it waited for others already");
         let never = Past { template: "other".into(), ..alone.clone() };
         let cannot = Past { batch_window_ms: None, ..alone.clone() };
         let too_late = Past { at: Instant::from_millis(101), ..alone.clone() };
