@@ -3,8 +3,8 @@
 //! A client that is at its limit should cost a few questions, not one for each request that it has queued. So a few are
 //! asked at first; each slot that is given while most of them are out allows one more, so that they double with each round,
 //! and one that is refused begins anew (as TCP's slow start does, RFC 5681, with the rule of RFC 7661 that what is not used
-//! does not grow). While they are on their way nobody of lower rank is let past, but not for long: an account that is slow
-//! holds back others for a second, and one that cannot be reached is left alone for as long.
+//! does not grow). While they are on their way nobody of lower rank is let past, but not for long: each account that is slow
+//! holds back those of lower rank for a second, and one that cannot be reached is left alone for as long.
 
 use std::collections::BTreeSet;
 
