@@ -187,9 +187,9 @@ impl Queue {
     ) -> bool {
         let place = |entry: &Entry<'_>| {
             let bonus = weights.client_bonus(entry.tier, fairness.millipoints(entry.client));
-            (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id.clone())
+            weights.key(entry.urgency, entry.enqueued_at, bonus, now)
         };
-        place(one) < place(other)
+        (place(one), one.enqueued_at, one.id) < (place(other), other.enqueued_at, other.id)
     }
 
     /// How many requests of the flows that `eligible` lets through are before this one in the order of the score, as it is

@@ -261,3 +261,24 @@ fn the_times_of_what_is_not_run_any_more_are_forgotten() {
         serde_json::json!({"meanBy8": 80, "deviationBy4": 20, "at": at(39_010).millis()})
     );
 }
+
+#[test]
+fn a_slot_that_may_come_at_any_time_does_not_make_tokens_late_that_come_in_time() {
+    let mut pool = hurried(100, 10);
+    let all =
+        Submission { demands: vec![demand("home", 100)], ..request(1, "other", Tier::Basic, Urgency::Normal, at(0)) };
+    queue(&mut pool, all, at(0));
+    let (all, grant) = started(&mut pool, at(0)).remove(0);
+    pool.report(&all, grant, used(100), at(0));
+    let five = |n, urgency, now| Submission {
+        slots: Some(10),
+        demands: vec![demand("home", 5)],
+        ..order(n, urgency, false, now)
+    };
+    let blocked = queue(&mut pool, five(2, Urgency::Normal, at(0)), at(0));
+    pool.on_wakeup(at(500));
+    pool.slot_answered(&blocked, 1, Some(SlotAnswer::Full), at(500));
+    assert_eq!(pool.position(&blocked, at(500)).unwrap().blocked_by, Some(Blocked::Concurrency));
+    let many = Submission { demands: vec![demand("home", 60)], ..five(3, Urgency::Immediate, at(501)) };
+    assert_eq!(pool.submit(many, Mode::Queue, at(501)), Submitted::Accepted, "they are there in six seconds");
+}

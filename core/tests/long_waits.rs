@@ -111,6 +111,7 @@ fn an_order_of_another_home_has_its_turn_too() {
         enqueued_at: at(0),
         amount: units(1),
         cost: NanoUsd::ZERO,
+        slots: None,
         returns: true,
         ttl_ms: SECOND,
     };
@@ -152,6 +153,7 @@ fn leases_do_not_pass_a_promoted_request_without_end() {
             enqueued_at: now,
             amount: units(1),
             cost: NanoUsd::ZERO,
+            slots: None,
             returns: true,
             ttl_ms: 60 * SECOND,
         };
@@ -333,6 +335,7 @@ fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
         enqueued_at: at(0),
         amount: units(8),
         cost: NanoUsd::ZERO,
+        slots: None,
         returns: true,
         ttl_ms: SECOND,
     };
@@ -402,6 +405,7 @@ fn leases_out_of_a_share_that_is_lent_stand_back_on_a_promoted_ones_turn() {
             enqueued_at: now,
             amount: units(1),
             cost: NanoUsd::ZERO,
+            slots: None,
             returns: false,
             ttl_ms: 60 * SECOND,
         };

@@ -28,6 +28,7 @@ fn order(n: u8, client: &str, tier: Tier, urgency: Urgency, amount: u64) -> Leas
         enqueued_at: at(0),
         amount: units(amount),
         cost: NanoUsd::ZERO,
+        slots: None,
         returns: true,
         ttl_ms: 60_000,
     }
@@ -197,4 +198,16 @@ fn when_an_order_should_be_granted_counts_those_before_it() {
     assert_eq!(pool.position(&here, at(0)).unwrap().estimated_start_at, Some(at(10_000)), "nor is it told less here");
     let told = pool.foretell(request(10, "low", Tier::Basic, Urgency::Deferred, at(0)), at(0));
     assert_eq!(told, Ok(Some(at(11_000))));
+}
+
+#[test]
+fn no_more_is_kept_for_a_client_than_it_has_slots_for() {
+    let (mut pool, (holder, grant)) = empty(config(10, 0));
+    for n in 1..=8 {
+        assert!(!is_granted(&mut pool, LeaseOrder { slots: Some(2), ..high(n, 1) }, at(1)));
+    }
+    assert_eq!(pool.view(at(1)).kept, units(2));
+    pool.report(&holder, grant, used(0), at(100));
+    assert!((11..=18).all(|n| is_granted(&mut pool, low(n, 1), at(101))), "it can run two at once");
+    assert!(!is_granted(&mut pool, low(19, 1), at(101)));
 }

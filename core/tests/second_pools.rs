@@ -107,6 +107,7 @@ fn lease(client: &str, tier: Tier, amount: u64, enqueued_at: Instant) -> LeaseOr
         enqueued_at,
         amount: units(amount),
         cost: NanoUsd::ZERO,
+        slots: None,
         returns: true,
         ttl_ms: 60_000,
     }
@@ -146,7 +147,7 @@ fn kept_for_another() -> Pool {
     started(&mut pool, at(0));
     let first = pool.acquire_lease(lease("first", Tier::Enterprise, 8, at(0)), at(0));
     assert!(matches!(first, LeaseAnswer::NotNow { .. }), "{first:?}");
-    assert_eq!(pool.view(at(0)).promised, units(8));
+    assert_eq!(pool.view(at(0)).kept, units(8));
     pool
 }
 

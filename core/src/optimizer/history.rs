@@ -85,9 +85,11 @@ pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
             continue;
         }
         // The windows are those of the dear model's pool: it is the one or the other.
-        let cheaper = past.by_cheaper_model.unwrap_or(left);
+        let could = |strategy| !past.tried.contains(&strategy);
+        let cheaper = past.by_cheaper_model.filter(|_| could(Strategy::ModelDowngrade)).unwrap_or(left);
+        let percent_off = past.percent_off.filter(|_| could(Strategy::OffPeak));
         let in_window =
-            past.percent_off.map_or(left, |percent_off| Discount { percent_off, waited_for: true }.applied_to(left));
+            percent_off.map_or(left, |percent_off| Discount { percent_off, waited_for: true }.applied_to(left));
         if cheaper <= in_window {
             save(Strategy::ModelDowngrade, &mut left, cheaper);
         } else {
@@ -221,8 +223,10 @@ mod tests {
     fn strategies_come_one_after_the_other_so_that_they_add_up() {
         let both = Past { by_cheaper_model: Some(nanos(40)), percent_off: Some(50), ..past(0, 100) };
         assert_eq!(told(std::slice::from_ref(&both)), [(Strategy::ModelDowngrade, 60, 1)]);
-        let deep = Past { percent_off: Some(70), ..both };
+        let deep = Past { percent_off: Some(70), ..both.clone() };
         assert_eq!(told(&[deep]), [(Strategy::OffPeak, 70, 1)]);
+        let tried = Past { tried: vec![Strategy::ModelDowngrade], ..both };
+        assert_eq!(told(&[tried]), [(Strategy::OffPeak, 50, 1)], "what it was made for is not in its way");
         let dearer = Past { by_cheaper_model: Some(nanos(140)), ..past(0, 100) };
         assert_eq!(told(&[dearer]), []);
     }

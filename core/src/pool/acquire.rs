@@ -81,6 +81,7 @@ impl Pool {
                 enqueued_at: request.enqueued_at,
                 amount: demand.amount,
                 cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),
+                slots: request.slots,
                 returns: request.kind == Kind::Execution,
                 ttl_ms: request
                     .timeout_ms

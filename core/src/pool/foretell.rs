@@ -211,7 +211,10 @@ impl Pool {
     /// When to come again, if a request would start later than its lane allows.
     pub(super) fn starts_too_late(&self, id: &RequestId, now: Instant) -> Option<Instant> {
         let request = self.requests.get(id)?;
-        self.too_late(request, self.estimated_start(request, self.ahead_of(request, now), now), now)
+        // A slot of which it is not known when it is free is no reason.
+        let slot = if self.lacks_slot(request) { self.slot_free_at(request, now) } else { None };
+        let ready_at = self.ready_at(request, self.ahead_of(request, now), now);
+        self.too_late(request, ready_at.map(|at| slot.map_or(at, |slot| at.max(slot))), now)
     }
 
     fn too_late(&self, request: &Request, start: Option<Instant>, now: Instant) -> Option<Instant> {

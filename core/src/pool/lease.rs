@@ -35,6 +35,9 @@ pub struct LeaseOrder {
     /// What that costs.
     #[serde(default)]
     pub cost: NanoUsd,
+    /// How many of its client's requests run at once, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
     /// If it is refused it is asked again.
     #[serde(default)]
     pub returns: bool,

@@ -72,6 +72,16 @@ impl Orders {
         self.refused.insert(key, refused);
     }
 
+    /// Whether a client could run a request besides those of its that are known. More would be kept for it than it can use,
+    /// and those that wait for its slots hold back nobody.
+    fn has_slot_for(&self, id: &RequestId, order: &LeaseOrder) -> bool {
+        let of_client = |((_, other), refused): &(&(Instant, RequestId), &Refused)| {
+            other != id && refused.order.client == order.client
+        };
+        let slots = order.slots.and_then(|slots| usize::try_from(slots).ok());
+        slots.is_none_or(|slots| self.refused.iter().filter(of_client).count() < slots)
+    }
+
     /// An order is granted.
     pub(super) fn granted(&mut self, id: &RequestId, order: &LeaseOrder) {
         self.refused.remove(&(order.enqueued_at, id.clone()));
@@ -106,7 +116,7 @@ impl Pool {
         self.orders.homes.extend(id.home());
         let place = asked(&order, id);
         let ready_at = self.tokens_at(&place, self.before(&place, now), now);
-        if order.returns {
+        if order.returns && self.orders.has_slot_for(id, &order) {
             let share = self.partition_of(&order.client, order.tier);
             let own = share.filter(|index| self.share_can_hold(*index, order.amount));
             let is_next = |partition| {
@@ -146,6 +156,9 @@ impl Pool {
     /// What those of the members of each partition want of its share: the most that one does, and all together.
     pub(super) fn ordered_of_shares(&self, now: Instant) -> Vec<(Tokens, Tokens)> {
         let mut ordered = vec![(Tokens::ZERO, Tokens::ZERO); self.config.partitions.len()];
+        if ordered.is_empty() {
+            return ordered;
+        }
         for (entry, refused) in self.orders.of(now) {
             if let Some((most, all)) = refused.own.and_then(|index| ordered.get_mut(index)) {
                 *most = entry.amount.max(*most);

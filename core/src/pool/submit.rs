@@ -152,8 +152,10 @@ impl Pool {
             let retry_at = too_late.unwrap_or_else(|| self.retry_hint(&id, now));
             self.take(&id);
             self.changes.requests.remove(&id);
-            // It may have been the one that the others waited behind.
-            self.grant_and_start(now, None);
+            // It may have been the one that the others waited behind; what one event may not grant the next one does.
+            if !self.backlog {
+                self.grant_and_start(now, None);
+            }
             return Submitted::Refused(Refusal::NotNow { retry_at });
         }
         self.foretell_start(&id, now);

@@ -74,8 +74,9 @@ impl Pool {
         partition::reach(&self.config.partitions, &self.config.limits, partition)
     }
 
-    /// What the next member of each partition wants of its share, be it for a request of another pool. One that wants more than the share can ever hold has to
-    /// borrow like anybody else, and claims nothing: a claim that is never met would keep everybody waiting.
+    /// What the next member of each partition wants of its share, be it for a request of another pool. One that wants more
+    /// than the share can ever hold has to borrow like anybody else, and claims nothing: a claim that is never met would keep
+    /// everybody waiting.
     pub(super) fn wanted(&self, now: Instant) -> Vec<Tokens> {
         let limits = self.limits();
         let ordered = self.ordered_of_shares(now);

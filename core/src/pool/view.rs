@@ -153,7 +153,7 @@ pub struct PoolView {
     pub lent: Tokens,
     /// What is kept for requests of other pools.
     #[serde(default)]
-    pub promised: Tokens,
+    pub kept: Tokens,
     /// The parts that are set aside.
     #[serde(default)]
     pub partitions: Vec<PartitionView>,
@@ -330,7 +330,7 @@ impl Pool {
             effective_refill_per_second: Some(self.limits().refill_per_second),
             paused_until: self.state.paused_until.filter(|until| *until > now),
             lent: self.state.shares.lent(self.available(now)),
-            promised: self.kept(now),
+            kept: self.kept(now),
             partitions: self.partition_views(now),
             breakers: self.state.breakers.iter().map(breaker_view).collect(),
         }

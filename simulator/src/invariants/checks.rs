@@ -203,7 +203,7 @@ fn no_token_idles(world: &World) {
             continue;
         }
         let claims = view.partitions.iter().fold(Tokens::ZERO, |sum, partition| sum.saturating_add(partition.claimed));
-        let needed = request.home_amount().saturating_add(claims).saturating_add(view.promised);
+        let needed = request.home_amount().saturating_add(claims).saturating_add(view.kept);
         let Ok(wait_ms) = object.pool.wait_for(needed, None, now) else { continue };
         assert!(wait_ms > 0, "{name}: {} waits although its tokens are there", request.id);
         // Claims grow while one waits, so that in a divided pool its tokens may be there later.
@@ -251,7 +251,7 @@ fn no_share_idles(world: &World) {
             let dedicated = view.partitions.iter().enumerate().filter(|(other, share)| *other != index && !share.lends);
             let claims = dedicated.fold(Tokens::ZERO, |sum, (_, share)| sum.saturating_add(share.available));
             // Requests of other pools are members too.
-            let needed = first.home_amount().saturating_add(view.promised);
+            let needed = first.home_amount().saturating_add(view.kept);
             let has = needed <= share.available && needed.saturating_add(claims) <= view.available;
             assert!(!has, "{name}: {} waits although its share `{}` has its tokens", first.id, share.name);
         }
