@@ -9,26 +9,13 @@ use rm_core::id::RequestId;
 use rm_core::lane::Lanes;
 use rm_core::off_peak::{WaitsFor, Window};
 use rm_core::optimizer::Strategy;
-use rm_core::pool::{
-    BatchTerms, Blocked, CancelOutcome, Effect, Ended, Pool, PoolConfig, Report, Retry, Submission, Submitted,
-};
-use rm_core::pricing::OffPeakPrice;
+use rm_core::pool::{BatchTerms, Blocked, CancelOutcome, Effect, Pool, PoolConfig, Report, Retry, Submission};
 use rm_core::priority::{Tier, Urgency};
-use rm_core::request::{Demand, Phase, Status, Usage};
+use rm_core::request::{Phase, Status, Usage};
 use rm_core::units::{NanoUsd, Tokens};
-use support::{PRICE, at, config, demand, failure, pool, queue, request, started, stored, units, used};
-
-fn twin(n: u64, urgency: Urgency) -> Submission {
-    Submission {
-        twin: Some("the same".into()),
-        demands: vec![demand("home", 5)],
-        ..request(n, "client", Tier::Standard, urgency, at(0))
-    }
-}
-
-fn cost(units: i64) -> NanoUsd {
-    NanoUsd::from_nanos(units * PRICE).unwrap()
-}
+use support::{
+    at, config, cost, demand, ends, failure, halved, pool, queue, request, started, stored, twin, units, used,
+};
 
 /// A pool in which the first of three that are the same runs.
 fn three() -> (Pool, Vec<RequestId>, u32) {
@@ -37,12 +24,6 @@ fn three() -> (Pool, Vec<RequestId>, u32) {
     let running = started(&mut pool, at(0));
     assert_eq!(running.len(), 1);
     (pool, ids, running[0].1)
-}
-
-fn ends(pool: &mut Pool) -> Vec<Ended> {
-    let mut ended = pool.take_changes().ended;
-    ended.sort_by(|one, other| one.request.id.cmp(&other.request.id));
-    ended
 }
 
 #[test]
@@ -131,27 +112,6 @@ fn a_crash_forgets_nobody() {
 }
 
 #[test]
-fn a_kept_result_ends_a_request_at_once_without_tokens_or_slot() {
-    let mut settings = config(10, 0);
-    settings.scheduler_running = false;
-    let mut pool = pool(settings);
-    let usage = [Usage { pool: support::id_of("home"), amount: units(3), parts: None, is_share: false }];
-    pool.serve(twin(1, Urgency::Normal), &usage, "kept".into(), at(0));
-    let ended = ends(&mut pool);
-    assert_eq!(
-        (ended[0].end.status, ended[0].end.cost, ended[0].end.lines[0].baseline()),
-        (Status::Succeeded, NanoUsd::ZERO, cost(3))
-    );
-    assert_eq!(ended[0].end.lines[0].saved.by(Strategy::Cache), cost(3));
-    assert_eq!((pool.view(at(0)).available, pool.requests().count()), (units(10), 0));
-    let effects = pool.take_effects();
-    assert!(
-        effects.iter().all(|effect| matches!(effect, Effect::Settle { .. } | Effect::Finished { .. })),
-        "{effects:?}"
-    );
-}
-
-#[test]
 fn one_that_is_more_urgent_does_not_wait_with_a_leader_that_has_to_wait_again() {
     let mut pool = pool(config(100, 0));
     let leader = queue(&mut pool, twin(1, Urgency::Deferred), at(0));
@@ -201,27 +161,6 @@ fn what_ends_together_is_settled_a_few_at_a_time() {
         assert!(now < at(2_000), "{} are settled", settled.len());
         pool.on_wakeup(now);
     }
-}
-
-#[test]
-fn a_kept_result_ends_a_request_once() {
-    let mut pool = pool(config(10, 0));
-    let usage = [Usage { pool: support::id_of("home"), amount: units(3), parts: None, is_share: false }];
-    assert_eq!(pool.serve(twin(1, Urgency::Normal), &usage, "kept".into(), at(30_000)), Submitted::Accepted);
-    assert_eq!(ends(&mut pool).len(), 1);
-    queue(&mut pool, twin(2, Urgency::Normal), at(0));
-    assert_eq!(pool.serve(twin(2, Urgency::Normal), &usage, "kept".into(), at(0)), Submitted::Existing);
-    assert!(ends(&mut pool).is_empty(), "it runs");
-}
-
-#[test]
-fn a_kept_result_says_nothing_of_a_pool_that_a_request_does_not_need() {
-    let mut pool = pool(config(10, 0));
-    let usage = [Usage { pool: support::id_of("other"), amount: units(3), parts: None, is_share: false }];
-    let other = Submission { demands: vec![demand("home", 0), demand("other", 3)], ..twin(1, Urgency::Normal) };
-    pool.serve(other, &usage, "kept".into(), at(0));
-    let pools: Vec<_> = ends(&mut pool)[0].end.lines.iter().map(|line| line.pool.clone()).collect();
-    assert_eq!(pools, [support::id_of("other")]);
 }
 
 #[test]
@@ -305,21 +244,6 @@ fn nobody_waits_for_one_that_waits_where_it_would_not() {
 }
 
 #[test]
-fn a_kept_use_of_several_steps_counts_once_and_an_old_submission_not_at_all() {
-    let step =
-        rm_core::pipeline::Step { worker: None, demands: vec![demand("home", 5)], max_attempts: 1, timeout_ms: 1_000 };
-    let mut pool = pool(config(10, 0));
-    let usage = [Usage { pool: support::id_of("home"), amount: units(6), parts: None, is_share: false }];
-    let two = |n| Submission { later: vec![step.clone()], ..twin(n, Urgency::Normal) };
-    pool.serve(two(1), &usage, "kept".into(), at(0));
-    let saved =
-        ends(&mut pool)[0].end.lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.baseline()));
-    assert_eq!(saved, cost(6));
-    let late = pool.serve(two(2), &usage, "kept".into(), at(40_000));
-    assert_eq!(late, rm_core::pool::Submitted::Refused(rm_core::pool::Refusal::Stale));
-}
-
-#[test]
 fn those_that_wait_for_the_same_window_wait_for_one_and_one_of_a_shorter_limit_for_none() {
     let mut pool = pool(PoolConfig { off_peak: Some(vec![]), ..config(100, 0) });
     let leader = queue(&mut pool, twin(1, Urgency::Deferred), at(0));
@@ -328,14 +252,6 @@ fn those_that_wait_for_the_same_window_wait_for_one_and_one_of_a_shorter_limit_f
     let short = Submission { timeout_ms: 1_000, ..twin(3, Urgency::Deferred) };
     let short = queue(&mut pool, short, at(0));
     assert_eq!(pool.request(&short).unwrap().phase, Phase::Waiting);
-}
-
-/// A use that costs half in a window from 50 to 1000.
-fn halved(submission: Submission) -> Submission {
-    let windows = vec![Window { start: at(50), end: at(1_000) }];
-    let off_peak = Some(OffPeakPrice { percent_off: 50, windows });
-    let demands = submission.demands.into_iter().map(|demand| Demand { off_peak: off_peak.clone(), ..demand });
-    Submission { demands: demands.collect(), ..submission }
 }
 
 #[test]
@@ -401,18 +317,6 @@ fn one_that_has_the_result_of_a_share_would_have_used_its_estimate() {
     pool.report(&leader, grant, Report::Succeeded { usage, remaining: vec![] }, at(1));
     let baselines: Vec<_> = ends(&mut pool).iter().map(|ended| ended.end.lines[0].baseline()).collect();
     assert_eq!(baselines, [cost(5), cost(5)], "by itself each would have used five");
-}
-
-#[test]
-fn a_kept_result_in_a_window_saves_the_lower_price() {
-    let mut pool = pool(config(10, 0));
-    let usage = [Usage { pool: support::id_of("home"), amount: units(4), parts: None, is_share: false }];
-    for (n, now, saved) in [(1, 40, 4), (2, 60, 2)] {
-        let submission = Submission { held_at: at(now), ..halved(twin(n, Urgency::Normal)) };
-        pool.serve(submission, &usage, "kept".into(), at(now));
-        let line = ends(&mut pool).remove(0).end.lines.remove(0);
-        assert_eq!((line.saved.by(Strategy::Cache), line.baseline()), (cost(saved), cost(saved)));
-    }
 }
 
 #[test]

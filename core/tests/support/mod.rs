@@ -7,7 +7,9 @@ use rm_core::account::SlotAnswer;
 use rm_core::fair_share::FairShare;
 use rm_core::id::{PoolId, RequestId};
 use rm_core::lane::Lanes;
-use rm_core::pool::{Effect, LeaseAnswer, Mode, Pool, PoolConfig, Report, Stored, Submission, Submitted};
+use rm_core::off_peak::Window;
+use rm_core::pool::{Effect, Ended, LeaseAnswer, Mode, Pool, PoolConfig, Report, Stored, Submission, Submitted};
+use rm_core::pricing::OffPeakPrice;
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::request::{Demand, Failure, Kind, Usage};
 use rm_core::token_bucket::BucketLimits;
@@ -146,4 +148,33 @@ pub fn used(n: u64) -> Report {
 
 pub fn failure() -> Failure {
     Failure { code: "x".into(), message: "x".into() }
+}
+
+/// A request that is the same as all others of these.
+pub fn twin(n: u64, urgency: Urgency) -> Submission {
+    Submission {
+        twin: Some("the same".into()),
+        demands: vec![demand("home", 5)],
+        ..request(n, "client", Tier::Standard, urgency, at(0))
+    }
+}
+
+/// What so many units cost.
+pub fn cost(units: i64) -> NanoUsd {
+    NanoUsd::from_nanos(units * PRICE).unwrap()
+}
+
+/// A use that costs half in a window from 50 to 1000.
+pub fn halved(submission: Submission) -> Submission {
+    let windows = vec![Window { start: at(50), end: at(1_000) }];
+    let off_peak = Some(OffPeakPrice { percent_off: 50, windows });
+    let demands = submission.demands.into_iter().map(|demand| Demand { off_peak: off_peak.clone(), ..demand });
+    Submission { demands: demands.collect(), ..submission }
+}
+
+/// What has ended since the last question, in the order of the ids.
+pub fn ends(pool: &mut Pool) -> Vec<Ended> {
+    let mut ended = pool.take_changes().ended;
+    ended.sort_by(|one, other| one.request.id.cmp(&other.request.id));
+    ended
 }
