@@ -279,6 +279,16 @@ impl Request {
         self.demands.get(1..).unwrap_or_default()
     }
 
+    /// Whether it waits for nothing but other pools' tokens.
+    #[must_use]
+    pub fn waits_elsewhere(&self) -> bool {
+        let asks = matches!(
+            self.phase,
+            Phase::Parked { cause: Cause::SecondaryPool, .. } | Phase::Acquiring { slot: true, .. }
+        );
+        asks && !self.others().is_empty()
+    }
+
     /// Whether it has not started: in the queue, parked or acquiring.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {

@@ -103,8 +103,8 @@ impl Pool {
                 matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. })
                     && request.others().iter().any(|demand| demand.pool == *pool)
             };
-            let waiting: Vec<RequestId> =
-                home.requests.values().filter(waits).map(|request| request.id.clone()).collect();
+            let elsewhere = home.elsewhere.iter().filter_map(|id| home.requests.get(id));
+            let waiting: Vec<RequestId> = elsewhere.filter(waits).map(|request| request.id.clone()).collect();
             for id in waiting {
                 home.unpark(&id);
             }

@@ -72,6 +72,8 @@ pub struct Pool {
     running: BTreeMap<ClientId, BTreeSet<RequestId>>,
     /// Those that are in flight and wait for no other, by what others that are the same have in common with them.
     twins: BTreeMap<String, BTreeSet<RequestId>>,
+    /// Those that wait for another pool's tokens.
+    elsewhere: BTreeSet<RequestId>,
     /// Those that wait for the result of one in flight.
     followers: BTreeMap<RequestId, BTreeSet<RequestId>>,
     /// Those that wait for others to be combined with, by what they have in common.
@@ -131,6 +133,7 @@ impl Pool {
             lane_waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             twins: BTreeMap::new(),
+            elsewhere: BTreeSet::new(),
             followers: BTreeMap::new(),
             gathering: BTreeMap::new(),
             ready: BTreeMap::new(),
@@ -298,6 +301,9 @@ impl Pool {
         if let Some(twin) = &request.twin {
             forget(&mut self.twins, twin, id);
         }
+        if request.waits_elsewhere() {
+            self.elsewhere.remove(id);
+        }
         match &request.phase {
             Phase::Following { leader } => {
                 if let Some(ids) = self.followers.get_mut(leader) {
@@ -348,6 +354,9 @@ impl Pool {
         let leads = !matches!(request.phase, Phase::Following { .. } | Phase::Abandoned { .. });
         if let Some(twin) = request.twin.clone().filter(|_| leads) {
             self.twins.entry(twin).or_default().insert(request.id.clone());
+        }
+        if request.waits_elsewhere() {
+            self.elsewhere.insert(request.id.clone());
         }
         match &request.phase {
             Phase::Following { leader } => {

@@ -9,7 +9,7 @@ use crate::partition::{self, Partition};
 use crate::pool::{Pool, entry};
 use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
 use crate::queue::{Entry, Flow, Queue};
-use crate::request::{Cause, Kind, Phase, Request};
+use crate::request::{Cause, Demand, Kind, Phase, Request};
 use crate::units::{Instant, Tokens};
 
 /// What holds a request.
@@ -241,36 +241,30 @@ impl Pool {
 
     fn ahead_in(&self, queue: &Queue, place: &Entry<'_>, now: Instant) -> u64 {
         let flow = place.flow();
-        let counted = |other: &Flow, _| *other == flow || self.is_eligible(other, now);
+        let is_blocked = self.blocked.contains_key(place.client);
+        let waits_too = |other: &Flow| is_blocked && other.client == *place.client && other.needs_slot;
+        let counted = |other: &Flow, _| *other == flow || waits_too(other) || self.is_eligible(other, now);
         count(queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted))
     }
 
-    /// How many others go before this one of those that wait for the same, and that hold back nobody else: a slot of its
-    /// client's, or another pool's tokens.
+    /// How many go before this one of those that are not in the queue, and hold back nobody else: its client's that ask for a
+    /// slot, if it waits for one, or those that wait for tokens of another pool that it waits for.
     fn ahead_elsewhere(&self, request: &Request, now: Instant) -> u64 {
-        let why = self.blocked_by(request, now);
-        if !matches!(why, Some(Blocked::Concurrency | Blocked::SecondaryPool)) {
-            return 0;
-        }
         let place = entry(request);
-        let flow = place.flow();
-        let shares_pool =
-            |one: &Request| one.others().iter().any(|of| request.others().iter().any(|own| own.pool == of.pool));
-        let waits_too = |one: &&Request| {
-            let is_same = match why {
-                Some(Blocked::Concurrency) => one.client == request.client,
-                _ => shares_pool(one),
-            };
-            // Those of the same flow are counted in the queue.
-            let is_counted = one.phase == Phase::Waiting && entry(one).flow() == flow;
-            is_same
-                && one.id != request.id
-                && one.is_waiting()
-                && !is_counted
-                && self.blocked_by(one, now) == why
-                && self.goes_before(&entry(one), &place, false, now)
-        };
-        count(self.requests.values().filter(waits_too).count())
+        let is_before = |one: &&Request| one.id != request.id && self.goes_before(&entry(one), &place, false, now);
+        match self.blocked_by(request, now) {
+            Some(Blocked::Concurrency) => {
+                let asking = self.acquiring(&request.client);
+                count(asking.iter().filter_map(|id| self.requests.get(id)).filter(is_before).count())
+            }
+            Some(Blocked::SecondaryPool) => {
+                let needs = |of: &Demand| request.others().iter().any(|own| own.pool == of.pool);
+                let waits_too = |one: &&Request| one.others().iter().any(needs);
+                let all = self.elsewhere.iter().filter_map(|id| self.requests.get(id));
+                count(all.filter(waits_too).filter(is_before).count())
+            }
+            _ => 0,
+        }
     }
 
     fn blocked_by(&self, request: &Request, now: Instant) -> Option<Blocked> {
