@@ -12,7 +12,7 @@ mod support;
 
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
-use rm_core::pool::{LeaseAnswer, LeaseOrder, Pool, PoolConfig, Signal};
+use rm_core::pool::{LeaseAnswer, LeaseOrder, Pool, PoolConfig, Signal, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::{Instant, NanoUsd};
 use support::{at, config, demand, id_of, pool, queue, request, run_until, started, started_ids, units, used};
@@ -210,4 +210,71 @@ fn no_more_is_kept_for_a_client_than_it_has_slots_for() {
     pool.report(&holder, grant, used(0), at(100));
     assert!((11..=18).all(|n| is_granted(&mut pool, low(n, 1), at(101))), "it can run two at once");
     assert!(!is_granted(&mut pool, low(19, 1), at(101)));
+}
+
+#[test]
+fn one_that_asks_again_is_no_other_one() {
+    let (mut pool, _) = empty(config(10, 0));
+    let only = LeaseOrder { slots: Some(1), ..high(1, 1) };
+    assert!(!is_granted(&mut pool, only.clone(), at(0)));
+    assert!(!is_granted(&mut pool, only, at(5_000)));
+    assert_eq!(pool.view(at(12_000)).kept, units(1), "for ten seconds from its last question on");
+}
+
+#[test]
+fn one_that_was_told_of_tokens_has_a_moment_to_ask_and_not_one_each_time() {
+    let mut pool = pool(config(10, 0));
+    let half = |n| {
+        let holder = request(n, "holder", Tier::Basic, Urgency::Normal, at(0));
+        Submission { demands: vec![demand("home", 5)], slots: Some(2), ..holder }
+    };
+    queue(&mut pool, half(1), at(0));
+    queue(&mut pool, half(2), at(0));
+    let runs = started(&mut pool, at(0));
+    assert!(!is_granted(&mut pool, high(1, 10), at(0)));
+    pool.report(&runs[0].0, runs[0].1, used(0), at(9_900));
+    assert!(!is_granted(&mut pool, low(2, 1), at(10_500)), "it is expected until two seconds after that");
+    pool.report(&runs[1].0, runs[1].1, used(0), at(11_800));
+    assert!(is_granted(&mut pool, low(2, 1), at(11_950)), "it was told before, and did not ask");
+}
+
+#[test]
+fn the_first_of_a_part_is_waited_for_though_others_go_before_it_in_the_pool() {
+    let half = |name: &str, tier| Partition { name: name.into(), member: Member::Tier(tier), percent: 50, lends: true };
+    let parts = vec![half("enterprise", Tier::Enterprise), half("basic", Tier::Basic)];
+    let mut pool = pool(PoolConfig { partitions: parts, ..config(20, 2) });
+    for (n, client, tier) in [(1, "high", Tier::Enterprise), (2, "low", Tier::Basic)] {
+        let most = Submission { demands: vec![demand("home", 10)], ..request(n, client, tier, Urgency::Normal, at(0)) };
+        queue(&mut pool, most, at(0));
+        let (first, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&first, grant, used(10), at(0));
+        for m in 0..200 {
+            queue(&mut pool, request(n * 10_000 + m, client, tier, Urgency::Normal, at(0)), at(0));
+        }
+    }
+    let granted = (1..100_i64).find(|second| {
+        let now = at(second * 1_000);
+        pool.on_wakeup(now);
+        for (id, grant) in started(&mut pool, now) {
+            pool.report(&id, grant, used(1), now);
+        }
+        // Before the members of its own part, and after those of the other one.
+        second % 5 == 0 && is_granted(&mut pool, order(1, "low-too", Tier::Basic, Urgency::Fast, 8), now.plus(500))
+    });
+    assert_eq!(granted, Some(10), "all that comes into the share is kept for it");
+}
+
+#[test]
+fn of_very_many_the_oldest_are_known() {
+    let (mut pool, _) = empty(config(1_000, 0));
+    let of = |n: i64, amount| {
+        let id = RequestId::new(at(n), [7; 10], &id_of("elsewhere"));
+        LeaseOrder { key: format!("{id}#1"), enqueued_at: at(n), ..low(1, amount) }
+    };
+    assert!((1..=256).all(|n| !is_granted(&mut pool, of(n, 1), at(500))));
+    assert_eq!(pool.view(at(500)).kept, units(256));
+    assert!(!is_granted(&mut pool, of(0, 5), at(500)));
+    assert_eq!(pool.view(at(500)).kept, units(260), "in the place of the youngest");
+    assert!(!is_granted(&mut pool, of(400, 7), at(500)));
+    assert_eq!(pool.view(at(500)).kept, units(260));
 }

@@ -119,14 +119,9 @@ impl Pool {
         if order.returns && self.orders.has_slot_for(id, &order) {
             let share = self.partition_of(&order.client, order.tier);
             let own = share.filter(|index| self.share_can_hold(*index, order.amount));
-            let is_next = |partition| {
-                self.kept_before(&place, partition, now).is_zero()
-                    && !self.somebody_is_before(&order, id, partition, now)
-            };
-            let until = match is_next(None) || (own.is_some() && is_next(own)) {
-                true => now.plus(TURN_MS),
-                false => asks_again_at(retry_at, now).plus(GRACE_MS),
-            };
+            let is_next =
+                self.kept_before(&place, None, now).is_zero() && !self.somebody_is_before(&order, id, None, now);
+            let until = if is_next { now.plus(TURN_MS) } else { asks_again_at(retry_at, now).plus(GRACE_MS) };
             self.orders.remember(id, Refused { order, own, until, woken: false });
         }
         LeaseAnswer::NotNow { retry_at, ready_at }
@@ -141,9 +136,7 @@ impl Pool {
     pub(super) fn kept_before(&self, one: &Entry<'_>, partition: Option<usize>, now: Instant) -> Tokens {
         let promoted_turn = self.is_promoted_turn(partition);
         let before = self.orders.of(now).filter(|(entry, refused)| {
-            entry.id != one.id
-                && (partition.is_none() || refused.own == partition)
-                && self.goes_before(entry, one, promoted_turn, now)
+            (partition.is_none() || refused.own == partition) && self.goes_before(entry, one, promoted_turn, now)
         });
         before.fold(Tokens::ZERO, |sum, (entry, _)| sum.saturating_add(entry.amount))
     }

@@ -251,7 +251,7 @@ impl Pool {
     /// slot, if it waits for one, or those that wait for tokens of another pool that it waits for.
     fn ahead_elsewhere(&self, request: &Request, now: Instant) -> u64 {
         let place = entry(request);
-        let is_before = |one: &&Request| one.id != request.id && self.goes_before(&entry(one), &place, false, now);
+        let is_before = |one: &&Request| self.goes_before(&entry(one), &place, false, now);
         match self.blocked_by(request, now) {
             Some(Blocked::Concurrency) => {
                 let asking = self.acquiring(&request.client);
