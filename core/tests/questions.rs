@@ -231,3 +231,43 @@ fn one_event_grants_no_more_than_its_share_when_a_common_call_starts_with_it() {
     pool.slot_answered(&items[1], 1, Some(SlotAnswer::Granted), at(2));
     assert_eq!(asked(&mut pool).len(), MAX_GRANTS_PER_EVENT);
 }
+
+#[test]
+fn nor_does_it_grow_while_one_of_them_is_not_answered() {
+    let mut pool = pool(config(1_000, 0));
+    let of = |n| Submission { slots: Some(200), ..request(n, "one", Tier::Standard, Urgency::Normal, at(0)) };
+    queue(&mut pool, of(500), at(0));
+    assert_eq!(asked(&mut pool).len(), 1);
+    for n in 1..=100 {
+        let id = queue(&mut pool, of(n), at(1));
+        let (_, grant) = started(&mut pool, at(1)).remove(0);
+        pool.report(&id, grant, used(1), at(1));
+    }
+    pool.take_effects();
+    let_run(&mut pool, false, 2);
+    (200..=400).for_each(|n| drop(queue(&mut pool, of(n), at(2))));
+    let_run(&mut pool, true, 2);
+    assert_eq!(asked(&mut pool).len(), 3, "two of four were out at most");
+}
+
+#[test]
+fn a_turn_is_kept_for_those_alone_that_wait_for_slots() {
+    let mut pool = pool(config(10, 1));
+    for n in 1..=4 {
+        let demands = vec![demand("home", 1), demand("other", 1)];
+        let two = Submission { demands, ..request(n, "high", Tier::Enterprise, Urgency::Normal, at(0)) };
+        let id = queue(&mut pool, two, at(0));
+        if n == 1 {
+            pool.slot_answered(&id, 1, Some(SlotAnswer::Granted), at(0));
+        }
+    }
+    pool.take_effects();
+    // Six are left, which are not enough for both.
+    let of = |n, client: &str, tier| Submission {
+        demands: vec![demand("home", 4)],
+        ..request(n, client, tier, Urgency::Normal, at(1))
+    };
+    queue(&mut pool, of(10, "high", Tier::Enterprise), at(1));
+    let low = queue(&mut pool, of(11, "low", Tier::Basic), at(1));
+    assert_eq!(asked(&mut pool), [(low, 1)], "the other has as many out as it may");
+}
