@@ -12,7 +12,7 @@ use rm_core::pool::{
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Kind;
 use rm_core::units::Instant;
-use support::{at, config, demand, failure, pool, queue, request, started, stored, used};
+use support::{at, config, demand, failure, pool, queue, request, started, stored, units, used};
 
 /// A pool whose immediate lane waits for half a minute at most.
 fn hurried(capacity: u64, refill: u64) -> Pool {
@@ -213,6 +213,11 @@ fn those_that_wait_for_the_same_slot_are_before_each_other() {
     let second = queue(&mut pool, order(2, Urgency::Normal, false, at(2)), at(2));
     let urgent = queue(&mut pool, order(3, Urgency::Fast, false, at(3)), at(3));
     let ahead = |id| pool.position(id, at(4)).map(|position| position.ahead);
+    assert_eq!([&urgent, &first, &second].map(ahead), [Some(0), Some(1), Some(2)]);
+    // The account says that one is free, so that all three ask.
+    pool.client_woken(&"client".parse().unwrap(), at(5));
+    assert_eq!(pool.view(at(5)).reserved, units(3));
+    let ahead = |id| pool.position(id, at(5)).map(|position| position.ahead);
     assert_eq!([&urgent, &first, &second].map(ahead), [Some(0), Some(1), Some(2)]);
 }
 

@@ -278,3 +278,26 @@ fn of_very_many_the_oldest_are_known() {
     assert!(!is_granted(&mut pool, of(400, 7), at(500)));
     assert_eq!(pool.view(at(500)).kept, units(260));
 }
+
+#[test]
+fn among_the_orders_of_a_part_rank_counts_too_and_so_does_what_they_are_told() {
+    let mut pool = pool(PoolConfig { partitions: vec![share(50, false)], ..config(10, 2) });
+    let others = order(1, "others", Tier::Standard, Urgency::Normal, 5);
+    assert!(is_granted(&mut pool, others, at(0)) && is_granted(&mut pool, low(2, 2), at(0)));
+    let first = order(3, "low", Tier::Basic, Urgency::Fast, 5);
+    assert!(!is_granted(&mut pool, first, at(0)), "three are left of the share");
+    let LeaseAnswer::NotNow { ready_at, .. } = pool.acquire_lease(low(4, 1), at(0)) else {
+        panic!("what is left of it is kept for the first");
+    };
+    assert_eq!(ready_at, Some(at(1_500)), "both need six, three are there, and the pool gains two a second");
+}
+
+#[test]
+fn a_lease_on_the_turn_of_the_promoted_ones_uses_it_up() {
+    let old = |n: u8| LeaseOrder { enqueued_at: at(-700_000), ..low(n, 1) };
+    let mut pool = pool(config(10, 0));
+    assert!((1..=3).all(|n| is_granted(&mut pool, high(n, 1), at(0))));
+    assert!(is_granted(&mut pool, old(4), at(0)) && is_granted(&mut pool, old(5), at(0)));
+    let promoted = |n| pool.lease(&old(n).key).map(|lease| lease.promoted);
+    assert_eq!([promoted(4), promoted(5)], [Some(true), Some(false)]);
+}

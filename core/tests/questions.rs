@@ -6,9 +6,12 @@ mod support;
 
 use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
-use rm_core::pool::{BatchTerms, Effect, MAX_GRANTS_PER_EVENT, Mode, Pool, PoolConfig, Submission};
+use rm_core::pool::{
+    BatchTerms, Effect, LeaseAnswer, LeaseOrder, MAX_GRANTS_PER_EVENT, Mode, Pool, PoolConfig, Submission, Submitted,
+};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Kind, Phase};
+use rm_core::units::NanoUsd;
 use support::{at, config, demand, normal, pool, queue, request, started, used};
 
 /// The slots that are asked for.
@@ -270,4 +273,84 @@ fn a_turn_is_kept_for_those_alone_that_wait_for_slots() {
     queue(&mut pool, of(10, "high", Tier::Enterprise), at(1));
     let low = queue(&mut pool, of(11, "low", Tier::Basic), at(1));
     assert_eq!(asked(&mut pool), [(low, 1)], "the other has as many out as it may");
+}
+
+#[test]
+fn a_client_that_has_none_out_begins_anew() {
+    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(1_000, 0) });
+    let of = |n| Submission { slots: Some(200), ..request(n, "one", Tier::Standard, Urgency::Normal, at(0)) };
+    (1..=60).for_each(|n| drop(queue(&mut pool, of(n), at(0))));
+    let_run(&mut pool, true, 1);
+    let mut most = 0;
+    for ms in 2..20 {
+        let questions = asked(&mut pool);
+        most = most.max(questions.len());
+        for (id, grant) in questions {
+            pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), at(ms));
+        }
+    }
+    assert!(most > 8, "they have grown: {most}");
+    let_run(&mut pool, false, 20);
+    (100..=200).for_each(|n| drop(queue(&mut pool, of(n), at(20))));
+    let_run(&mut pool, true, 20);
+    assert_eq!(asked(&mut pool).len(), 4);
+}
+
+#[test]
+fn a_turn_is_kept_for_a_second_again_after_fewer_were_out() {
+    let mut pool = pool(config(10, 0));
+    let of = |n, client: &str, tier| Submission { slots: Some(9), ..request(n, client, tier, Urgency::Normal, at(0)) };
+    (1..=4).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(0))));
+    for (id, grant) in &asked(&mut pool)[..3] {
+        pool.slot_answered(id, *grant, Some(SlotAnswer::Granted), at(10));
+    }
+    (10..=40).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(1_500))));
+    let low = queue(&mut pool, of(50, "low", Tier::Basic), at(1_500));
+    assert_eq!(pool.request(&low).unwrap().phase, Phase::Waiting);
+    assert!(asked(&mut pool).len() >= 4);
+}
+
+#[test]
+fn there_is_enough_for_all_only_if_there_is_for_those_of_other_pools_too() {
+    let mut pool = pool(config(80, 0));
+    let of = |n, client: &str, tier| request(n, client, tier, Urgency::Normal, at(0));
+    let half = Submission { demands: vec![demand("home", 40)], ..of(99, "holder", Tier::Basic) };
+    let half = queue(&mut pool, half, at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let id = RequestId::new(at(0), [9; 10], &"elsewhere".parse().unwrap());
+    let order = LeaseOrder {
+        key: format!("{id}#1"),
+        client: "between".parse().unwrap(),
+        tier: Tier::Standard,
+        urgency: Urgency::Normal,
+        enqueued_at: at(0),
+        amount: support::units(70),
+        cost: NanoUsd::ZERO,
+        slots: None,
+        returns: true,
+        ttl_ms: 60_000,
+    };
+    assert!(matches!(pool.acquire_lease(order, at(1)), LeaseAnswer::NotNow { .. }));
+    pool.report(&half, grant, used(0), at(2));
+    (1..=15).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(3))));
+    assert_eq!(asked(&mut pool).len(), 4);
+    queue(&mut pool, of(30, "low", Tier::Basic), at(4));
+    assert_eq!(asked(&mut pool), [], "with what it took there would be too little for the one between");
+}
+
+#[test]
+fn a_submission_that_is_refused_grants_no_more_than_any_event() {
+    let mut pool = pool(PoolConfig { scheduler_running: false, ..config(100, 0) });
+    for n in 1..=60 {
+        queue(&mut pool, request(n, &format!("client-{n}"), Tier::Standard, Urgency::Normal, at(0)), at(0));
+    }
+    let_run(&mut pool, true, 1);
+    assert_eq!(asked(&mut pool).len(), MAX_GRANTS_PER_EVENT);
+    let most = Submission {
+        kind: Kind::Reservation,
+        demands: vec![demand("home", 90)],
+        ..request(99, "most", Tier::Basic, Urgency::Normal, at(2))
+    };
+    assert!(matches!(pool.submit(most, Mode::NowOrNever, at(2)), Submitted::Refused(_)));
+    assert_eq!(asked(&mut pool).len(), MAX_GRANTS_PER_EVENT);
 }

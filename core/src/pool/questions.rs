@@ -89,7 +89,6 @@ impl Pool {
         let are_used = questions.out.len() > questions.allowed >> 1;
         if !given {
             questions.allowed = AT_FIRST;
-            questions.all_out_since = None;
         } else if are_used {
             questions.allowed = questions.allowed.saturating_add(1).min(AT_MOST);
         } else {
