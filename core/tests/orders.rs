@@ -213,6 +213,18 @@ fn no_more_is_kept_for_a_client_than_it_has_slots_for() {
 }
 
 #[test]
+fn one_that_was_admitted_when_its_client_had_no_slots_has_one_when_it_asks() {
+    let (mut pool, (holder, grant)) = empty(config(10, 0));
+    for n in 1..=2 {
+        assert!(!is_granted(&mut pool, LeaseOrder { slots: Some(0), ..high(n, 8) }, at(1)));
+    }
+    assert_eq!(pool.view(at(1)).kept, units(8), "one, and no more");
+    pool.report(&holder, grant, used(0), at(100));
+    assert!(!is_granted(&mut pool, low(3, 4), at(101)));
+    assert!(is_granted(&mut pool, high(1, 8), at(102)));
+}
+
+#[test]
 fn one_that_asks_again_is_no_other_one() {
     let (mut pool, _) = empty(config(10, 0));
     let only = LeaseOrder { slots: Some(1), ..high(1, 1) };

@@ -73,12 +73,13 @@ impl Orders {
     }
 
     /// Whether a client could run a request besides those of its that are known. More would be kept for it than it can use,
-    /// and those that wait for its slots hold back nobody.
+    /// and those that wait for its slots hold back nobody. One at least it has, whatever was known when it was admitted: an
+    /// order is given with a slot in hand.
     fn has_slot_for(&self, id: &RequestId, order: &LeaseOrder) -> bool {
         let of_client = |((_, other), refused): &(&(Instant, RequestId), &Refused)| {
             other != id && refused.order.client == order.client
         };
-        let slots = order.slots.and_then(|slots| usize::try_from(slots).ok());
+        let slots = order.slots.and_then(|slots| usize::try_from(slots.max(1)).ok());
         slots.is_none_or(|slots| self.refused.iter().filter(of_client).count() < slots)
     }
 
