@@ -35,7 +35,8 @@ impl World {
                 });
             }
             Message::AcquireLease(pool, home, id, grant, order) => {
-                let answer = self.at_pool(&pool, |object, now| object.pool.acquire_lease(order, now));
+                let answer = self.at_pool(&pool, |object, now| object.pool.acquire_lease(order.clone(), now));
+                self.orders.entry(pool.clone()).or_default().answered(&id, &order, answer, self.now);
                 self.saw(if answer == LeaseAnswer::Granted { "lease granted" } else { "lease refused" });
                 self.send_answer(Message::LeaseAnswer(home, id, grant, pool, answer));
             }

@@ -24,6 +24,7 @@ pub mod checks;
 mod delivery;
 pub mod history;
 pub mod log;
+mod orders;
 pub mod shell;
 pub mod shrink;
 mod steps;

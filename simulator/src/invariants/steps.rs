@@ -283,6 +283,7 @@ impl World {
         let most = self.most_limits.get_mut(name).unwrap();
         most.0 = most.0.max(config.limits.capacity);
         most.1 = most.1.max(config.limits.refill_per_second);
+        self.orders.entry(name.clone()).or_default().forget();
         self.at_pool(name, |object, now| object.pool.configure(config, now));
     }
 
@@ -319,6 +320,7 @@ impl World {
             self.messages.retain(|_, message| {
                 !matches!(message, Message::SlotAnswer(to, ..) | Message::LeaseAnswer(to, ..) | Message::Settled(to, _) if *to == name)
             });
+            self.orders.entry(name.clone()).or_default().forget();
             self.at_pool(&name, PoolObject::crash);
         } else {
             let Some(name) = self.rng.pick(&self.client_names()).cloned() else { return };

@@ -10,6 +10,7 @@ use rm_core::request::Request;
 use rm_core::units::Instant;
 
 use super::checks::may_be_kept;
+use super::orders::Orders;
 use super::shell::PoolObject;
 
 /// Who waited for tokens before an event, and how often each was granted.
@@ -21,27 +22,33 @@ pub(crate) struct Waiting {
 }
 
 impl Waiting {
-    pub(crate) fn of(object: &PoolObject, now: Instant) -> Self {
+    /// Requests that have their home here, and those of other pools whose orders were refused.
+    pub(crate) fn of(object: &PoolObject, orders: &Orders, now: Instant) -> Self {
         let for_tokens = |request: &&Request| {
             is_old(request, now)
                 && !request.home_amount().is_zero()
                 && !may_be_kept(object, &request.client)
                 && object.pool.position(&request.id, now).is_some_and(|at| at.blocked_by == Some(Blocked::Tokens))
         };
+        let promoted = object.pool.requests().filter(for_tokens).map(|request| request.id.clone());
         Self {
             grants: object.pool.requests().map(|request| (request.id.clone(), request.grants)).collect(),
             starts: object.pool.requests().map(|request| (request.id.clone(), request.started_grant)).collect(),
-            promoted: object.pool.requests().filter(for_tokens).map(|request| request.id.clone()).collect(),
+            promoted: promoted.chain(orders.promoted(now).cloned()).collect(),
             leases: object.leases.keys().cloned().collect(),
         }
     }
 
     /// How many grants in a row have gone to others by now, if a promoted request waited before and still does.
-    pub(crate) fn passed_over(&self, object: &PoolObject, now: Instant, so_far: u32) -> u32 {
-        let after = Self::of(object, now);
-        if self.promoted.intersection(&after.promoted).next().is_none() {
+    pub(crate) fn passed_over(&self, object: &PoolObject, orders: &Orders, now: Instant, so_far: u32) -> u32 {
+        let after = Self::of(object, orders, now);
+        let mut waiting = self.promoted.intersection(&after.promoted).peekable();
+        if waiting.peek().is_none() {
             return 0;
         }
+        // What is granted besides an order's tokens, as long as they are there, passes nobody over.
+        let available = object.pool.view(now).available;
+        let passes = u32::from(!waiting.all(|id| orders.has_its_tokens(id, available)));
         let before = |numbers: &BTreeMap<RequestId, u32>, id| numbers.get(id).copied().unwrap_or(0);
         let mut count = so_far;
         // Tokens that a request of another pool was given, on a promoted one's turn or not.
@@ -52,7 +59,7 @@ impl Waiting {
                 (true, false) => 0,
                 (true, true) => count,
                 (false, true) if of_dedicated => count,
-                (false, _) => count + 1,
+                (false, _) => count + passes,
             };
         }
         for request in object.pool.requests().filter(|request| !request.home_amount().is_zero()) {
@@ -67,7 +74,7 @@ impl Waiting {
                 && request.grants > before(&self.grants, &request.id)
                 && !(request.by_share && is_dedicated_to(object, &request.client, request.tier))
             {
-                count += 1;
+                count += passes;
             }
         }
         count
@@ -81,5 +88,10 @@ fn is_dedicated_to(object: &PoolObject, client: &ClientId, tier: Tier) -> bool {
 
 /// Whether a request has waited beyond the starvation bound.
 pub(crate) fn is_old(request: &Request, now: Instant) -> bool {
-    now.since(request.enqueued_at) >= STARVATION_BOUND_MS
+    is_beyond_bound(request.enqueued_at, now)
+}
+
+/// Whether something that waits since `enqueued_at` has waited beyond the starvation bound.
+pub(crate) fn is_beyond_bound(enqueued_at: Instant, now: Instant) -> bool {
+    now.since(enqueued_at) >= STARVATION_BOUND_MS
 }

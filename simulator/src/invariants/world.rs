@@ -13,6 +13,7 @@ use rm_core::token_bucket::BucketLimits;
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
 use super::log::Log;
+use super::orders::Orders;
 use super::shell::{AccountObject, Message, PoolObject};
 use super::turns::Waiting;
 use crate::rng::Rng;
@@ -75,6 +76,8 @@ pub struct World {
     pub(crate) slow: bool,
     /// The worker `BAD` fails everything.
     pub(crate) worker_down: bool,
+    /// Orders for a pool's tokens that it has refused.
+    pub(crate) orders: BTreeMap<PoolId, Orders>,
     /// Grants of a pool in a row that went to others while a promoted request waited for tokens.
     pub passed_over: BTreeMap<PoolId, u32>,
     /// What has happened, and how often.
@@ -132,6 +135,7 @@ impl World {
             deaf_until: BTreeMap::new(),
             slow: seed % 4 == 3,
             worker_down: false,
+            orders: BTreeMap::new(),
             passed_over: BTreeMap::new(),
             seen: BTreeMap::new(),
             log,
@@ -279,10 +283,11 @@ impl World {
         self.pool_time.insert(name.clone(), now);
         let object = self.pools.get_mut(name).unwrap();
         let overused_before = object.pool.ledger().overused;
-        let before = Waiting::of(object, now);
+        let orders = self.orders.entry(name.clone()).or_default();
+        let before = Waiting::of(object, orders, now);
         let outcome = event(object, now);
         let saved = object.save();
-        let passed_over = before.passed_over(object, now, self.passed_over.get(name).copied().unwrap_or(0));
+        let passed_over = before.passed_over(object, orders, now, self.passed_over.get(name).copied().unwrap_or(0));
         let divided = !object.pool.config().partitions.is_empty();
         let overused = object.pool.ledger().overused > overused_before;
         if passed_over > self.passed_over.insert(name.clone(), passed_over).unwrap_or(0) {
