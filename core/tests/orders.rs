@@ -13,7 +13,7 @@ mod support;
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{LeaseAnswer, LeaseOrder, Pool, PoolConfig, Signal, Submission};
-use rm_core::priority::{Tier, Urgency};
+use rm_core::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use rm_core::units::{Instant, NanoUsd};
 use support::{at, config, demand, id_of, pool, queue, request, run_until, started, started_ids, units, used};
 
@@ -222,6 +222,23 @@ fn one_that_was_admitted_when_its_client_had_no_slots_has_one_when_it_asks() {
     pool.report(&holder, grant, used(0), at(100));
     assert!(!is_granted(&mut pool, low(3, 4), at(101)));
     assert!(is_granted(&mut pool, high(1, 8), at(102)));
+}
+
+#[test]
+fn what_is_kept_for_a_client_is_kept_for_those_of_its_that_go_first() {
+    let (mut pool, _) = empty(config(10, 0));
+    let only = |order: LeaseOrder, enqueued_at| LeaseOrder { slots: Some(1), enqueued_at, ..order };
+    let now = at(STARVATION_BOUND_MS);
+    let mut kept_for = |order| {
+        assert!(!is_granted(&mut pool, order, now));
+        pool.view(now).kept
+    };
+    let normal = |n, amount| order(n, "high", Tier::Enterprise, Urgency::Normal, amount);
+    assert_eq!(kept_for(only(normal(1, 2), at(9_000))), units(2));
+    assert_eq!(kept_for(only(normal(2, 3), at(9_001))), units(2), "it came later");
+    assert_eq!(kept_for(only(high(3, 4), at(9_002))), units(4), "its lane is before");
+    assert_eq!(kept_for(only(normal(4, 5), at(0))), units(5), "it is promoted");
+    assert_eq!(kept_for(only(high(3, 4), at(9_002))), units(5));
 }
 
 #[test]

@@ -72,17 +72,6 @@ impl Orders {
         self.refused.insert(key, refused);
     }
 
-    /// Whether a client could run a request besides those of its that are known. More would be kept for it than it can use,
-    /// and those that wait for its slots hold back nobody. One at least it has, whatever was known when it was admitted: an
-    /// order is given with a slot in hand.
-    fn has_slot_for(&self, id: &RequestId, order: &LeaseOrder) -> bool {
-        let of_client = |((_, other), refused): &(&(Instant, RequestId), &Refused)| {
-            other != id && refused.order.client == order.client
-        };
-        let slots = order.slots.and_then(|slots| usize::try_from(slots.max(1)).ok());
-        slots.is_none_or(|slots| self.refused.iter().filter(of_client).count() < slots)
-    }
-
     /// An order is granted.
     pub(super) fn granted(&mut self, id: &RequestId, order: &LeaseOrder) {
         self.refused.remove(&(order.enqueued_at, id.clone()));
@@ -117,7 +106,7 @@ impl Pool {
         self.orders.homes.extend(id.home());
         let place = asked(&order, id);
         let ready_at = self.tokens_at(&place, self.before(&place, now), now);
-        if order.returns && self.orders.has_slot_for(id, &order) {
+        if order.returns && self.has_place_for(&order, id, now) {
             let share = self.partition_of(&order.client, order.tier);
             let own = share.filter(|index| self.share_can_hold(*index, order.amount));
             let is_next =
@@ -126,6 +115,30 @@ impl Pool {
             self.orders.remember(id, Refused { order, own, until, woken: false });
         }
         LeaseAnswer::NotNow { retry_at, ready_at }
+    }
+
+    /// Makes sure that no more is known of a client's than it has slots for: more would be kept than it can use, and those
+    /// that wait for its slots hold back nobody. It is those that go first which are known. One slot at least it has,
+    /// whatever was known when it was admitted: an order is given with a slot in hand.
+    fn has_place_for(&mut self, order: &LeaseOrder, id: &RequestId, now: Instant) -> bool {
+        let Some(slots) = order.slots.and_then(|slots| usize::try_from(slots.max(1)).ok()) else { return true };
+        loop {
+            let known = self.orders.refused.iter();
+            let others = known.filter(|((_, other), refused)| other != id && refused.order.client == order.client);
+            let others: Vec<_> = others.map(|(key, refused)| (asked(&refused.order, &key.1), key)).collect();
+            if others.len() < slots {
+                return true;
+            }
+            let goes_first = |one: &Entry<'_>, other: &Entry<'_>| self.goes_before(one, other, true, now);
+            let last = others.iter().reduce(|last, one| if goes_first(&last.0, &one.0) { one } else { last });
+            match last {
+                Some((last, key)) if goes_first(&asked(order, id), last) => {
+                    let key = (*key).clone();
+                    self.orders.refused.remove(&key);
+                }
+                _ => return false,
+            }
+        }
     }
 
     fn share_can_hold(&self, index: usize, amount: Tokens) -> bool {
