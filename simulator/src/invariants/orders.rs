@@ -10,6 +10,8 @@ use super::turns::is_beyond_bound;
 
 /// However late its tokens are there, an order is given again by then.
 const AGAIN_AT_MOST_MS: i64 = 5_000;
+/// And so much later it may come.
+const LATE_AT_MOST_MS: i64 = 1_999;
 /// What is kept for an order that does not come is kept no longer than this.
 const KEPT_AT_MOST_MS: i64 = 12_000;
 
@@ -19,8 +21,8 @@ struct Refused {
     client: ClientId,
     enqueued_at: Instant,
     amount: Tokens,
-    /// When it was said to come again.
-    again_at: Instant,
+    /// It comes again before that.
+    again_by: Instant,
     /// From here on nothing can be kept for it any more.
     gone_at: Instant,
 }
@@ -33,13 +35,14 @@ impl Orders {
     /// The pool has answered an order.
     pub(crate) fn answered(&mut self, id: &RequestId, order: &LeaseOrder, answer: LeaseAnswer, now: Instant) {
         self.0.retain(|other, refused| other != id && refused.gone_at > now);
-        let LeaseAnswer::NotNow { retry_at: Some(again_at), .. } = answer else { return };
+        let LeaseAnswer::NotNow { retry_at, .. } = answer else { return };
         if order.returns {
+            let again_at = retry_at.unwrap_or(now).min(now.plus(AGAIN_AT_MOST_MS));
             let refused = Refused {
                 client: order.client.clone(),
                 enqueued_at: order.enqueued_at,
                 amount: order.amount,
-                again_at: again_at.min(now.plus(AGAIN_AT_MOST_MS)),
+                again_by: again_at.plus(LATE_AT_MOST_MS),
                 gone_at: now.plus(KEPT_AT_MOST_MS),
             };
             self.0.insert(id.clone(), refused);
@@ -56,14 +59,18 @@ impl Orders {
         self.0.get(id).is_some_and(|refused| refused.amount <= available)
     }
 
-    /// Those that have waited beyond the starvation bound. Of a client that waits with several, nothing has to be kept for
-    /// more than it has slots: it is left out.
+    /// Those that have waited beyond the starvation bound, the oldest of each client: nothing has to be kept for more of a
+    /// client's than it has slots for.
     pub(crate) fn promoted(&self, now: Instant) -> impl Iterator<Item = &RequestId> {
-        let is_alone = move |id: &RequestId, client: &ClientId| {
-            !self.0.iter().any(|(other, refused)| other != id && refused.client == *client && refused.gone_at > now)
+        let is_oldest = move |id: &RequestId, refused: &Refused| {
+            let of_client = |other: &Refused| other.client == refused.client && other.gone_at > now;
+            let older = |(other_id, other): (&RequestId, &Refused)| {
+                of_client(other) && (other.enqueued_at, other_id) < (refused.enqueued_at, id)
+            };
+            !self.0.iter().any(older)
         };
         let waits = move |(id, refused): &(&RequestId, &Refused)| {
-            refused.again_at >= now && is_beyond_bound(refused.enqueued_at, now) && is_alone(id, &refused.client)
+            refused.again_by >= now && is_beyond_bound(refused.enqueued_at, now) && is_oldest(id, refused)
         };
         self.0.iter().filter(waits).map(|(id, _)| id)
     }
