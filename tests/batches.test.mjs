@@ -113,6 +113,34 @@ test("a deadline is kept, and a batch larger than the client's slots goes in par
   assert.deepEqual(await batches(), [2]);
 });
 
+test("those whose deadlines are near are combined in time for them", async () => {
+  ok(await rm.put("/admin/templates/patient", template({ timeoutMs: 1_000, batch: { maxSize: 3, windowMs: 20_000 } })));
+  const within = (ms) => ({ templateId: "patient", ...(ms && { deadline: new Date(Date.now() + ms).toISOString() }) });
+  for (const deadlines of [[8_000, 8_000], [8_000, null], [null, 8_000]]) {
+    await rm.resetStats();
+    const sent = [];
+    for (const [n, ms] of deadlines.entries()) sent.push(await send({ n }, within(ms)));
+    assert.deepEqual((await all(sent)).map(({ status }) => status), ["succeeded", "succeeded"]);
+    assert.deepEqual(await batches(), [2], `${deadlines}`);
+  }
+});
+
+test("what a bad item used is nobody else's, whatever it says that it is worth", async () => {
+  const shared = { maxSize: 3, windowMs: 2_000, isolation: "shared" };
+  ok(await rm.put("/admin/templates/shared", template({ batch: shared })));
+  const of = (clientId, input, more) => send(input, { clientId, templateId: "shared", ...more });
+  const used = async (sent) => (await all(await Promise.all(sent))).map(({ status, resources }) => [status, resources[0].actual]);
+  const bad = { simulate: { status: 400, batchUsage: { batched: 120 } } };
+  assert.deepEqual(await used([of("batcher", { n: 1 }), of("other", bad), of("batcher", { n: 2 })]), [["succeeded", 40], ["failed", 0], ["succeeded", 40]]);
+  const told = { simulate: { status: 400, usage: { batched: 100 }, batchUsage: { batched: 108 } } };
+  assert.deepEqual(await used([of("batcher", { n: 1 }), of("other", told), of("batcher", { n: 2 })]), [["succeeded", 4], ["failed", 0], ["succeeded", 4]]);
+  await rm.resetStats();
+  const light = { resources: [{ pool: "batched", amount: 1 }] };
+  const heavy = { simulate: { batchUsage: { batched: 8 } } };
+  assert.deepEqual(await used([of("batcher", heavy), of("batcher", { n: 2 }), of("other", { n: 3 }, light)]), [["succeeded", 4], ["succeeded", 4], ["succeeded", 1]]);
+  assert.deepEqual(await batches(), [2], "who names its own amounts is called by itself");
+});
+
 test("one with a short limit has a call of its own, and a worker that fails all is asked for each", async () => {
   await rm.resetStats();
   const [short, ...others] = await Promise.all([send({}, { timeoutMs: 60_000 }), send({ n: 1 }), send({ n: 2 }), send({ n: 3 })]);

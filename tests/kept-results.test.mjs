@@ -112,10 +112,18 @@ test("an admin purges by client and by template; what cannot be read is run agai
   assert.equal((await rm.call("DELETE", "/admin/cache/clients/keeper", { token: "kam" })).status, 403);
 });
 
-test("a large result is kept and comes back whole", async () => {
+test("a large result is kept, gzipped, and comes back whole", async () => {
   const result = "large ".repeat(20_000);
   const { hit } = await first({ n: "large", simulate: { result } });
   assert.equal(hit.result, result);
+  const [stored] = hit.optimizations.filter(({ strategy }) => strategy === "compression");
+  assert.ok(stored.savedBytes > 100_000, "as it is stored for this request");
+  const sizes = async () => Promise.all((await rm.env.KV.list({ prefix: "result:" })).keys.map(async ({ name }) => (await rm.env.KV.get(name, "arrayBuffer")).byteLength));
+  assert.ok((await sizes()).every((size) => size < 10_000), `${await sizes()}`);
+  const plain = { optimization: { compress: false } };
+  const { hit: unpacked } = await first({ n: "large and plain", simulate: { result } }, plain);
+  assert.deepEqual([unpacked.result, unpacked.optimizations.map(({ strategy }) => strategy)], [result, ["cache"]]);
+  assert.ok((await sizes()).some((size) => size > 100_000), `${await sizes()}`);
   assert.equal((await rm.execution(hit.requestId)).result, result);
 });
 

@@ -106,6 +106,15 @@ test("only those are recommended to be combined that came together, and by what 
   assert.deepEqual(await recommended("lonely"), []);
 });
 
+test("who wants nothing to be kept is not recommended to keep results", async () => {
+  ok(await rm.put("/admin/templates/keeping", { worker: "ECHO", model: "cheap", resources: [{ pool: "cheap", base: 10 }], cacheTtlSeconds: 60 }));
+  await rm.client("private");
+  const send = () => rm.execute({ clientId: "private", templateId: "keeping", input: "a secret" }, { wait: 10, headers: { "cache-control": "no-store" } });
+  for (const sent of [await send(), await send()]) assert.equal(ok(sent).cached, false);
+  await recorded("private", 2);
+  assert.deepEqual(await recommended("private"), []);
+});
+
 test("a cheaper model that has no room is not recommended, nor a result that was not there yet", async () => {
   await rm.pool("small-room", { capacity: 5, models: ["roomless"], unitPriceUsd: 0.01 });
   ok(await rm.put("/admin/templates/roomless", { worker: "ECHO", model: "dear", resources: [{ pool: "dear", base: 10 }], downgradeTo: ["roomless"], dedupe: false }));

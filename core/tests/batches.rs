@@ -6,7 +6,7 @@ mod support;
 
 use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
-use rm_core::lane::Lanes;
+use rm_core::lane::{LaneLimits, Lanes};
 use rm_core::optimizer::Strategy;
 use rm_core::pool::{
     BatchTerms, Blocked, CancelOutcome, Effect, LeaseAnswer, Pool, PoolConfig, Report, ReportOutcome, Retry, Submission,
@@ -161,10 +161,49 @@ fn a_deadline_shortens_the_wait() {
     let mut pool = pool(config(100, 0));
     let hurried = Submission { deadline: Some(at(900)), timeout_ms: 600, ..item(1, 0) };
     queue(&mut pool, hurried, at(0));
-    assert_eq!(pool.next_wakeup(at(0)), Some(at(300)));
+    assert_eq!(pool.next_wakeup(at(0)), Some(at(150)), "half of what it has");
     let late = Submission { deadline: Some(at(900)), timeout_ms: 60_000, ..item(2, 0) };
     queue(&mut pool, late, at(0));
     assert!(!calls(&mut pool, at(0)).is_empty());
+}
+
+#[test]
+fn those_that_have_a_deadline_are_combined_in_time_for_it() {
+    let short = |n, deadline: Option<i64>| {
+        let terms = BatchTerms { key: "all".into(), max_size: 3, window_ms: 20_000 };
+        let deadline = deadline.map(at);
+        Submission { batch: Some(terms), deadline, timeout_ms: 1_000, ..item(n, 0) }
+    };
+    for deadlines in [[Some(4_000), Some(4_000)], [Some(4_000), None], [None, Some(4_000)]] {
+        let mut pool = pool(config(100, 0));
+        for (n, deadline) in (1..).zip(deadlines) {
+            queue(&mut pool, short(n, deadline), at(0));
+        }
+        assert!(calls(&mut pool, at(0)).is_empty());
+        pool.on_wakeup(at(1_500));
+        assert_eq!(calls(&mut pool, at(1_500)).iter().map(Vec::len).collect::<Vec<_>>(), [2], "{deadlines:?}");
+    }
+}
+
+#[test]
+fn a_lane_with_a_limit_leaves_half_of_it_for_others_to_come() {
+    let lanes = Lanes([(Urgency::Batch, LaneLimits { max_wait_ms: Some(600), queue_cap: None })].into());
+    let mut pool = pool(PoolConfig { lanes, ..config(100, 0) });
+    for n in 1..=2 {
+        queue(&mut pool, item(n, 0), at(0));
+    }
+    assert!(calls(&mut pool, at(0)).is_empty());
+    pool.on_wakeup(at(300));
+    assert_eq!(calls(&mut pool, at(300)).iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
+fn one_that_waits_for_a_window_is_not_held_up_once_its_deadline_is_near() {
+    let mut pool = pool(config(100, 0));
+    let deferred =
+        Submission { urgency: Urgency::Deferred, deadline: Some(at(50_000)), timeout_ms: 20_000, ..item(1, 0) };
+    queue(&mut pool, deferred, at(0));
+    assert_eq!(calls(&mut pool, at(0)).len(), 1, "a minute before it must start it goes on as any other");
 }
 
 #[test]
@@ -252,8 +291,8 @@ fn those_of_a_full_call_do_not_wait_for_the_next_ones() {
 }
 
 #[test]
-fn one_whose_lane_has_a_limit_does_not_wait_for_others() {
-    let mut pool = pool(PoolConfig { lanes: Lanes::default(), ..config(100, 0) });
+fn an_immediate_one_does_not_wait_for_others() {
+    let mut pool = pool(config(100, 0));
     let id = queue(&mut pool, Submission { urgency: Urgency::Immediate, ..item(1, 0) }, at(0));
     assert!(matches!(pool.request(&id).unwrap().phase, Phase::Acquiring { .. }));
 }

@@ -44,7 +44,7 @@ async function batch(order) {
   if (refused) return json({ error: "failed on purpose" }, { status: refused.batchStatus });
   const results = order.batch.map((item, index) => {
     const { status, result, usage } = simulations[index];
-    if (status >= 400) return { requestId: item.requestId, error: "failed on purpose", status };
+    if (status >= 400) return { requestId: item.requestId, error: "failed on purpose", status, ...(usage && { usage }) };
     return { requestId: item.requestId, result: result ?? { echo: item.input }, ...(usage && { usage }) };
   });
   const usage = simulations.find(({ batchUsage }) => batchUsage)?.batchUsage;

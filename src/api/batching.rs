@@ -19,9 +19,11 @@ pub fn terms(catalog: &Catalog, plan: &Plan, tier: Tier) -> Option<BatchTerms> {
         Urgency::Immediate => false,
     };
     let class = match rule.isolation {
-        Isolation::Client => plan.client.as_str(),
-        Isolation::Tier => tier.as_str(),
-        Isolation::Shared => "",
+        // What one names for itself is its weight in what a call uses: it is not to be the others' loss.
+        _ if plan.resources.is_some() => ("client", plan.client.as_str()),
+        Isolation::Client => ("client", plan.client.as_str()),
+        Isolation::Tier => ("tier", tier.as_str()),
+        Isolation::Shared => ("shared", ""),
     };
     // One's short limit is not to be the others'.
     let runs = (step.worker.as_str(), step.model.as_deref(), step.timeout_ms);

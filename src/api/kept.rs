@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rm_core::id::{ClientId, TemplateId};
-use rm_core::optimizer::canonical;
+use rm_core::optimizer::{Applied, canonical};
 use rm_core::request;
 use rm_core::units::{Instant, NanoUsd};
 
@@ -19,7 +19,7 @@ use crate::store::payloads;
 use crate::store::results::{self, KeptResult};
 use crate::wire::account::{HoldAnswer, HoldCall, Idempotency, PurgeCall, PurgedAtCall, ViewCall};
 use crate::wire::execution::Keep;
-use crate::wire::payload::Payload;
+use crate::wire::payload::{Payload, StoredPayload};
 use crate::wire::pool::{Kept, SubmitAnswer};
 use crate::wire::problem::Problem;
 
@@ -83,7 +83,7 @@ pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
     Same {
         key: Some(key.clone()),
         twin: dedupes.then(|| key.clone()),
-        keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds }),
+        keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds, compress: plan.allowed.compress }),
     }
 }
 
@@ -162,6 +162,7 @@ async fn submit(
     let key = payloads::result_key(&held.id, 0);
     let stored = payloads::store(&call.env, key, &kept.result, plan.allowed.compress).await;
     let stored = stored.map_err(|error| Problem::unavailable(format!("the result could not be stored: {error}")))?;
+    submit.applied.extend(Applied::compression(stored.as_ref().map_or(0, StoredPayload::saved_bytes)));
     submit.kept = Some(Kept {
         detail: kept.detail(),
         usage: kept.usage,

@@ -83,8 +83,15 @@ fn item<'a>(order: &'a Order, input: &'a RawValue) -> WorkItem<'a> {
     }
 }
 
-/// Tells an answer apart. A use that is told for all is divided among those that have a result, by what was reserved for
-/// each.
+/// One entry of an answer.
+struct Entry {
+    outcome: RunOutcome,
+    /// What it says that it used itself, if it has a result or not.
+    own: Vec<Usage>,
+}
+
+/// Tells an answer apart. A use that is told for all is divided among all by what was reserved for each. One without a result
+/// pays nothing, as when it is run by itself; but its share is not the others' either.
 fn told_apart(name: &str, body: &[u8], reserved: &[&[(PoolId, Tokens)]]) -> Vec<RunOutcome> {
     let not_such = |why: String| {
         let message =
@@ -96,85 +103,85 @@ fn told_apart(name: &str, body: &[u8], reserved: &[&[(PoolId, Tokens)]]) -> Vec<
         Ok(Object(answer)) => return not_such(format!("there are {}", answer.results.len())),
         Err(error) => return not_such(error.to_string()),
     };
-    let mut outcomes: Vec<RunOutcome> = results.iter().map(|result| item_outcome(name, result)).collect();
+    let mut entries: Vec<Entry> = results.iter().map(|result| entry(name, result)).collect();
     for common in usage_by_pool(name, usage) {
-        divide(&common, &mut outcomes, reserved);
+        divide(&common, &mut entries, reserved);
     }
     let mut remaining: Vec<Remaining> = limits_by_pool(name, limits);
-    for outcome in &mut outcomes {
-        // What is left of a limit is said once.
-        if let RunOutcome::Succeeded { remaining: said, .. } = outcome {
+    let outcome = |Entry { mut outcome, own }| {
+        if let RunOutcome::Succeeded { usage, remaining: said, .. } = &mut outcome {
+            *usage = own;
+            // What is left of a limit is said once.
             said.append(&mut remaining);
         }
-    }
-    outcomes
+        outcome
+    };
+    entries.into_iter().map(outcome).collect()
 }
 
-fn item_outcome(name: &str, item: &RawValue) -> RunOutcome {
+fn entry(name: &str, item: &RawValue) -> Entry {
+    let alone = |outcome| Entry { outcome, own: Vec::new() };
     match serde_json::from_str::<Object<ItemResult>>(item.get()) {
-        Ok(Object(ItemResult { result: Some(result), usage, error: None, .. })) => RunOutcome::Succeeded {
-            result: Payload::Inline(result),
-            usage: usage_by_pool(name, usage),
-            remaining: Vec::new(),
+        Ok(Object(ItemResult { result: Some(result), usage, error: None, .. })) => Entry {
+            outcome: RunOutcome::Succeeded {
+                result: Payload::Inline(result),
+                usage: Vec::new(),
+                remaining: Vec::new(),
+            },
+            own: usage_by_pool(name, usage),
         },
-        Ok(Object(ItemResult { error, status, .. })) => {
+        Ok(Object(ItemResult { error, status, usage, .. })) => {
             let said = error.map(|error| format!(": {}", error.get().chars().take(500).collect::<String>()));
             let message = format!("`{name}` has no result for it{}", said.unwrap_or_default());
-            match status {
+            let outcome = match status {
                 Some(429 | 500..=599) => failed("worker_failed", message, Retry::Backoff),
                 _ => failed("worker_refused", message, Retry::No),
-            }
+            };
+            Entry { outcome, own: usage_by_pool(name, usage) }
         }
         Err(error) => {
             let message = format!("`{name}` answered something for it that is not {{\"result\": …}}: {error}");
-            failed("invalid_worker_response", message, Retry::No)
+            alone(failed("invalid_worker_response", message, Retry::No))
         }
     }
 }
 
-/// Divides a common use among those that have a result, and need the pool, and did not say it of themselves: what those
-/// did say is part of it.
-fn divide(common: &Usage, outcomes: &mut [RunOutcome], reserved: &[&[(PoolId, Tokens)]]) {
-    let common = rest_of(common, outcomes);
+/// Divides a common use among those that need the pool and did not say their use of it: what those did say is part of it.
+fn divide(common: &Usage, entries: &mut [Entry], reserved: &[&[(PoolId, Tokens)]]) {
+    let common = rest_of(common, entries);
     let weight = |index: usize| -> Option<Tokens> {
         let needs = reserved.get(index)?.iter().find(|(pool, _)| *pool == common.pool)?;
         Some(needs.1)
     };
-    let takes_part = |(index, outcome): (usize, &RunOutcome)| match outcome {
-        RunOutcome::Succeeded { usage, .. } if !usage.iter().any(|said| said.pool == common.pool) => {
-            weight(index).map(|weight| (index, weight))
-        }
-        _ => None,
+    let takes_part = |(index, entry): (usize, &Entry)| {
+        let has_own = entry.own.iter().any(|said| said.pool == common.pool);
+        weight(index).filter(|_| !has_own).map(|weight| (index, weight))
     };
-    let (indices, weights): (Vec<usize>, Vec<Tokens>) = outcomes.iter().enumerate().filter_map(takes_part).unzip();
+    let (indices, weights): (Vec<usize>, Vec<Tokens>) = entries.iter().enumerate().filter_map(takes_part).unzip();
     let amounts = shares(common.amount, &weights);
     let part = |of: fn(&Parts) -> Tokens| common.parts.map(|parts| shares(of(&parts), &weights)).unwrap_or_default();
     let (cached, output) = (part(|parts| parts.cached_input), part(|parts| parts.output));
     let at = |shares: &[Tokens], place: usize| shares.get(place).copied().unwrap_or(Tokens::ZERO);
     for (place, index) in indices.into_iter().enumerate() {
-        if let Some(RunOutcome::Succeeded { usage, .. }) = outcomes.get_mut(index) {
+        if let Some(entry) = entries.get_mut(index) {
             let amount = at(&amounts, place);
             let parts = common
                 .parts
                 .map(|_| Parts { cached_input: at(&cached, place), output: at(&output, place) }.within(amount));
-            usage.push(Usage { pool: common.pool.clone(), amount, parts, is_share: true });
+            entry.own.push(Usage { pool: common.pool.clone(), amount, parts, is_share: true });
         }
     }
 }
 
 /// What is left of a common use besides what some say of their own.
-fn rest_of(common: &Usage, outcomes: &[RunOutcome]) -> Usage {
+fn rest_of(common: &Usage, entries: &[Entry]) -> Usage {
     let mut rest = common.clone();
     // One that does not tell its own use apart is taken to have had as much of each part as the others.
     let part_of = |part: Tokens, amount: Tokens| {
         let others = common.amount.saturating_sub(amount);
         shares(part, &[amount, others]).first().copied().unwrap_or(Tokens::ZERO)
     };
-    let own = outcomes.iter().filter_map(|outcome| match outcome {
-        RunOutcome::Succeeded { usage, .. } => usage.iter().find(|said| said.pool == common.pool),
-        _ => None,
-    });
-    for said in own {
+    for said in entries.iter().flat_map(|entry| &entry.own).filter(|said| said.pool == common.pool) {
         rest.amount = rest.amount.saturating_sub(said.amount);
         if let (Some(parts), Some(all)) = (&mut rest.parts, common.parts) {
             let own = said.parts.unwrap_or_else(|| Parts {
@@ -217,7 +224,19 @@ mod tests {
     }
 
     #[test]
-    fn one_without_a_result_has_no_share_and_one_that_says_its_use_has_that() {
+    fn what_one_without_a_result_has_used_is_not_the_others() {
+        let all = answer(r#"{"results":[{"result":1},{"error":"bad","status":400},{"result":3}],"usage":{"p":8}}"#);
+        assert_eq!(all.iter().map(used).collect::<Vec<_>>(), [Some(2), None, Some(2)], "half was reserved for it");
+        let told = answer(
+            r#"{"results":[{"result":1},{"error":"bad","status":400,"usage":{"p":20}},{"result":3}],"usage":{"p":22}}"#,
+        );
+        assert_eq!(told.iter().map(used).collect::<Vec<_>>(), [Some(1), None, Some(1)]);
+        let bad = answer(r#"{"results":[{"result":1},"bad",{"result":3}],"usage":{"p":8}}"#);
+        assert_eq!(bad.iter().map(used).collect::<Vec<_>>(), [Some(2), None, Some(2)]);
+    }
+
+    #[test]
+    fn one_that_says_its_use_has_that() {
         let all = answer(
             r#"{"results":[{"result":1,"usage":{"p":7}},{"error":"bad","status":503},{"result":3}],"usage":{"p":4}}"#,
         );

@@ -8,6 +8,7 @@ use crate::id::RequestId;
 use crate::optimizer::{Applied, Strategy};
 use crate::pool::acquire::Started;
 use crate::pool::{Effect, Pool};
+use crate::priority::Urgency;
 use crate::request::{Cause, Phase, Request};
 use crate::units::Instant;
 
@@ -35,6 +36,15 @@ impl Request {
         self.batch_key().is_some() && slot && leased >= self.others().len()
     }
 
+    /// How long it may wait for others at most: half of the time that it has until it must start, for then it may still have
+    /// to wait for its turn. `None` if there is no such moment.
+    fn gathers_until(&self, now: Instant) -> Option<Instant> {
+        let by_deadline = self.deadline.map(|deadline| deadline.plus(self.timeout_ms.saturating_neg()));
+        let by_lane = self.wait_limit_ms.map(|limit| self.enqueued_at.plus(limit));
+        let must_start = [by_deadline, by_lane].into_iter().flatten().min()?;
+        Some(now.plus(must_start.since(now) >> 1))
+    }
+
     const fn is_gathering(&self) -> bool {
         matches!(self.phase, Phase::Parked { cause: Cause::Batching, .. })
     }
@@ -43,19 +53,14 @@ impl Request {
 impl Pool {
     /// Has a new request wait for others: until the first of them has waited for its window, or there are enough.
     pub(super) fn gather(&mut self, request: &mut Request, now: Instant) {
-        let Some(terms) =
-            request.batch.clone().filter(|_| request.batch_key().is_some() && request.wait_limit_ms.is_none())
-        else {
-            return;
-        };
+        let may_wait = request.batch_key().is_some() && request.urgency != Urgency::Immediate;
+        let Some(terms) = request.batch.clone().filter(|_| may_wait) else { return };
         let first = self.gathering.get(&terms.key).and_then(|ids| ids.first()).and_then(|id| self.requests.get(id));
         let until = match first.map(|first| &first.phase) {
             Some(Phase::Parked { until, .. }) => *until,
             _ => now.plus(terms.window_ms),
         };
-        // Not so long that it could not be done in time.
-        let latest = request.expires_at().plus(request.timeout_ms.saturating_neg());
-        let until = if request.deadline.is_some() { until.min(latest) } else { until };
+        let until = [request.gathers_until(now), request.force_at()].into_iter().flatten().fold(until, Instant::min);
         let waiting = self.gathering.get(&terms.key).map_or(0, std::collections::BTreeSet::len);
         let enough = waiting.saturating_add(1) >= usize::try_from(terms.max_size).unwrap_or(usize::MAX);
         if enough {
