@@ -1,6 +1,7 @@
 // Nothing that a caller sends makes a 5xx, and every refusal names what is wrong and takes nothing.
 
 import assert from "node:assert/strict";
+import { gzipSync } from "node:zlib";
 import { after, before, test } from "node:test";
 
 import { startHarness } from "./support/harness.mjs";
@@ -106,6 +107,8 @@ test("bodies that are too large or not JSON are refused", async () => {
   await refused("POST", "/api/execute", long, undefined, 413, "payload_too_large");
   const answer = await rm.call("POST", "/api/execute", { raw: "clientId=a", headers: { "content-type": "application/x-www-form-urlencoded" } });
   assert.deepEqual([answer.status, answer.body.code], [415, "unsupported_media_type"]);
+  const packed = await rm.call("POST", "/api/execute", { raw: gzipSync(JSON.stringify(good)), headers: { "content-encoding": "gzip" } });
+  assert.deepEqual([packed.status, packed.body.code], [415, "unsupported_media_type"]);
   const bytes = await rm.call("POST", "/api/execute", { raw: new Uint8Array([123, 255, 254]) });
   assert.equal(bytes.status, 400);
 });

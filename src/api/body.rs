@@ -50,6 +50,11 @@ pub async fn read_value(request: &mut Request) -> Result<String, Problem> {
         let detail = format!("expected `Content-Type: application/json`, not `{media_type}`");
         return Err(Problem::new(Code::UnsupportedMediaType, detail));
     }
+    let coding = request.headers().get("content-encoding").ok().flatten().unwrap_or_default();
+    if !matches!(coding.trim().to_ascii_lowercase().as_str(), "" | "identity") {
+        let detail = format!("expected a body without `Content-Encoding`, not `{coding}`");
+        return Err(Problem::new(Code::UnsupportedMediaType, detail));
+    }
     read_text(request).await
 }
 

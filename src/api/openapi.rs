@@ -239,7 +239,7 @@ fn problem_response(status: u16) -> Value {
         404 => "There is no such thing.",
         409 => "The state does not allow it.",
         413 => "The body has more than 10 MiB.",
-        415 => "The body is not JSON.",
+        415 => "The body is not JSON, or is compressed.",
         422 => "It can never be granted, its price is unknown, or the idempotency key was used with another body.",
         429 => "Not now: `Retry-After` and `retryAfterMs` say when.",
         _ => "A part of the service is out of reach, or not configured.",
