@@ -30,8 +30,10 @@ export async function dev({ log = "inherit" } = {}) {
   // npm passes a signal to its shell only, which ends without a word to this process: nobody would end the service then.
   const parent = process.ppid;
   if (process.env.npm_lifecycle_event) setInterval(() => process.ppid !== parent && end(0), 500).unref();
-  service.once("exit", (code) => {
-    if (!ending) fail(`wrangler ended by itself (exit code ${code}); see what it printed above.`);
+  service.once("exit", async (code) => {
+    if (ending) return;
+    if (kam) await stop(kam);
+    fail(`wrangler ended by itself (exit code ${code}); see what it printed above.`);
   });
   if (!(await isReady(service, url))) fail("The service did not start.");
   if (kam && !(await isReady(kam, kamUrl, () => true))) fail("The KAM stand-in did not start.");
