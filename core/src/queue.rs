@@ -35,6 +35,9 @@ pub struct Entry<'a> {
     pub worker: Option<&'a WorkerBinding>,
     /// Which windows it runs in only, if any.
     pub off_peak: Option<WaitsFor>,
+    /// Its client's fairness in its home, in millipoints, if that is another pool and told it: a request has the same rank
+    /// in all pools that it needs, or two of them might each keep the other out of its home.
+    pub standing: Option<i64>,
 }
 
 /// Requests of one lane that are eligible or not together.
@@ -186,7 +189,8 @@ impl Queue {
         now: Instant,
     ) -> bool {
         let place = |entry: &Entry<'_>| {
-            let bonus = weights.client_bonus(entry.tier, fairness.millipoints(entry.client));
+            let fairness = entry.standing.unwrap_or_else(|| fairness.millipoints(entry.client));
+            let bonus = weights.client_bonus(entry.tier, fairness);
             weights.key(entry.urgency, entry.enqueued_at, bonus, now)
         };
         (place(one), one.enqueued_at, one.id) < (place(other), other.enqueued_at, other.id)

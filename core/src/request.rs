@@ -216,6 +216,9 @@ pub struct Request {
     /// When another pool that it needs will have its tokens, as that one said when it last refused them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others_ready_at: Option<Instant>,
+    /// Its client's fairness in millipoints when it was last granted, if it needs other pools too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<i64>,
     /// Its deadline does not let it wait for a window any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,

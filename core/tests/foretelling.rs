@@ -6,6 +6,7 @@ mod support;
 
 use rm_core::account::SlotAnswer;
 use rm_core::lane::Lanes;
+use rm_core::partition::{Member, Partition};
 use rm_core::pool::{
     Blocked, Effect, LeaseAnswer, Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted,
 };
@@ -286,4 +287,26 @@ fn a_slot_that_may_come_at_any_time_does_not_make_tokens_late_that_come_in_time(
     assert_eq!(pool.position(&blocked, at(500)).unwrap().blocked_by, Some(Blocked::Concurrency));
     let many = Submission { demands: vec![demand("home", 60)], ..five(3, Urgency::Immediate, at(501)) };
     assert_eq!(pool.submit(many, Mode::Queue, at(501)), Submitted::Accepted, "they are there in six seconds");
+}
+
+#[test]
+fn a_share_that_is_lent_is_not_there_at_once() {
+    let share = Partition { name: "gold".into(), member: Member::Tier(Tier::Enterprise), percent: 50, lends: true };
+    let mut pool = pool(PoolConfig { partitions: vec![share], lanes: Lanes::default(), ..config(100, 1) });
+    let mut all = request(1, "other", Tier::Premium, Urgency::Normal, at(0));
+    all.demands = vec![demand("home", 100)];
+    queue(&mut pool, all, at(0));
+    started(&mut pool, at(0));
+    let member = |n, amount, urgency| Submission {
+        demands: vec![demand("home", amount)],
+        ..request(n, "member", Tier::Enterprise, urgency, at(0))
+    };
+    let refused = pool.submit(member(2, 45, Urgency::Immediate), Mode::Queue, at(0));
+    assert_eq!(
+        refused,
+        Submitted::Refused(Refusal::NotNow { retry_at: at(15_000) }),
+        "its lane waits for thirty seconds"
+    );
+    let normal = queue(&mut pool, member(3, 45, Urgency::Normal), at(0));
+    assert_eq!(pool.position(&normal, at(0)).unwrap().estimated_start_at, Some(at(45_000)));
 }

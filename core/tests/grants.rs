@@ -13,8 +13,8 @@ use rm_core::fair_share::FairShare;
 use rm_core::id::{PoolId, RequestId};
 use rm_core::lane::Lanes;
 use rm_core::pool::{
-    CancelOutcome, Effect, LeaseAnswer, Mode, Pool, PoolConfig, Refusal, Report, ReportOutcome, Retry, Signal, Stored,
-    Submission, Submitted,
+    CancelOutcome, Effect, LeaseAnswer, LeaseEnd, Mode, Pool, PoolConfig, Refusal, Report, ReportOutcome, Retry,
+    Signal, Stored, Submission, Submitted,
 };
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::request::{Demand, Failure, Kind, Status, Usage};
@@ -147,7 +147,7 @@ fn a_refused_pool_gives_back_all_that_was_taken_before_it() {
             pool: id_of("a"),
             key,
             used: Tokens::ZERO,
-            after_run: false,
+            end: LeaseEnd::Returns,
             signal: Signal::default()
         }),
         "{effects:?}"

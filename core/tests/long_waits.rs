@@ -16,7 +16,7 @@ use rm_core::off_peak::Window;
 use rm_core::partition::{Member, Partition};
 use rm_core::pipeline::Step;
 use rm_core::pool::{
-    Effect, LeaseAnswer, LeaseOrder, Mode, Pool, Remaining, Report, Retry, Signal, Submission, Submitted,
+    Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Mode, Pool, Remaining, Report, Retry, Signal, Submission, Submitted,
 };
 use rm_core::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use rm_core::request::{Phase, Status};
@@ -113,6 +113,8 @@ fn an_order_of_another_home_has_its_turn_too() {
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        regain_ms: 0,
+        standing: None,
         ttl_ms: SECOND,
     };
     for second in 0..1_000 {
@@ -155,11 +157,13 @@ fn leases_do_not_pass_a_promoted_request_without_end() {
             cost: NanoUsd::ZERO,
             slots: None,
             returns: true,
+            regain_ms: 0,
+            standing: None,
             ttl_ms: 60 * SECOND,
         };
         let key = order.key.clone();
         if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
-            pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+            pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
             leases += i64::from(second >= 600);
         }
     }
@@ -283,7 +287,13 @@ fn dedicated_shares_do_not_keep_each_other_waiting_for_what_is_not_there() {
     settings.partitions =
         ["a", "b"].iter().map(|name| partition(name, Member::Client(name.parse().unwrap()), 50, false)).collect();
     let mut pool = pool(settings);
-    pool.settle_lease("", Tokens::ZERO, false, &Signal { remaining: Some(units(20)), ..Signal::default() }, at(0));
+    pool.settle_lease(
+        "",
+        Tokens::ZERO,
+        LeaseEnd::Returns,
+        &Signal { remaining: Some(units(20)), ..Signal::default() },
+        at(0),
+    );
     let wanted = ["a", "b"].map(|client| {
         let number = u64::from(client.as_bytes()[0]);
         queue(&mut pool, needs(request(number, client, Tier::Basic, Urgency::Normal, at(0)), 5), at(0))
@@ -337,6 +347,8 @@ fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        regain_ms: 0,
+        standing: None,
         ttl_ms: SECOND,
     };
     for second in 0..60 {
@@ -407,11 +419,13 @@ fn leases_out_of_a_share_that_is_lent_stand_back_on_a_promoted_ones_turn() {
             cost: NanoUsd::ZERO,
             slots: None,
             returns: false,
+            regain_ms: 0,
+            standing: None,
             ttl_ms: 60 * SECOND,
         };
         let key = order.key.clone();
         if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
-            pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+            pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
         }
     }
     panic!("it never starts");

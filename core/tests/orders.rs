@@ -12,7 +12,7 @@ mod support;
 
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
-use rm_core::pool::{LeaseAnswer, LeaseOrder, Pool, PoolConfig, Signal, Submission};
+use rm_core::pool::{LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, Signal, Submission};
 use rm_core::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use rm_core::units::{Instant, NanoUsd};
 use support::{at, config, demand, id_of, pool, queue, request, run_until, started, started_ids, units, used};
@@ -30,6 +30,8 @@ fn order(n: u8, client: &str, tier: Tier, urgency: Urgency, amount: u64) -> Leas
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        regain_ms: 0,
+        standing: None,
         ttl_ms: 60_000,
     }
 }
@@ -160,7 +162,7 @@ fn a_promoted_member_has_its_turn_beside_leases_out_of_the_same_part() {
         };
         let key = order.key.clone();
         if is_granted(&mut pool, order, now) {
-            pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+            pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
         }
         if started_ids(&mut pool, now).contains(&old) {
             assert!(second < 650, "at {second} s");
@@ -178,7 +180,7 @@ fn a_lease_of_a_promoted_one_that_came_to_nothing_gives_the_turn_back_to_its_par
     assert!((1..=3).all(|n| is_granted(&mut pool, young(n), at(0))));
     assert!(is_granted(&mut pool, old(4), at(0)), "it has the fourth");
     assert!(pool.lease(&old(4).key).is_some_and(|lease| lease.promoted && lease.by_share));
-    pool.settle_lease(&old(4).key, units(0), false, &Signal::default(), at(1));
+    pool.settle_lease(&old(4).key, units(0), LeaseEnd::Returns, &Signal::default(), at(1));
     assert!(is_granted(&mut pool, old(5), at(1)));
     assert!(pool.lease(&old(5).key).is_some_and(|lease| lease.promoted), "it is still its turn");
 }
@@ -319,6 +321,19 @@ fn among_the_orders_of_a_part_rank_counts_too_and_so_does_what_they_are_told() {
         panic!("what is left of it is kept for the first");
     };
     assert_eq!(ready_at, Some(at(1_500)), "both need six, three are there, and the pool gains two a second");
+}
+
+#[test]
+fn an_order_out_of_a_share_that_is_lent_leaves_what_others_of_the_part_wait_for() {
+    let mut pool = pool(PoolConfig { partitions: vec![share(50, true)], ..config(100, 10) });
+    let mut all = request(0, "holder", Tier::Standard, Urgency::Normal, at(0));
+    all.demands = vec![demand("home", 100)];
+    queue(&mut pool, all, at(0));
+    assert_eq!(started(&mut pool, at(0)).len(), 1);
+    let first = order(1, "a", Tier::Basic, Urgency::Fast, 20);
+    assert!(!is_granted(&mut pool, first.clone(), at(0)));
+    assert!(!is_granted(&mut pool, low(2, 20), at(2_100)), "it is of lower rank");
+    assert!(is_granted(&mut pool, first, at(2_200)));
 }
 
 #[test]

@@ -13,7 +13,7 @@ mod support;
 use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
-use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Report, Signal, Submission};
+use rm_core::pool::{Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, Report, Signal, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Usage;
 use rm_core::units::{Instant, NanoUsd, Tokens};
@@ -37,7 +37,7 @@ fn gives_back(pool: &mut Pool, order: &LeaseOrder) -> bool {
         pool: id_of("other"),
         key: order.key.clone(),
         used: Tokens::ZERO,
-        after_run: false,
+        end: LeaseEnd::Returns,
         signal: Signal::default(),
     })
 }
@@ -48,7 +48,7 @@ fn a_request_whose_second_pool_is_not_there_holds_back_nobody_and_keeps_its_plac
     let old = queue(&mut pool, of_two_pools(0, at(0)), at(0));
     let (id, grant, _) = asked(&mut pool);
     let younger: Vec<RequestId> = (1..6).map(|n| queue(&mut pool, normal(n, 1, at(n as i64)), at(10))).collect();
-    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(1_500)), ready_at: Some(at(1_500)) };
+    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(2_500)), ready_at: Some(at(2_500)) };
     pool.lease_answered(&id, grant, &id_of("other"), not_now, at(20));
     assert_eq!(started_ids(&mut pool, at(20)), younger[..1], "the token is the next one's, at once");
     let order: Vec<RequestId> = run_until(&mut pool, at(20), at(3_020)).into_iter().map(|(_, id)| id).collect();
@@ -109,6 +109,8 @@ fn lease(client: &str, tier: Tier, amount: u64, enqueued_at: Instant) -> LeaseOr
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        regain_ms: 0,
+        standing: None,
         ttl_ms: 60_000,
     }
 }
@@ -193,7 +195,7 @@ fn old_leases_out_of_a_dedicated_share_are_not_the_turn_of_the_promoted_ones() {
             let order = LeaseOrder { key: format!("{id}#1"), ..lease("member", Tier::Basic, 1, at(-700_000)) };
             let key = order.key.clone();
             if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
-                pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+                pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
             }
         }
     }
@@ -219,7 +221,7 @@ fn members_of_a_share_that_is_lent_do_not_pass_over_a_promoted_request_of_anothe
                 let order = LeaseOrder { key: format!("{id}#1"), ..lease("member", Tier::Basic, 1, now) };
                 let key = order.key.clone();
                 if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
-                    pool.settle_lease(&key, units(1), true, &Signal::default(), now);
+                    pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
                 }
             } else {
                 let member = request(n, &format!("member-{n}"), Tier::Basic, Urgency::Normal, now);
@@ -247,7 +249,7 @@ fn a_lease_that_was_not_used_is_as_if_it_had_never_been() {
     assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted);
     assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted, "the same lease");
     assert_eq!(pool.view(at(0)).available, units(6));
-    pool.settle_lease(&order.key, Tokens::ZERO, true, &Signal::default(), at(0));
+    pool.settle_lease(&order.key, Tokens::ZERO, LeaseEnd::Ran, &Signal::default(), at(0));
     let after = (pool.view(at(0)).available, pool.fairness().millipoints(&order.client));
     assert_eq!(before, after);
 }
@@ -265,7 +267,7 @@ fn a_lease_that_nobody_settles_runs_out() {
 fn no_lease_is_granted_in_a_pause() {
     let mut pool = pool(config(10, 1));
     let pause = Signal { pause_ms: Some(1_000), ..Signal::default() };
-    pool.settle_lease("", Tokens::ZERO, false, &pause, at(0));
+    pool.settle_lease("", Tokens::ZERO, LeaseEnd::Returns, &pause, at(0));
     let answer = pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(0));
     assert_eq!(answer, LeaseAnswer::NotNow { retry_at: Some(at(1_000)), ready_at: Some(at(1_000)) });
     assert_eq!(pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(1_000)), LeaseAnswer::Granted);
@@ -285,7 +287,7 @@ fn a_second_pool_is_told_what_was_used_of_it_and_charges_it_even_when_its_lease_
     let (key, used) = told.expect("it is told");
     assert_eq!(used, units(2));
     let mut other = support::pool(config(10, 0));
-    other.settle_lease(&key, used, true, &Signal::default(), at(2));
+    other.settle_lease(&key, used, LeaseEnd::Ran, &Signal::default(), at(2));
     assert_eq!((other.view(at(2)).available, other.ledger().overused), (units(8), units(2).micros()));
 }
 

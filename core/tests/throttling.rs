@@ -12,7 +12,7 @@ mod support;
 
 use rm_core::id::RequestId;
 use rm_core::pipeline::Step;
-use rm_core::pool::{Effect, Pool, Remaining, Report, Retry, Signal, Submission};
+use rm_core::pool::{Effect, LeaseEnd, Pool, Remaining, Report, Retry, Signal, Submission};
 use rm_core::units::Instant;
 use support::{at, config, demand, failure, id_of, normal, pool, queue, run_until, started, units};
 
@@ -68,7 +68,7 @@ fn what_waits_for_much_is_granted_as_soon_as_it_is_there_at_the_rate_that_rises(
     queue(&mut pool, Submission { max_attempts: 1, ..normal(0, 100, at(0)) }, at(0));
     let (id, grant) = started(&mut pool, at(0)).remove(0);
     queue(&mut pool, normal(1, 100, at(0)), at(0));
-    pool.settle_lease("", units(100), true, &Signal { busy: true, ..Signal::default() }, at(0));
+    pool.settle_lease("", units(100), LeaseEnd::Ran, &Signal { busy: true, ..Signal::default() }, at(0));
     pool.report(&id, grant, support::used(100), at(0));
     // So that no settlement is sent again, and the pool's alarm is that of the request that waits.
     pool.settlement_confirmed(id.as_str(), at(0));

@@ -67,8 +67,8 @@ impl PoolObject {
                     spawn_local(object.acquire_lease(id, grant, pool, order));
                 }
                 Effect::LeaseFree { home } => spawn_local(object.tell_lease_free(home)),
-                Effect::SettleLease { pool, key, used, after_run, signal } => {
-                    spawn_local(object.settle_lease(pool, SettleLeaseCall { key, used, after_run, signal }));
+                Effect::SettleLease { pool, key, used, end, signal } => {
+                    spawn_local(object.settle_lease(pool, SettleLeaseCall { key, used, end, signal }));
                 }
             }
         }

@@ -63,9 +63,7 @@ impl PoolObject {
                 let settle: SettleLeaseCall = read(body)?;
                 answer::<SettleLeaseCall>(
                     &self
-                        .event(|pool, now| {
-                            pool.settle_lease(&settle.key, settle.used, settle.after_run, &settle.signal, now)
-                        })
+                        .event(|pool, now| pool.settle_lease(&settle.key, settle.used, settle.end, &settle.signal, now))
                         .await?,
                 )
             }

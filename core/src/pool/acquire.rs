@@ -10,7 +10,7 @@ use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
 use crate::pool::lease::lease_key;
 use crate::pool::timer::Timer;
-use crate::pool::{Effect, LeaseOrder, Pool, Signal};
+use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool, Signal};
 use crate::request::{Cause, Failure, Kind, Phase, Request, Status};
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -19,7 +19,7 @@ const SLOT_RECHECK_MS: i64 = 5_000;
 /// When to ask an account again that did not answer.
 const ACCOUNT_RECHECK_MS: i64 = 1_000;
 /// The wait after another pool could not say when.
-const SECONDARY_RECHECK_MS: i64 = 1_000;
+pub(super) const SECONDARY_RECHECK_MS: i64 = 1_000;
 /// The longest wait for another pool: what is given back there is there before it is refilled.
 const SECONDARY_RECHECK_MAX_MS: i64 = 5_000;
 /// A run may take this much longer than its limit before it counts as lost: the way to the worker and back.
@@ -83,6 +83,8 @@ impl Pool {
                 cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),
                 slots: request.slots,
                 returns: request.kind == Kind::Execution,
+                regain_ms: self.regain_ms(&request, now),
+                standing: request.standing,
                 ttl_ms: request
                     .timeout_ms
                     .saturating_add(RUN_GRACE_MS.saturating_mul(2))
@@ -112,7 +114,7 @@ impl Pool {
         let (id, grant) = (request.id.clone(), request.grants);
         let limit_ms = request.attempt_limit_ms(now);
         if limit_ms == 0 && request.kind == Kind::Execution {
-            self.give_back_acquired(&request, true, now);
+            self.give_back_acquired(&request, true, LeaseEnd::Over, now);
             let failure = Failure { code: "expired".into(), message: "it was not finished by its deadline".into() };
             request.phase = Phase::Waiting;
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
@@ -194,7 +196,7 @@ impl Pool {
             }
             (Some(Phase::Acquiring { slot: false, .. }), Some(SlotAnswer::NoHold)) => {
                 if let Some(mut request) = self.take(id) {
-                    self.give_back_acquired(&request, true, now);
+                    self.give_back_acquired(&request, true, LeaseEnd::Over, now);
                     request.phase = Phase::Waiting;
                     let failure = Failure {
                         code: "not_admitted".into(),
@@ -263,11 +265,12 @@ impl Pool {
                 request.grants == grant && matches!(request.phase, Phase::Running { .. } | Phase::Acquiring { .. })
             });
             if answer == LeaseAnswer::Granted && !still_held {
+                let waits = self.requests.get(id).is_some_and(Request::is_waiting);
                 self.effects.push(Effect::SettleLease {
                     pool: pool.clone(),
                     key: lease_key(id, grant),
                     used: Tokens::ZERO,
-                    after_run: false,
+                    end: if waits { LeaseEnd::Returns } else { LeaseEnd::Over },
                     signal: Signal::default(),
                 });
             }
@@ -286,13 +289,15 @@ impl Pool {
                 }
             }
             LeaseAnswer::NotNow { retry_at, .. } => {
-                self.give_up_acquiring(id, true, now, Some(asks_again_at(retry_at, now)));
+                let until = asks_again_at(retry_at, now);
+                let until = self.requests.get(id).map_or(until, |request| self.collects_from(request, until, now));
+                self.give_up_acquiring(id, true, now, Some(until));
                 self.foretell_start(id, now);
             }
             LeaseAnswer::Unreachable => self.give_up_acquiring(id, false, now, Some(now.plus(SECONDARY_RECHECK_MS))),
             LeaseAnswer::Never => {
                 if let Some(mut request) = self.take(id) {
-                    self.give_back_acquired(&request, true, now);
+                    self.give_back_acquired(&request, true, LeaseEnd::Over, now);
                     request.phase = Phase::Waiting;
                     let failure = Failure {
                         code: "unsatisfiable".into(),
@@ -305,21 +310,21 @@ impl Pool {
     }
 
     /// Gives back everything that a grant took so far. What is asked for and not answered may have been granted, so it
-    /// is given back as well, unless `refused` says that the answer was no.
-    pub(super) fn give_back_acquired(&mut self, request: &Request, refused: bool, now: Instant) {
+    /// is given back as well, unless `refused` says that the answer was no. `end` is what becomes of the leases.
+    pub(super) fn give_back_acquired(&mut self, request: &Request, refused: bool, end: LeaseEnd, now: Instant) {
         let Phase::Acquiring { since, leased, slot, .. } = request.phase else {
             return;
         };
         self.settle_tokens(self.taken_by(request, request.home_amount(), since), Tokens::ZERO, false, now);
+        self.gave_back |= !request.home_amount().is_zero();
         self.fairness.forget(&request.client, weight_of(request));
         self.judge(request, Sign::Neither, now);
         let slot_is_asked = request.kind == Kind::Execution && !slot;
         let in_flight = usize::from(!refused && !slot_is_asked);
-        for demand in request.others().iter().take(leased.saturating_add(in_flight)) {
-            let key = lease_key(&request.id, request.grants);
-            let signal = Signal::default();
-            let pool = demand.pool.clone();
-            self.effects.push(Effect::SettleLease { pool, key, used: Tokens::ZERO, after_run: false, signal });
+        if end == LeaseEnd::Over && request.kind == Kind::Execution {
+            self.order_nothing_more(request);
+        } else {
+            self.end_leases(request, leased.saturating_add(in_flight), end);
         }
         if request.kind == Kind::Execution && (slot || !refused) {
             let (id, client) = (request.id.clone(), request.client.clone());
@@ -342,7 +347,8 @@ impl Pool {
             self.put(request);
             return;
         };
-        self.give_back_acquired(&request, refused, now);
+        let end = if request.kind == Kind::Reservation { LeaseEnd::Over } else { LeaseEnd::Returns };
+        self.give_back_acquired(&request, refused, end, now);
         if request.kind == Kind::Reservation {
             self.effects.push(Effect::ReservationRefused { id: id.clone(), retry_at: park_until });
             self.changes.dropped.push(request.id);

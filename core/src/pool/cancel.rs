@@ -4,7 +4,7 @@ use crate::breaker::Sign;
 use crate::id::RequestId;
 use crate::pipeline::{merged, total};
 use crate::pool::finish::{Finish, Used, bill};
-use crate::pool::{Effect, Ended, Pool, Report, ReportOutcome};
+use crate::pool::{Effect, Ended, LeaseEnd, Pool, Report, ReportOutcome};
 use crate::request::{End, Kind, Phase, Request, Status};
 use crate::units::Instant;
 
@@ -87,8 +87,10 @@ impl Pool {
             }
             _ => {
                 if matches!(request.phase, Phase::Acquiring { .. }) {
-                    self.give_back_acquired(&request, false, now);
+                    self.give_back_acquired(&request, false, LeaseEnd::Over, now);
                     request.phase = Phase::Waiting;
+                } else {
+                    self.order_nothing_more(&request);
                 }
                 self.finish(request, Finish::unused(Status::Cancelled, None), now);
             }

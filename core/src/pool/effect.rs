@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClientId, PoolId, RequestId};
-use crate::pool::{LeaseOrder, Signal};
+use crate::pool::{LeaseEnd, LeaseOrder, Signal};
 use crate::request::{End, Request, Settlement};
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -129,8 +129,8 @@ pub enum Effect {
         key: String,
         /// What was used.
         used: Tokens,
-        /// The tokens were had by a run; else by a grant that came to nothing.
-        after_run: bool,
+        /// How it ends.
+        end: LeaseEnd,
         /// What the downstream worker said of its limit.
         signal: Signal,
     },

@@ -3,7 +3,7 @@
 use crate::id::PoolId;
 use crate::pipeline::{merged, total};
 use crate::pool::lease::lease_key;
-use crate::pool::{Effect, Ended, Pool, Remaining, Signal};
+use crate::pool::{Effect, Ended, LeaseEnd, Pool, Remaining, Signal};
 use crate::request::{Demand, End, Failure, Line, Phase, Request, Settlement, Status, Usage};
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -104,7 +104,7 @@ impl Pool {
             if was_started && (holds || !amount.is_zero()) {
                 let (pool, key) = (demand.pool.clone(), lease_key(&request.id, request.started_grant));
                 let signal = signal_of(&pool);
-                self.effects.push(Effect::SettleLease { pool, key, used: amount, after_run: true, signal });
+                self.effects.push(Effect::SettleLease { pool, key, used: amount, end: LeaseEnd::Ran, signal });
             }
         }
     }

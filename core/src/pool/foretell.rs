@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
-use crate::partition::{self, Partition};
+use crate::partition;
 use crate::pool::state::WorkTime;
 use crate::pool::submit::waiting;
 use crate::pool::supply::Leave;
@@ -70,17 +70,10 @@ impl Pool {
         let wanted = before.saturating_add(i128::from(wanted.micros()));
         let available = self.available(now).saturating_sub(claimed).micros();
         let debt = i128::from(self.state.bucket.debt().micros());
-        let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available)).max(0).saturating_mul(1_000);
-        // What is gained goes to the dedicated parts as well.
-        let kept = |index: usize, partition: &Partition| !partition.lends && Some(index) != own;
-        let parts = self.config.partitions.iter().enumerate().filter(|(index, partition)| kept(*index, partition));
-        let limits = self.limits();
-        let rate = parts.fold(limits.refill_per_second, |rate, (_, partition)| {
-            rate.saturating_sub(partition.limits(&limits).refill_per_second)
-        });
-        let of_all = if missing == 0 { Some(0) } else { missing.checked_div(i128::from(rate.micros())) };
-        let wait_ms = [of_all, self.share_wait(place, own, now)].into_iter().flatten().min()?;
-        let at = now.plus(i64::try_from(wait_ms).unwrap_or(i64::MAX));
+        let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available));
+        let of_all = wait_ms(missing, self.open_rate(own));
+        let wait = [of_all, self.share_wait(place, own, now)].into_iter().flatten().min()?;
+        let at = now.plus(i64::try_from(wait).unwrap_or(i64::MAX));
         Some(self.state.paused_until.map_or(at, |until| at.max(until)))
     }
 
@@ -101,9 +94,13 @@ impl Pool {
         let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::try_from(ahead).unwrap_or(i128::MAX));
         let wanted = self.kept_before(place, own, now).saturating_add(place.amount);
         let wanted = before.saturating_add(i128::from(wanted.micros()));
-        let left = i128::from(self.state.shares.left(partition).micros());
-        let missing = wanted.saturating_sub(left).max(0).saturating_mul(1_000);
-        if missing == 0 { Some(0) } else { missing.checked_div(i128::from(limits.refill_per_second.micros())) }
+        let left = self.state.shares.left(partition).micros();
+        let of_share = wait_ms(wanted.saturating_sub(i128::from(left)), limits.refill_per_second)?;
+        // A share that is lent is to be there again, besides what is dedicated to others.
+        let dedicated = self.state.shares.claimed(&self.config.partitions, own, &[], true);
+        let owed = i128::from(dedicated.saturating_add(self.state.bucket.debt()).micros());
+        let missing = wanted.saturating_add(owed).saturating_sub(i128::from(self.available(now).micros()));
+        Some(of_share.max(wait_ms(missing, self.open_rate(own))?))
     }
 
     /// When a request would start that came now, if that is a matter of time: nothing is kept of it.
@@ -278,6 +275,12 @@ impl Pool {
             other => Err(other),
         }
     }
+}
+
+/// How long it takes, in milliseconds, to gain so many millionths; `None` if nothing is gained.
+fn wait_ms(missing: i128, a_second: Tokens) -> Option<i128> {
+    let missing = missing.max(0).saturating_mul(1_000);
+    if missing == 0 { Some(0) } else { missing.checked_div(i128::from(a_second.micros())) }
 }
 
 /// By when a request must start, if its lane has a limit.

@@ -64,7 +64,7 @@ impl Pool {
             match self.next_turn(now) {
                 Turn::Granted { pick, own, picked_for } => {
                     *granted = granted.saturating_add(1);
-                    self.count_turn(picked_for, pick.promoted);
+                    self.count_turn(picked_for, pick.promoted && self.is_promoted_turn(picked_for));
                     self.begin_acquiring(&pick.id, own, picked_for.is_some(), slot_of, now);
                 }
                 Turn::Refused(id) => {
@@ -138,7 +138,9 @@ impl Pool {
         (self.partition_of(&request.client, request.tier), request.home_amount())
     }
 
-    /// Counts a grant. One to a promoted request counts when it starts: a turn that comes to nothing is not its turn. What
+    /// Counts a grant. One to a promoted request on its turn counts when it starts: a turn that comes to nothing is not its
+    /// turn. (One that it has by its score counts as any: of two that refuse each other, each promoted and before the other
+    /// in its home, one's turn comes in both pools.) What
     /// a partition grants out of a share that it lends counts for all: otherwise a large request of somebody else might
     /// never see the pool without that share's claim.
     pub(super) fn count_turn(&mut self, picked_for: Option<usize>, promoted: bool) {
@@ -205,6 +207,7 @@ impl Pool {
         now: Instant,
     ) {
         let Some(mut request) = self.take(id) else { return };
+        request.standing = Some(self.fairness.millipoints(&request.client)).filter(|_| !request.others().is_empty());
         self.fairness.record(&request.client, weight_of(&request), now);
         request.grants = request.grants.saturating_add(1);
         request.own = own;
@@ -289,6 +292,7 @@ impl Pool {
     /// The pool was made smaller than what this request needs.
     fn finish_refused(&mut self, id: &RequestId, now: Instant) {
         if let Some(request) = self.take(id) {
+            self.order_nothing_more(&request);
             let failure = Failure {
                 code: "unsatisfiable".into(),
                 message: format!("it needs more than the pool `{}` can give it now", self.config.pool),

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use crate::fair_share::weight;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
-use crate::pool::grant::OWN_SHARE;
 use crate::pool::orders::asked;
 use crate::pool::supply::{Leave, Taken};
 use crate::pool::timer::Timer;
@@ -41,8 +40,27 @@ pub struct LeaseOrder {
     /// If it is refused it is asked again.
     #[serde(default)]
     pub returns: bool,
+    /// How long its home takes to have its tokens there anew, in milliseconds.
+    #[serde(default)]
+    pub regain_ms: i64,
+    /// Its client's fairness in its home, in millipoints, as it was when it was granted there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standing: Option<i64>,
     /// After this long without a settlement the tokens go back.
     pub ttl_ms: i64,
+}
+
+/// How a lease ends, or an order for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LeaseEnd {
+    /// A run had the tokens.
+    Ran,
+    /// The grant came to nothing, for something else was refused; it will be asked again.
+    Returns,
+    /// It will not be asked again.
+    #[default]
+    Over,
 }
 
 /// A lease that is held.
@@ -82,11 +100,21 @@ pub(super) fn lease_key(id: &RequestId, grant: u32) -> String {
     format!("{id}#{grant}")
 }
 
+/// The request that a lease of this name is for.
+pub(super) fn request_of(key: &str) -> Option<RequestId> {
+    key.split('#').next()?.parse().ok()
+}
+
+/// The grant of that request which it is for.
+pub(super) fn grant_of(key: &str) -> Option<u32> {
+    key.split('#').nth(1)?.parse().ok()
+}
+
 impl Pool {
     /// Leases tokens, if they are there and nobody of higher rank waits for them here.
     pub fn acquire_lease(&mut self, order: LeaseOrder, now: Instant) -> LeaseAnswer {
         self.event(now, |pool| {
-            let Ok(id) = order.key.split('#').next().unwrap_or_default().parse::<RequestId>() else {
+            let Some(id) = request_of(&order.key) else {
                 return LeaseAnswer::NotNow { retry_at: None, ready_at: None };
             };
             match pool.try_lease(&id, &order, now) {
@@ -114,6 +142,7 @@ impl Pool {
     fn try_lease(&mut self, id: &RequestId, order: &LeaseOrder, now: Instant) -> LeaseAnswer {
         let not_before = |retry_at| LeaseAnswer::NotNow { retry_at, ready_at: None };
         if self.leases.contains_key(&order.key) {
+            self.orders.granted(id, order);
             return LeaseAnswer::Granted;
         }
         let own = self.partition_of(&order.client, order.tier);
@@ -131,10 +160,8 @@ impl Pool {
             return not_before(self.head_ready_at);
         }
         let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(of_share);
-        let leave = match of_share {
-            Some(_) => OWN_SHARE,
-            None => Leave { insist: promoted, kept: self.kept_before(&asked(order, id), None, now) },
-        };
+        let kept = self.kept_before(&asked(order, id), of_share, now);
+        let leave = Leave { insist: of_share.is_some() || promoted, kept };
         let drawn = match self.take_tokens(order.amount, own, &self.wanted(now), leave, now) {
             Ok(drawn) => drawn,
             Err(Availability::At(at)) => return not_before(Some(at)),
@@ -207,14 +234,15 @@ impl Pool {
 
     /// The home pool says what was used of a lease, and what the downstream worker said of the limit. The first word counts; a
     /// lease that ran out by itself, or was never granted, is only charged what was used.
-    pub fn settle_lease(&mut self, key: &str, used: Tokens, after_run: bool, signal: &Signal, now: Instant) {
+    pub fn settle_lease(&mut self, key: &str, used: Tokens, end: LeaseEnd, signal: &Signal, now: Instant) {
         self.event(now, |pool| {
-            if let Some(lease) = pool.leases.get(key).filter(|lease| lease.promoted && !after_run) {
+            if let Some(lease) = pool.leases.get(key).filter(|lease| lease.promoted && end != LeaseEnd::Ran) {
                 // It came to nothing: it is still the turn of the promoted ones.
                 let of_share = pool.taken_by_lease(lease).partition.filter(|_| lease.by_share);
                 pool.turn_comes_back(of_share);
             }
-            pool.gave_back |= after_run && pool.leases.get(key).is_some_and(|lease| used < lease.amount);
+            pool.gave_back |= pool.leases.get(key).is_some_and(|lease| used < lease.amount);
+            pool.order_ends(key, end, now);
             pool.end_lease(key, used, now);
             pool.heed(signal, now);
         });
@@ -252,6 +280,7 @@ impl Pool {
 
     pub(super) fn lease_ran_out(&mut self, key: &str, now: Instant) {
         if let Some(lease) = self.leases.remove(key) {
+            self.orders.lease_ran_out(key);
             self.changes.leases.insert(key.to_owned());
             self.settle_tokens(self.taken_by_lease(&lease), Tokens::ZERO, true, now);
             self.gave_back = true;

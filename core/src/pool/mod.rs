@@ -17,6 +17,7 @@ mod lease;
 mod orders;
 mod outcome;
 mod questions;
+mod regain;
 mod reservation;
 mod spared;
 mod state;
@@ -32,7 +33,7 @@ pub use batch::BatchTerms;
 pub use cancel::CancelOutcome;
 pub use effect::{Changes, Effect, Ended};
 pub use grant::MAX_GRANTS_PER_EVENT;
-pub use lease::{Lease, LeaseOrder};
+pub use lease::{Lease, LeaseEnd, LeaseOrder};
 pub use outcome::{Remaining, Report, ReportOutcome, Retry};
 pub use state::{Ledger, PoolConfig, PoolState, StartsForetold, Stored};
 pub use submit::{Mode, Refusal, Submission, Submitted};
@@ -407,6 +408,7 @@ fn entry(request: &Request) -> Entry<'_> {
         needs_slot: request.kind == Kind::Execution,
         worker: request.worker.as_ref(),
         off_peak: request.window(),
+        standing: None,
     }
 }
 

@@ -8,14 +8,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{PoolId, RequestId};
 use crate::pool::acquire::{LeaseAnswer, asks_again_at};
-use crate::pool::{Effect, LeaseOrder, Pool};
+use crate::pool::lease::{grant_of, request_of};
+use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool};
+use crate::priority::STARVATION_BOUND_MS;
 use crate::queue::Entry;
 use crate::units::{Instant, Tokens};
 
 /// How much later than expected an order may come before nothing is kept for it any more.
 const GRACE_MS: i64 = 2_000;
-/// For so long tokens are kept for one whose turn it is: its home may have to wait for its own tokens meanwhile.
+/// For so long at least tokens are kept for one whose turn it is: its home has to have its own tokens again meanwhile.
 const TURN_MS: i64 = 10_000;
+/// For no longer than this its home is given time for that, or else a home that cannot would hold back everybody here.
+const REGAIN_MAX_MS: i64 = 60_000;
 /// The most orders that are known at once: the oldest ones.
 const ORDERS_MAX: usize = 256;
 
@@ -38,6 +42,8 @@ pub(super) struct Orders {
     refused: BTreeMap<(Instant, RequestId), Refused>,
     /// The pools that asked in vain, be it for a reservation that does not ask again.
     homes: BTreeSet<PoolId>,
+    /// Those that were granted, by the name of the lease.
+    granted: BTreeMap<String, (RequestId, LeaseOrder)>,
 }
 
 impl Orders {
@@ -72,9 +78,22 @@ impl Orders {
         self.refused.insert(key, refused);
     }
 
+    /// Whether the request has a lease of a later grant.
+    fn is_here_again(&self, id: &RequestId, key: &str) -> bool {
+        self.granted.iter().any(|(other, (of, _))| of == id && grant_of(other) > grant_of(key))
+    }
+
+    /// A lease ended by itself: whether its request asks again is not known.
+    pub(super) fn lease_ran_out(&mut self, key: &str) {
+        self.granted.remove(key);
+    }
+
     /// An order is granted.
     pub(super) fn granted(&mut self, id: &RequestId, order: &LeaseOrder) {
         self.refused.remove(&(order.enqueued_at, id.clone()));
+        if order.returns {
+            self.granted.insert(order.key.clone(), (id.clone(), order.clone()));
+        }
     }
 }
 
@@ -90,6 +109,7 @@ pub(super) fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
         needs_slot: false,
         worker: None,
         off_peak: None,
+        standing: order.standing,
     }
 }
 
@@ -106,15 +126,50 @@ impl Pool {
         self.orders.homes.extend(id.home());
         let place = asked(&order, id);
         let ready_at = self.tokens_at(&place, self.before(&place, now), now);
-        if order.returns && self.has_place_for(&order, id, now) {
-            let share = self.partition_of(&order.client, order.tier);
-            let own = share.filter(|index| self.share_can_hold(*index, order.amount));
+        if order.returns {
             let is_next =
                 self.kept_before(&place, None, now).is_zero() && !self.somebody_is_before(&order, id, None, now);
-            let until = if is_next { now.plus(TURN_MS) } else { asks_again_at(retry_at, now).plus(GRACE_MS) };
-            self.orders.remember(id, Refused { order, own, until, woken: false });
+            let asks_at = asks_again_at(retry_at, now);
+            let is_waited_for = is_next || self.is_old(order.enqueued_at, now);
+            let until = if is_waited_for { self.turn_ends_at(&order, asks_at, now) } else { asks_at.plus(GRACE_MS) };
+            self.remember_order(id, order, until, now);
         }
         LeaseAnswer::NotNow { retry_at, ready_at }
+    }
+
+    /// How long tokens are kept for an order that is waited for, and is given again at `asks_at`, if its home has its tokens
+    /// then.
+    fn turn_ends_at(&self, order: &LeaseOrder, asks_at: Instant, now: Instant) -> Instant {
+        let most = if self.is_old(order.enqueued_at, now) { STARVATION_BOUND_MS } else { REGAIN_MAX_MS };
+        now.plus(TURN_MS).max(asks_at.plus(order.regain_ms.clamp(0, most)).plus(GRACE_MS))
+    }
+
+    fn remember_order(&mut self, id: &RequestId, order: LeaseOrder, until: Instant, now: Instant) {
+        if self.has_place_for(&order, id, now) {
+            let share = self.partition_of(&order.client, order.tier);
+            let own = share.filter(|index| self.share_can_hold(*index, order.amount));
+            self.orders.remember(id, Refused { order, own, until, woken: false });
+        }
+    }
+
+    /// A lease is settled, or ends by itself, or an order for it is not given any more. One whose grant came to nothing is
+    /// waited for again: it was its turn.
+    pub(super) fn order_ends(&mut self, key: &str, end: LeaseEnd, now: Instant) {
+        let granted = self.orders.granted.remove(key);
+        match end {
+            LeaseEnd::Ran => {}
+            LeaseEnd::Returns => {
+                if let Some((id, order)) = granted.filter(|(id, _)| !self.orders.is_here_again(id, key)) {
+                    let until = self.turn_ends_at(&order, asks_again_at(None, now), now);
+                    self.remember_order(&id, order, until, now);
+                }
+            }
+            LeaseEnd::Over => {
+                if let Some(id) = request_of(key) {
+                    self.orders.refused.retain(|(_, known), _| *known != id);
+                }
+            }
+        }
     }
 
     /// Makes sure that no more is known of a client's than it has slots for: more would be kept than it can use, and those

@@ -6,7 +6,7 @@ use crate::breaker::Sign;
 use crate::id::{PoolId, RequestId};
 use crate::optimizer::{Applied, Strategy};
 use crate::pool::finish::{Finish, Used, bill};
-use crate::pool::{Effect, Pool, Signal};
+use crate::pool::{Effect, LeaseEnd, Pool, Signal};
 use crate::request::{Cause, Failure, Phase, Request, Status, Usage};
 use crate::retry::{MAX_PAUSE_MS, backoff_ms};
 use crate::units::{Instant, Tokens};
@@ -124,8 +124,10 @@ impl Pool {
             ) => {
                 let Some(mut request) = self.take(id) else { return ReportOutcome::Ignored };
                 if matches!(request.phase, Phase::Acquiring { .. }) {
-                    self.give_back_acquired(&request, false, now);
+                    self.give_back_acquired(&request, false, LeaseEnd::Over, now);
                     request.phase = Phase::Waiting;
+                } else if request.is_waiting() {
+                    self.order_nothing_more(&request);
                 }
                 self.succeed(request, usage, &remaining, now)
             }
@@ -278,7 +280,13 @@ impl Pool {
         for demand in request.others() {
             // A lease of no name: nothing is settled by it.
             let (pool, key) = (demand.pool.clone(), String::new());
-            self.effects.push(Effect::SettleLease { pool, key, used: Tokens::ZERO, after_run: false, signal: *signal });
+            self.effects.push(Effect::SettleLease {
+                pool,
+                key,
+                used: Tokens::ZERO,
+                end: LeaseEnd::Ran,
+                signal: *signal,
+            });
         }
     }
 }

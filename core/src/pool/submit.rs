@@ -235,6 +235,7 @@ pub(super) fn waiting(submission: Submission) -> Request {
         work: submission.work,
         expected_run_ms: None,
         others_ready_at: None,
+        standing: None,
         alone: false,
         slots: submission.slots,
         held: NanoUsd::ZERO,

@@ -64,6 +64,16 @@ impl Pool {
         state
     }
 
+    /// What is gained each second for the members of a partition, or for those of none: all but what goes to the dedicated
+    /// parts of others.
+    pub(super) fn open_rate(&self, own: Option<usize>) -> Tokens {
+        let limits = self.limits();
+        let others = self.config.partitions.iter().enumerate().filter(|(index, _)| Some(*index) != own);
+        others.filter(|(_, partition)| !partition.lends).fold(limits.refill_per_second, |rate, (_, partition)| {
+            rate.saturating_sub(partition.limits(&limits).refill_per_second)
+        })
+    }
+
     /// The partition that a client's requests belong to.
     pub(super) fn partition_of(&self, client: &ClientId, tier: Tier) -> Option<usize> {
         partition::index_of(&self.config.partitions, client, tier)

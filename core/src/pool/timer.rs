@@ -90,6 +90,7 @@ impl Pool {
 
     fn expire(&mut self, id: &RequestId, now: Instant) {
         if let Some(request) = self.take(id) {
+            self.order_nothing_more(&request);
             let message = match (request.deadline.filter(|deadline| *deadline <= now), request.wait_limit_ms) {
                 (Some(_), _) => "it was not finished by its deadline",
                 (None, Some(_)) => "it waited for longer than its lane allows",

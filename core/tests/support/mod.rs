@@ -3,6 +3,8 @@
 // Each file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod network;
+
 use rm_core::account::SlotAnswer;
 use rm_core::fair_share::FairShare;
 use rm_core::id::{PoolId, RequestId};

@@ -307,8 +307,8 @@ impl<'a> Engine<'a> {
             Effect::LeaseFree { home: other } => {
                 self.at_pool(&other, |pool| pool.lease_free(home, now));
             }
-            Effect::SettleLease { pool: other, key, used, after_run, signal } => {
-                self.at_pool(&other, |pool| pool.settle_lease(&key, used, after_run, &signal, now));
+            Effect::SettleLease { pool: other, key, used, end, signal } => {
+                self.at_pool(&other, |pool| pool.settle_lease(&key, used, end, &signal, now));
             }
             Effect::Settle { event } => {
                 if let Some(settlement) = self.settlements.remove(&event) {

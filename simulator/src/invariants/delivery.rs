@@ -46,8 +46,11 @@ impl World {
             Message::LeaseFree(home, pool) => {
                 self.at_pool(&home, |object, now| object.pool.lease_free(&pool, now));
             }
-            Message::SettleLease(pool, key, used, after_run, signal) => {
-                self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, after_run, &signal, now));
+            Message::SettleLease(pool, key, used, end, signal) => {
+                if let Some(id) = key.split('#').next().and_then(|id| id.parse().ok()) {
+                    self.orders.entry(pool.clone()).or_default().ended(&id, &key, end, self.now);
+                }
+                self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, end, &signal, now));
             }
             Message::Settle(pool, event) => self.settle(pool, event),
             Message::Settled(pool, event) => {

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::account::{Account, AccountConfig, AccountEffect, AtHome, Hold, PeriodTotals, SlotAnswer};
 use rm_core::id::{ClientId, PoolId, RequestId};
-use rm_core::pool::{Effect, Lease, LeaseAnswer, LeaseOrder, Pool, PoolConfig, PoolState, Report, Signal, Stored};
+use rm_core::pool::{
+    Effect, Lease, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, PoolState, Report, Signal, Stored,
+};
 use rm_core::request::{End, Request, Settlement, Status};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
@@ -29,7 +31,7 @@ pub enum Message {
     /// A pool tells a home that tokens were given back.
     LeaseFree(PoolId, PoolId),
     /// A home tells another pool what was used.
-    SettleLease(PoolId, String, Tokens, bool, Signal),
+    SettleLease(PoolId, String, Tokens, LeaseEnd, Signal),
     /// A pool tells an account of an end.
     Settle(PoolId, String),
     /// The account has it.

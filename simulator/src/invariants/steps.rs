@@ -283,7 +283,7 @@ impl World {
         let most = self.most_limits.get_mut(name).unwrap();
         most.0 = most.0.max(config.limits.capacity);
         most.1 = most.1.max(config.limits.refill_per_second);
-        self.orders.entry(name.clone()).or_default().forget();
+        self.orders.entry(name.clone()).or_default().doubt();
         self.at_pool(name, |object, now| object.pool.configure(config, now));
     }
 

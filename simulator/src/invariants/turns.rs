@@ -42,7 +42,11 @@ impl Waiting {
     /// How many grants in a row have gone to others by now, if a promoted request waited before and still does.
     pub(crate) fn passed_over(&self, object: &PoolObject, orders: &Orders, now: Instant, so_far: u32) -> u32 {
         let after = Self::of(object, orders, now);
-        let mut waiting = self.promoted.intersection(&after.promoted).peekable();
+        // Who has its tokens by this event waits no more.
+        let given = |id: &&RequestId| {
+            object.leases.keys().any(|key| !self.leases.contains(key) && key.split('#').next() == Some(id.as_str()))
+        };
+        let mut waiting = self.promoted.intersection(&after.promoted).filter(|id| !given(id)).peekable();
         if waiting.peek().is_none() {
             return 0;
         }

@@ -350,8 +350,8 @@ impl World {
                 self.saw("lease free");
                 self.send(Message::LeaseFree(other, home));
             }
-            Effect::SettleLease { pool, key, used, after_run, signal } => {
-                self.send(Message::SettleLease(pool, key, used, after_run, signal));
+            Effect::SettleLease { pool, key, used, end, signal } => {
+                self.send(Message::SettleLease(pool, key, used, end, signal));
             }
             Effect::Settle { event } => self.send(Message::Settle(home, event)),
             Effect::Finished { .. } => {}

@@ -1,7 +1,7 @@
 //! Leases of tokens for requests with another home.
 
 use rm_core::id::PoolId;
-use rm_core::pool::{LeaseOrder, Signal};
+use rm_core::pool::{LeaseEnd, LeaseOrder, Signal};
 use rm_core::units::{Instant, Tokens};
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,9 @@ operation!(LeaseFreeCall, "/lease-free", ());
 pub struct SettleLeaseCall {
     pub key: String,
     pub used: Tokens,
-    /// A run had the tokens; else a grant that came to nothing.
-    pub after_run: bool,
+    /// How it ends.
+    #[serde(default)]
+    pub end: LeaseEnd,
     /// What the downstream worker said of the limit.
     pub signal: Signal,
 }

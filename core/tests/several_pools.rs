@@ -1,0 +1,154 @@
+//! Requests that need several pools which others need too: that they start, and how soon.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::as_conversions
+)]
+
+mod support;
+
+use rm_core::id::RequestId;
+use rm_core::pool::{PoolConfig, Submission};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::units::{Instant, Tokens};
+use support::network::Network;
+use support::{at, config, id_of, request, units};
+
+fn of(client: &str, tier: Tier, urgency: Urgency, now: Instant) -> Submission {
+    request(0, client, tier, urgency, now)
+}
+
+/// Sends one of the highest rank at ten seconds, while others of the lowest keep these pools busy; when it starts.
+fn beside_others(needs: &[(&str, u64)], busy: &[&str]) -> Option<i64> {
+    let mut network = Network::new(&["a", "b", "c"], 20, 1);
+    let mut sent = None;
+    for second in 0..600 {
+        let now = at(second * 1_000);
+        network.run(now);
+        if second == 10 {
+            sent = Some(network.send(needs, of("high", Tier::Enterprise, Urgency::Fast, now), now));
+        }
+        if let Some(started) = sent.as_ref().and_then(|id| network.starts.get(id)) {
+            return Some(started.since(at(10_000)) / 1_000);
+        }
+        for name in busy {
+            while network.pools[&id_of(name)].queue_view(now).depth < 40 {
+                network.send(&[(name, 1)], of("low", Tier::Basic, Urgency::Deferred, now), now);
+            }
+        }
+    }
+    None
+}
+
+#[test]
+fn one_of_high_rank_starts_about_when_each_of_its_pools_has_gained_what_it_needs() {
+    for (first, second) in [(8, 8), (12, 12), (20, 5), (20, 20)] {
+        let started = beside_others(&[("b", first), ("c", second)], &["b", "c"]);
+        let at_most = 2 * first.max(second) as i64 + 1;
+        assert!(started.is_some_and(|second| second <= at_most), "{first} {second}: {started:?}");
+    }
+}
+
+#[test]
+fn so_does_one_that_needs_two_busy_pools_besides_its_own() {
+    for (first, second) in [(5, 5), (5, 20), (12, 12), (20, 20)] {
+        let started = beside_others(&[("a", 20), ("b", first), ("c", second)], &["b", "c"]);
+        let at_most = first as i64 + second as i64 + 1;
+        assert!(started.is_some_and(|second| second <= at_most), "{first} {second}: {started:?}");
+    }
+}
+
+/// Two whose homes are each other's second pool; when the last of them starts, and how often the pools were asked.
+fn opposed(used_before: bool) -> (Option<i64>, usize) {
+    let mut network = Network::new(&["a", "b"], 10, 1);
+    let standard = |client| of(client, Tier::Standard, Urgency::Normal, at(0));
+    if used_before {
+        // Each has used up the fairness of its home, and none of the other.
+        network.send(&[("a", 10)], standard("x"), at(0));
+        network.send(&[("b", 10)], standard("y"), at(0));
+    }
+    network.run(at(30_000));
+    let ids = [
+        network.send(&[("a", 10), ("b", 9)], standard("x"), at(30_000)),
+        network.send(&[("b", 10), ("a", 9)], standard("y"), at(30_000)),
+    ];
+    let last = ids.iter().map(|id| network.started_at(id, at(3_600_000))).max().unwrap();
+    (last.map(|second| second - 30), network.orders)
+}
+
+#[test]
+fn two_that_need_each_others_homes_do_not_keep_each_other_from_starting() {
+    for used_before in [false, true] {
+        let (started, orders) = opposed(used_before);
+        assert!(started.is_some_and(|second| second <= 11), "{used_before}: {started:?}");
+        assert!(orders <= 12, "{orders}");
+    }
+}
+
+#[test]
+fn a_crowd_over_three_pools_is_served_at_the_rate_of_the_scarcest() {
+    let names = ["a", "b", "c"];
+    let mut network = Network::new(&names, 20, 10);
+    let tiers = [Tier::Enterprise, Tier::Premium, Tier::Standard, Tier::Basic];
+    let mut needed = [0; 3];
+    let ids: Vec<RequestId> = (0_usize..200)
+        .map(|n| {
+            let (home, other) = (n % 3, (n + 1 + n / 3 % 2) % 3);
+            let (first, second) = (4 + n as u64 * 7 % 5, 1 + n as u64 * 5 % 4);
+            needed[home] += first;
+            needed[other] += second;
+            let client = format!("client-{}", n % 4);
+            let submission = of(&client, tiers[n % 4], Urgency::Normal, at(0));
+            network.send(&[(names[home], first), (names[other], second)], submission, at(0))
+        })
+        .collect();
+    let ideal = needed.iter().map(|needed| (needed - 20) as i64 / 10).max().unwrap();
+    let last = ids.iter().map(|id| network.started_at(id, at(3_600_000)).expect("it starts")).max().unwrap();
+    assert!(last * 4 <= ideal * 5, "{last} s, and {ideal} s is what the pools need");
+    assert!(network.orders <= 200 * 12, "{} orders", network.orders);
+}
+
+/// What `b` keeps, once one was refused there that needs `a` first.
+fn kept_for_one(network: &mut Network) -> (RequestId, Tokens) {
+    let standard = |client| of(client, Tier::Standard, Urgency::Normal, at(0));
+    network.send(&[("b", 10)], standard("holder"), at(0));
+    let waits = network.send(&[("a", 1), ("b", 8)], standard("one"), at(0));
+    network.run(at(1_000));
+    (waits, network.pools[&id_of("b")].view(at(1_000)).kept)
+}
+
+#[test]
+fn nothing_is_kept_for_one_that_is_cancelled_or_expires() {
+    let mut network = Network::new(&["a", "b"], 10, 0);
+    let (waits, kept) = kept_for_one(&mut network);
+    assert_eq!(kept, units(8));
+    network.cancel(&waits, at(1_000));
+    network.run(at(1_020));
+    assert_eq!(network.pools[&id_of("b")].view(at(1_020)).kept, Tokens::ZERO);
+
+    let mut network = Network::new(&["a", "b"], 10, 0);
+    let standard = |client| of(client, Tier::Standard, Urgency::Normal, at(0));
+    network.send(&[("b", 10)], standard("holder"), at(0));
+    let hurried = Submission { deadline: Some(at(1_500)), ..standard("one") };
+    network.send(&[("a", 1), ("b", 8)], hurried, at(0));
+    network.run(at(1_499));
+    assert_eq!(network.pools[&id_of("b")].view(at(1_499)).kept, units(8));
+    network.run(at(1_520));
+    assert_eq!(network.pools[&id_of("b")].view(at(1_520)).kept, Tokens::ZERO);
+}
+
+#[test]
+fn what_one_pool_gave_is_kept_for_it_when_the_next_one_refuses() {
+    let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(10, refill) };
+    let mut network = Network::of([slow("a", 1), slow("b", 1), slow("c", 0)].into_iter());
+    let standard = |client| of(client, Tier::Standard, Urgency::Normal, at(0));
+    network.send(&[("c", 10)], standard("holder"), at(0));
+    network.send(&[("a", 1), ("b", 8), ("c", 8)], standard("one"), at(0));
+    network.run(at(100));
+    for name in ["b", "c"] {
+        assert_eq!(network.pools[&id_of(name)].view(at(100)).kept, units(8), "{name}");
+    }
+}

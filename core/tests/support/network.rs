@@ -1,0 +1,162 @@
+//! Several pools, and the calls between them: each takes a while.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
+
+use std::collections::BTreeMap;
+
+use rm_core::account::SlotAnswer;
+use rm_core::id::{PoolId, RequestId};
+use rm_core::pool::{
+    CancelOutcome, Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Mode, Pool, PoolConfig, Report, Signal, Submission,
+    Submitted,
+};
+use rm_core::units::{Instant, Tokens};
+
+use super::{at, config, demand, id_of, pool};
+
+/// How long a call takes: one to fifteen milliseconds, in no order.
+const CALL_MS: i64 = 15;
+const RUN_MS: i64 = 200;
+
+enum Call {
+    Slot(RequestId, u32),
+    Order(PoolId, RequestId, u32, LeaseOrder),
+    Answer(PoolId, RequestId, u32, LeaseAnswer),
+    Settle(PoolId, String, Tokens, LeaseEnd),
+    Free(PoolId, PoolId),
+    Report(RequestId, u32),
+}
+
+pub struct Network {
+    pub pools: BTreeMap<PoolId, Pool>,
+    /// When each request started.
+    pub starts: BTreeMap<RequestId, Instant>,
+    /// How often a pool was asked for a lease.
+    pub orders: usize,
+    calls: BTreeMap<(Instant, u64), Call>,
+    sent: u64,
+    wakeups: BTreeMap<PoolId, Instant>,
+}
+
+impl Network {
+    /// Pools of these names, each with so much that is refilled by so much a second.
+    pub fn new(names: &[&str], capacity: u64, refill: u64) -> Self {
+        Self::of(names.iter().map(|name| PoolConfig { pool: id_of(name), ..config(capacity, refill) }))
+    }
+
+    pub fn of(configs: impl Iterator<Item = PoolConfig>) -> Self {
+        Self {
+            pools: configs.map(|config| (config.pool.clone(), pool(config))).collect(),
+            starts: BTreeMap::new(),
+            orders: 0,
+            calls: BTreeMap::new(),
+            sent: 0,
+            wakeups: BTreeMap::new(),
+        }
+    }
+
+    /// Sends a request to the first of the pools that it needs.
+    pub fn send(&mut self, needs: &[(&str, u64)], submission: Submission, now: Instant) -> RequestId {
+        self.sent += 1;
+        let home = id_of(needs[0].0);
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&self.sent.to_be_bytes());
+        let id = RequestId::new(at(0), random, &home);
+        let demands = needs.iter().map(|(pool, amount)| demand(pool, *amount)).collect();
+        let submission = Submission { id: id.clone(), demands, slots: Some(1_000), ..submission };
+        let answer = self.pools.get_mut(&home).unwrap().submit(submission, Mode::Queue, now);
+        assert_eq!(answer, Submitted::Accepted);
+        self.flush(&home, now);
+        id
+    }
+
+    pub fn cancel(&mut self, id: &RequestId, now: Instant) {
+        let home = id.home().unwrap();
+        assert_eq!(self.pools.get_mut(&home).unwrap().cancel(id, true, now), CancelOutcome::Cancelled);
+        self.flush(&home, now);
+    }
+
+    /// When a request started, in seconds; it must have by then.
+    pub fn started_at(&mut self, id: &RequestId, until: Instant) -> Option<i64> {
+        self.run(until);
+        self.starts.get(id).map(|started| started.since(at(0)) / 1_000)
+    }
+
+    /// Lets everything happen that is due by then.
+    pub fn run(&mut self, until: Instant) {
+        loop {
+            let call = self.calls.keys().next().copied();
+            let wakeup = self.wakeups.iter().map(|(name, when)| (*when, name.clone())).min();
+            let now = [call.map(|(when, _)| when), wakeup.as_ref().map(|(when, _)| *when)].into_iter().flatten().min();
+            let Some(now) = now.filter(|now| *now <= until) else { return };
+            match (call, wakeup) {
+                (Some(call), _) if call.0 == now => {
+                    let call = self.calls.remove(&call).unwrap();
+                    self.deliver(call, now);
+                }
+                (_, Some((_, name))) => self.at_pool(&name, now, |pool| pool.on_wakeup(now)),
+                _ => return,
+            }
+        }
+    }
+
+    fn deliver(&mut self, call: Call, now: Instant) {
+        match call {
+            Call::Slot(id, grant) => {
+                let home = id.home().unwrap();
+                self.at_pool(&home, now, |pool| pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now));
+            }
+            Call::Order(pool, id, grant, order) => {
+                self.orders += 1;
+                let answer = self.at_pool(&pool, now, |pool| pool.acquire_lease(order, now));
+                self.call(Call::Answer(pool, id, grant, answer), now);
+            }
+            Call::Answer(from, id, grant, answer) => {
+                let home = id.home().unwrap();
+                self.at_pool(&home, now, |pool| pool.lease_answered(&id, grant, &from, answer, now));
+            }
+            Call::Settle(pool, key, used, end) => {
+                self.at_pool(&pool, now, |pool| pool.settle_lease(&key, used, end, &Signal::default(), now));
+            }
+            Call::Free(home, from) => self.at_pool(&home, now, |pool| pool.lease_free(&from, now)),
+            Call::Report(id, grant) => {
+                let home = id.home().unwrap();
+                let report = Report::Succeeded { usage: vec![], remaining: vec![] };
+                self.at_pool(&home, now, |pool| pool.report(&id, grant, report, now));
+            }
+        }
+    }
+
+    fn at_pool<T>(&mut self, name: &PoolId, now: Instant, event: impl FnOnce(&mut Pool) -> T) -> T {
+        let outcome = event(self.pools.get_mut(name).unwrap());
+        self.flush(name, now);
+        outcome
+    }
+
+    fn flush(&mut self, name: &PoolId, now: Instant) {
+        for effect in self.pools.get_mut(name).unwrap().take_effects() {
+            match effect {
+                Effect::AcquireSlot { id, grant, .. } => self.call(Call::Slot(id, grant), now),
+                Effect::AcquireLease { id, grant, pool, order } => self.call(Call::Order(pool, id, grant, order), now),
+                Effect::SettleLease { pool, key, used, end, .. } => self.call(Call::Settle(pool, key, used, end), now),
+                Effect::LeaseFree { home } => self.call(Call::Free(home, name.clone()), now),
+                Effect::Start { id, grant, .. } => {
+                    self.starts.insert(id.clone(), now);
+                    self.call(Call::Report(id, grant), now.plus(RUN_MS));
+                }
+                _ => {}
+            }
+        }
+        match self.pools[name].next_wakeup(now) {
+            Some(when) => self.wakeups.insert(name.clone(), when.max(now.plus(1))),
+            None => self.wakeups.remove(name),
+        };
+    }
+
+    fn call(&mut self, call: Call, now: Instant) {
+        self.sent += 1;
+        // A sequence that has no pattern and is the same each time (Weyl).
+        let late = (self.sent.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) as i64 % CALL_MS + 1;
+        self.calls.insert((now.plus(late), self.sent), call);
+    }
+}
