@@ -89,6 +89,21 @@ fn two_that_need_each_others_homes_do_not_keep_each_other_from_starting() {
 }
 
 #[test]
+fn what_one_gives_back_unused_is_news_to_the_other() {
+    let mut network = Network::new(&["a", "b"], 10, 1);
+    network.uses_nothing = true;
+    let standard = |client| of(client, Tier::Standard, Urgency::Normal, at(0));
+    let ids = [
+        network.send(&[("a", 7), ("b", 6)], standard("x"), at(0)),
+        network.send(&[("b", 7), ("a", 6)], standard("y"), at(0)),
+        network.send(&[("a", 6), ("b", 7)], standard("x"), at(0)),
+        network.send(&[("b", 6), ("a", 7)], standard("y"), at(0)),
+    ];
+    let starts = ids.map(|id| network.started_at(&id, at(60_000)));
+    assert!(starts.iter().all(|start| start.is_some_and(|second| second <= 1)), "no refill is waited for: {starts:?}");
+}
+
+#[test]
 fn a_crowd_over_three_pools_is_served_at_the_rate_of_the_scarcest() {
     let names = ["a", "b", "c"];
     let mut network = Network::new(&names, 20, 10);

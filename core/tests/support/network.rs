@@ -10,6 +10,7 @@ use rm_core::pool::{
     CancelOutcome, Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Mode, Pool, PoolConfig, Report, Signal, Submission,
     Submitted,
 };
+use rm_core::request::Usage;
 use rm_core::units::{Instant, Tokens};
 
 use super::{at, config, demand, id_of, pool};
@@ -33,6 +34,8 @@ pub struct Network {
     pub starts: BTreeMap<RequestId, Instant>,
     /// How often a pool was asked for a lease.
     pub orders: usize,
+    /// Runs use nothing of what was reserved for them.
+    pub uses_nothing: bool,
     calls: BTreeMap<(Instant, u64), Call>,
     sent: u64,
     wakeups: BTreeMap<PoolId, Instant>,
@@ -49,6 +52,7 @@ impl Network {
             pools: configs.map(|config| (config.pool.clone(), pool(config))).collect(),
             starts: BTreeMap::new(),
             orders: 0,
+            uses_nothing: false,
             calls: BTreeMap::new(),
             sent: 0,
             wakeups: BTreeMap::new(),
@@ -121,7 +125,10 @@ impl Network {
             Call::Free(home, from) => self.at_pool(&home, now, |pool| pool.lease_free(&from, now)),
             Call::Report(id, grant) => {
                 let home = id.home().unwrap();
-                let report = Report::Succeeded { usage: vec![], remaining: vec![] };
+                let nothing =
+                    |pool: &PoolId| Usage { pool: pool.clone(), amount: Tokens::ZERO, parts: None, is_share: false };
+                let usage = self.pools.keys().filter(|_| self.uses_nothing).map(nothing).collect();
+                let report = Report::Succeeded { usage, remaining: vec![] };
                 self.at_pool(&home, now, |pool| pool.report(&id, grant, report, now));
             }
         }
