@@ -77,6 +77,33 @@ struct FlowQueue {
     wanted: i64,
 }
 
+impl FlowQueue {
+    /// The first `count` of them, each taken to need what they do on average.
+    fn first(&self, count: usize) -> Ahead {
+        let of = |count: usize| i128::try_from(count).unwrap_or(i128::MAX);
+        let micros = i128::from(self.wanted).saturating_mul(of(count)).checked_div(of(self.by_age.len())).unwrap_or(0);
+        Ahead { requests: count, micros }
+    }
+}
+
+/// What goes before a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ahead {
+    /// How many requests.
+    pub requests: usize,
+    /// Millionths that they need together, each what those of its flow do on average.
+    pub micros: i128,
+}
+
+impl Ahead {
+    const fn and(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            micros: self.micros.saturating_add(other.micros),
+        }
+    }
+}
+
 /// The queue. It holds what waits for tokens; what is parked is kept outside until it is due.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
@@ -196,8 +223,7 @@ impl Queue {
         (place(one), one.enqueued_at, one.id) < (place(other), other.enqueued_at, other.id)
     }
 
-    /// How many requests of the flows that `eligible` lets through are before this one in the order of the score, as it is
-    /// now.
+    /// What is before this one, of the flows that `eligible` lets through, in the order of the score as it is now.
     #[must_use]
     pub fn ahead_of(
         &self,
@@ -206,16 +232,16 @@ impl Queue {
         entry: &Entry<'_>,
         now: Instant,
         eligible: impl Fn(&Flow, Tier) -> bool,
-    ) -> usize {
+    ) -> Ahead {
         let bonus = weights.client_bonus(entry.tier, fairness.millipoints(entry.client));
         let own = (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id);
         let counted = self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
-        counted.fold(0_usize, |sum, (flow, queue)| {
+        counted.fold(Ahead::default(), |sum, (flow, queue)| {
             let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
             let before = queue.by_age.count_while(|(enqueued_at, id)| {
                 (weights.key(flow.urgency, *enqueued_at, bonus, now), *enqueued_at, id) < own
             });
-            sum.saturating_add(before)
+            sum.and(queue.first(before))
         })
     }
 
@@ -235,11 +261,5 @@ impl Queue {
             }
         }
         wanted
-    }
-
-    /// What all waiting requests need on average, in millionths.
-    #[must_use]
-    pub fn mean_amount(&self) -> i64 {
-        i64::try_from(self.len).ok().and_then(|len| self.wanted.checked_div(len)).unwrap_or(0)
     }
 }

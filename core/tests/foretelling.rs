@@ -310,3 +310,24 @@ fn a_share_that_is_lent_is_not_there_at_once() {
     let normal = queue(&mut pool, member(3, 45, Urgency::Normal), at(0));
     assert_eq!(pool.position(&normal, at(0)).unwrap().estimated_start_at, Some(at(45_000)));
 }
+
+#[test]
+fn what_those_before_it_need_is_what_counts_and_not_what_those_behind_it_do() {
+    let mut pool = hurried(100, 10);
+    let of = |n, client: &str, tier, urgency, amount| Submission {
+        demands: vec![demand("home", amount)],
+        ..request(n, client, tier, urgency, at(0))
+    };
+    queue(&mut pool, of(1, "first", Tier::Standard, Urgency::Normal, 100), at(0));
+    started(&mut pool, at(0));
+    queue(&mut pool, of(2, "small", Tier::Standard, Urgency::Normal, 10), at(0));
+    for n in 3..=9 {
+        queue(&mut pool, of(n, "large", Tier::Basic, Urgency::Deferred, 100), at(0));
+    }
+    let high = of(10, "high", Tier::Enterprise, Urgency::Immediate, 20);
+    assert_eq!(pool.submit(high, Mode::Queue, at(0)), Submitted::Accepted);
+    let next = of(12, "next", Tier::Standard, Urgency::Fast, 10);
+    assert_eq!(pool.foretell(next, at(0)), Ok(Some(at(3_000))), "twenty before it, and ten of its own");
+    let last = of(13, "next", Tier::Standard, Urgency::Batch, 10);
+    assert_eq!(pool.foretell(last, at(0)), Ok(Some(at(4_000))), "and ten more");
+}

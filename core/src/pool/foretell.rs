@@ -9,7 +9,7 @@ use crate::pool::submit::waiting;
 use crate::pool::supply::Leave;
 use crate::pool::{Pool, Refusal, Submission, entry};
 use crate::priority::Tier;
-use crate::queue::{Entry, Flow};
+use crate::queue::{Ahead, Entry, Flow};
 use crate::request::{Cause, Kind, Phase, Request};
 use crate::run_time::RunTime;
 use crate::token_bucket::Availability;
@@ -28,7 +28,7 @@ fn work_key(worker: &WorkerBinding, work: &str) -> String {
 impl Pool {
     /// When the tokens for it and for all before it are refilled, as far as they may be taken for it, and nothing of its
     /// own holds it up any more. `None` if that is not a matter of time, or not known.
-    pub(super) fn estimated_start(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
+    pub(super) fn estimated_start(&self, request: &Request, ahead: Ahead, now: Instant) -> Option<Instant> {
         if let Phase::Following { leader } = &request.phase {
             let leader = self.requests.get(leader)?;
             return if leader.is_waiting() { self.estimated_start(leader, ahead, now) } else { Some(now) };
@@ -38,7 +38,7 @@ impl Pool {
     }
 
     /// The same, its client's slots left aside.
-    fn ready_at(&self, request: &Request, ahead: u64, now: Instant) -> Option<Instant> {
+    fn ready_at(&self, request: &Request, ahead: Ahead, now: Instant) -> Option<Instant> {
         if !self.config.scheduler_running {
             return None;
         }
@@ -62,12 +62,11 @@ impl Pool {
 
     /// When the tokens are there for one at this place of the queue, which `ahead` of it go before, be it of this pool or of
     /// another one.
-    pub(super) fn tokens_at(&self, place: &Entry<'_>, ahead: u64, now: Instant) -> Option<Instant> {
+    pub(super) fn tokens_at(&self, place: &Entry<'_>, ahead: Ahead, now: Instant) -> Option<Instant> {
         let own = self.partition_of(place.client, place.tier);
         let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false);
-        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::from(ahead));
         let wanted = self.kept_before(place, None, now).saturating_add(place.amount);
-        let wanted = before.saturating_add(i128::from(wanted.micros()));
+        let wanted = ahead.micros.saturating_add(i128::from(wanted.micros()));
         let available = self.available(now).saturating_sub(claimed).micros();
         let debt = i128::from(self.state.bucket.debt().micros());
         let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available));
@@ -91,9 +90,8 @@ impl Pool {
                 && (*other == flow || self.is_eligible(other, now))
         };
         let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, place, now, member);
-        let before = i128::from(self.queue.mean_amount()).saturating_mul(i128::try_from(ahead).unwrap_or(i128::MAX));
         let wanted = self.kept_before(place, own, now).saturating_add(place.amount);
-        let wanted = before.saturating_add(i128::from(wanted.micros()));
+        let wanted = ahead.micros.saturating_add(i128::from(wanted.micros()));
         let left = self.state.shares.left(partition).micros();
         let of_share = wait_ms(wanted.saturating_sub(i128::from(left)), limits.refill_per_second)?;
         // A share that is lent is to be there again, besides what is dedicated to others.
@@ -143,7 +141,7 @@ impl Pool {
         };
         let own =
             |other: &Flow, _| other.client == request.client && other.needs_slot && (*other == flow || may_go(other));
-        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, own);
+        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, &place, now, own).requests;
         // The slots that are free first go to those before it, and come free again after as many runs.
         let rounds = ahead.checked_div(ends.len()).and_then(|rounds| i64::try_from(rounds).ok()).unwrap_or(0);
         let turn = ahead.checked_rem(ends.len()).and_then(|index| ends.get(index)).copied().unwrap_or(now);

@@ -80,7 +80,8 @@ impl Orders {
 
     /// Whether the request has a lease of a later grant.
     fn is_here_again(&self, id: &RequestId, key: &str) -> bool {
-        self.granted.iter().any(|(other, (of, _))| of == id && grant_of(other) > grant_of(key))
+        let of_it = self.granted.range(format!("{id}#")..).take_while(|(_, (of, _))| of == id);
+        of_it.map(|(other, _)| grant_of(other)).any(|grant| grant > grant_of(key))
     }
 
     /// A lease ended by itself: whether its request asks again is not known.

@@ -8,7 +8,7 @@ use crate::id::{PoolId, RequestId, WorkerBinding};
 use crate::partition::{self, Partition};
 use crate::pool::{Pool, entry};
 use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
-use crate::queue::{Entry, Flow, Queue};
+use crate::queue::{Ahead, Entry, Flow, Queue};
 use crate::request::{Cause, Demand, Kind, Phase, Request};
 use crate::units::{Instant, Tokens};
 
@@ -211,8 +211,8 @@ impl Pool {
         let waited = now.since(request.enqueued_at);
         let score = weights.score(request.tier, request.rank_urgency(), waited, fairness);
         let waiting = request.is_waiting();
-        let ahead = if waiting { self.ahead_of(request, now) } else { 0 };
-        let in_all = if waiting { ahead.saturating_add(self.ahead_elsewhere(request, now)) } else { 0 };
+        let ahead = if waiting { self.ahead_of(request, now) } else { Ahead::default() };
+        let in_all = if waiting { count(ahead.requests).saturating_add(self.ahead_elsewhere(request, now)) } else { 0 };
         Some(PositionView {
             position: if waiting { in_all.saturating_add(1) } else { 0 },
             ahead: in_all,
@@ -228,23 +228,23 @@ impl Pool {
         })
     }
 
-    /// How many requests go before this one, of those that are not held up by something of their own.
-    pub(super) fn ahead_of(&self, request: &Request, now: Instant) -> u64 {
+    /// What goes before this one, of those that are not held up by something of their own.
+    pub(super) fn ahead_of(&self, request: &Request, now: Instant) -> Ahead {
         let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
         self.ahead_in(queue, &entry(request), now)
     }
 
     /// The same for one of another pool, or of this one, by its place.
-    pub(super) fn before(&self, place: &Entry<'_>, now: Instant) -> u64 {
+    pub(super) fn before(&self, place: &Entry<'_>, now: Instant) -> Ahead {
         self.ahead_in(&self.queue, place, now)
     }
 
-    fn ahead_in(&self, queue: &Queue, place: &Entry<'_>, now: Instant) -> u64 {
+    fn ahead_in(&self, queue: &Queue, place: &Entry<'_>, now: Instant) -> Ahead {
         let flow = place.flow();
         let is_blocked = self.blocked.contains_key(place.client);
         let waits_too = |other: &Flow| is_blocked && other.client == *place.client && other.needs_slot;
         let counted = |other: &Flow, _| *other == flow || waits_too(other) || self.is_eligible(other, now);
-        count(queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted))
+        queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted)
     }
 
     /// How many go before this one of those that are not in the queue, and hold back nobody else: its client's that ask for a
