@@ -321,11 +321,9 @@ impl Pool {
         self.judge(request, Sign::Neither, now);
         let slot_is_asked = request.kind == Kind::Execution && !slot;
         let in_flight = usize::from(!refused && !slot_is_asked);
-        if end == LeaseEnd::Over && request.kind == Kind::Execution {
-            self.order_nothing_more(request);
-        } else {
-            self.end_leases(request, leased.saturating_add(in_flight), end);
-        }
+        let is_last = end == LeaseEnd::Over && request.kind == Kind::Execution;
+        let told = if is_last { request.others().len() } else { leased.saturating_add(in_flight) };
+        self.end_leases(request, told, end);
         if request.kind == Kind::Execution && (slot || !refused) {
             let (id, client) = (request.id.clone(), request.client.clone());
             self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });

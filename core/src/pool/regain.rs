@@ -8,10 +8,15 @@ use crate::priority::PROMOTED_ONE_IN;
 use crate::request::Request;
 use crate::units::{Instant, Tokens};
 
+/// So many of one moment are told that nothing is asked any more; what is kept for others ends by itself.
+const TOLD_AT_ONCE: usize = 16;
+
 impl Pool {
-    /// The request asks for nothing more: the other pools need keep nothing for it.
+    /// The request, which waits, asks for nothing more: the other pools need keep nothing for it.
     pub(super) fn order_nothing_more(&mut self, request: &Request) {
-        if request.grants > request.started_grant {
+        let is_over = |effect: &&Effect| matches!(effect, Effect::SettleLease { end: LeaseEnd::Over, .. });
+        let told = self.effects.iter().filter(is_over).count();
+        if request.grants > request.started_grant && told < TOLD_AT_ONCE {
             self.end_leases(request, request.others().len(), LeaseEnd::Over);
         }
     }
