@@ -138,7 +138,8 @@ pub enum Phase {
         slot: bool,
         /// How many of the other pools are leased.
         leased: usize,
-        /// The account said meanwhile that a slot is free: a refusal that crossed it is out of date.
+        /// The account said meanwhile that a slot is free, or the pool that is asked that tokens were given back: a refusal that
+        /// crossed it is out of date.
         woken: bool,
     },
     /// Everything is there and the work is being done.

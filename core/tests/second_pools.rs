@@ -15,7 +15,7 @@ use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, Report, Signal, Submission};
 use rm_core::priority::{Tier, Urgency};
-use rm_core::request::Usage;
+use rm_core::request::{Phase, Usage};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use support::{at, config, demand, id_of, normal, pool, queue, request, run_until, started, started_ids, units, used};
 
@@ -53,6 +53,20 @@ fn a_request_whose_second_pool_is_not_there_holds_back_nobody_and_keeps_its_plac
     assert_eq!(started_ids(&mut pool, at(20)), younger[..1], "the token is the next one's, at once");
     let order: Vec<RequestId> = run_until(&mut pool, at(20), at(3_020)).into_iter().map(|(_, id)| id).collect();
     assert_eq!(order, [younger[1].clone(), old, younger[2].clone()], "by its age it is before those that came later");
+}
+
+#[test]
+fn a_refusal_that_crossed_the_news_of_tokens_is_out_of_date() {
+    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(5_000)), ready_at: None };
+    let mut pool = pool(config(1, 0));
+    queue(&mut pool, of_two_pools(0, at(0)), at(0));
+    let (id, grant, _) = asked(&mut pool);
+    pool.lease_free(&id_of("other"), at(10));
+    pool.lease_answered(&id, grant, &id_of("other"), not_now, at(11));
+    pool.slot_answered(&id, grant + 1, Some(SlotAnswer::Granted), at(12));
+    let (id, grant, _) = asked(&mut pool);
+    pool.lease_answered(&id, grant, &id_of("other"), not_now, at(13));
+    assert!(matches!(pool.request(&id).unwrap().phase, Phase::Parked { .. }), "it asks once more, and not without end");
 }
 
 #[test]

@@ -180,10 +180,10 @@ impl Pool {
         let client = request.client.clone();
         let current = (request.grants == grant).then(|| request.phase.clone());
         match (current, answer) {
-            (Some(Phase::Acquiring { since, slot: false, leased, woken }), Some(SlotAnswer::Granted)) => {
+            (Some(Phase::Acquiring { since, slot: false, leased, .. }), Some(SlotAnswer::Granted)) => {
                 self.question_answered(&client, true);
                 if let Some(mut request) = self.take(id) {
-                    request.phase = Phase::Acquiring { since, slot: true, leased, woken };
+                    request.phase = Phase::Acquiring { since, slot: true, leased, woken: false };
                     self.acquire_next(request, now);
                 }
             }
@@ -282,16 +282,21 @@ impl Pool {
         match answer {
             LeaseAnswer::Granted => {
                 if let Some(mut request) = self.take(id) {
-                    if let Phase::Acquiring { leased, .. } = &mut request.phase {
+                    if let Phase::Acquiring { leased, woken, .. } = &mut request.phase {
                         *leased = leased.saturating_add(1);
+                        *woken = false;
                     }
                     self.acquire_next(request, now);
                 }
             }
             LeaseAnswer::NotNow { retry_at, .. } => {
                 let until = asks_again_at(retry_at, now);
-                let until = self.requests.get(id).map_or(until, |request| self.collects_from(request, until, now));
-                self.give_up_acquiring(id, true, now, Some(until));
+                let until = self.requests.get(id).and_then(|request| match request.phase {
+                    // Tokens were given back there meanwhile.
+                    Phase::Acquiring { woken: true, .. } => None,
+                    _ => Some(self.collects_from(request, until, now)),
+                });
+                self.give_up_acquiring(id, true, now, until);
                 self.foretell_start(id, now);
             }
             LeaseAnswer::Unreachable => self.give_up_acquiring(id, false, now, Some(now.plus(SECONDARY_RECHECK_MS))),

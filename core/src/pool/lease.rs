@@ -136,6 +136,18 @@ impl Pool {
             for id in waiting {
                 home.unpark(&id);
             }
+            // The answer to one that asks there may be older than this.
+            for id in &home.elsewhere {
+                let Some(request) = home.requests.get_mut(id) else { continue };
+                let asked = match request.phase {
+                    Phase::Acquiring { slot: true, leased, .. } => request.others().get(leased),
+                    _ => None,
+                };
+                let asks = asked.is_some_and(|demand| demand.pool == *pool);
+                if let Phase::Acquiring { woken, .. } = &mut request.phase {
+                    *woken |= asks;
+                }
+            }
         });
     }
 
