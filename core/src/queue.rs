@@ -35,8 +35,8 @@ pub struct Entry<'a> {
     pub worker: Option<&'a WorkerBinding>,
     /// Which windows it runs in only, if any.
     pub off_peak: Option<WaitsFor>,
-    /// Its client's fairness in its home, in millipoints, if that is another pool and told it: a request has the same rank
-    /// in all pools that it needs, or two of them might each keep the other out of its home.
+    /// Its client's fairness in its home, in millipoints, if that is another pool and told it: the pools that a request
+    /// needs are to rank it alike, or two might each keep the other out of its home.
     pub standing: Option<i64>,
 }
 

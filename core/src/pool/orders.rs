@@ -153,7 +153,7 @@ impl Pool {
         }
     }
 
-    /// A lease is settled, or ends by itself, or an order for it is not given any more. One whose grant came to nothing is
+    /// A lease is settled, or an order for it is not given any more. One whose grant came to nothing is
     /// waited for again: it was its turn.
     pub(super) fn order_ends(&mut self, key: &str, end: LeaseEnd, now: Instant) {
         let granted = self.orders.granted.remove(key);
