@@ -98,11 +98,11 @@ impl Plan {
     }
 
     /// The strategies that it is made for already: recommending them would change nothing.
-    pub fn tried(&self, is_kept: bool, is_combined: bool) -> Vec<Strategy> {
+    pub fn tried(&self, may_keep: bool, is_combined: bool) -> Vec<Strategy> {
         let all = [
             (Strategy::ModelDowngrade, self.allowed.downgrade == Some(Level::Aggressive)),
             (Strategy::RequestBatching, is_combined),
-            (Strategy::Cache, is_kept),
+            (Strategy::Cache, may_keep),
             (Strategy::OffPeak, self.allowed.off_peak_in_batch),
         ];
         all.into_iter().filter(|(_, tried)| *tried).map(|(strategy, _)| strategy).collect()

@@ -137,13 +137,13 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     }
     let mut submit = submission(&call, &plan, &held, wait)?;
     let same = kept::same(&catalog, &plan, control);
-    let is_kept = same.keep.is_some();
+    let may_keep = same.keep.is_some();
     submit.spec.keep = same.keep.filter(|_| !control.no_store);
     submit.spec.same = same.key;
     submit.twin = same.twin;
     submit.waits_for = Some(waits_for(&catalog, &plan, now));
     submit.batch = batching::terms(&catalog, &plan, held.tier);
-    submit.spec.tried = plan.tried(is_kept, submit.batch.is_some());
+    submit.spec.tried = plan.tried(may_keep, submit.batch.is_some());
     submit.input = stored_input(&call, &plan, &held).await?;
     if let Payload::Stored(stored) = &submit.input {
         submit.applied.extend(Applied::compression(stored.saved_bytes()));

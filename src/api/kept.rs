@@ -83,7 +83,7 @@ pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
     Same {
         key: Some(key.clone()),
         twin: dedupes.then(|| key.clone()),
-        keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds, compress: plan.allowed.compress }),
+        keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds }),
     }
 }
 

@@ -90,13 +90,20 @@ pub struct Done {
     /// The execution as it stands.
     pub execution: Option<ExecutionView>,
     /// Its result, if it is to be kept.
-    pub to_keep: Option<(Keep, KeptResult)>,
+    pub to_keep: Option<ToKeep>,
+}
+
+/// A result that is to be kept.
+pub struct ToKeep {
+    keep: Keep,
+    kept: KeptResult,
+    compress: bool,
 }
 
 /// Keeps a result for the same request. If that fails, it is run again.
-pub async fn keep(env: &Env, to_keep: Option<(Keep, KeptResult)>) {
-    if let Some((keep, kept)) = to_keep
-        && let Err(error) = results::put(env, &keep, &kept).await
+pub async fn keep(env: &Env, to_keep: Option<ToKeep>) {
+    if let Some(ToKeep { keep, kept, compress }) = to_keep
+        && let Err(error) = results::put(env, &keep, &kept, compress).await
     {
         log::warn("result_not_kept", kept.request.as_str(), &error.to_string());
     }
@@ -188,7 +195,7 @@ fn put_back(execution: &mut ExecutionView, result: Option<(StoredPayload, Box<Ra
 }
 
 /// What is kept of an execution that ended well by this run.
-fn kept_of(order: &Order, execution: &ExecutionView, said: Vec<Usage>) -> Option<(Keep, KeptResult)> {
+fn kept_of(order: &Order, execution: &ExecutionView, said: Vec<Usage>) -> Option<ToKeep> {
     let keep = order.spec.keep.clone()?;
     let result = execution.result.clone().filter(|_| execution.status == ExecutionStatus::Succeeded)?;
     let of = |resource: &ResourceView| {
@@ -199,7 +206,8 @@ fn kept_of(order: &Order, execution: &ExecutionView, said: Vec<Usage>) -> Option
     };
     let usage = execution.resources.iter().filter_map(of).collect();
     let request = order.run.id.clone();
-    Some((keep, KeptResult { at: execution.started_at?, request, usage, result }))
+    let kept = KeptResult { at: execution.started_at?, request, usage, result };
+    Some(ToKeep { keep, kept, compress: order.spec.compress })
 }
 
 /// Stores a result that is too large to be reported; gives it back too.

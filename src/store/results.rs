@@ -63,11 +63,11 @@ pub async fn find(env: &Env, keep: &Keep, now: Instant) -> Result<Option<KeptRes
     Ok(Some(kept).filter(|kept| now.since(kept.at) < ttl_ms))
 }
 
-/// Keeps a result.
-pub async fn put(env: &Env, keep: &Keep, kept: &KeptResult) -> Result<()> {
+/// Keeps a result; with `compress` a long one is gzipped.
+pub async fn put(env: &Env, keep: &Keep, kept: &KeptResult, compress: bool) -> Result<()> {
     let ttl = u64::from(keep.ttl_seconds).max(TTL_MIN_SECONDS);
     let json = serde_json::to_string(kept)?;
-    let is_long = keep.compress && json.len() > INLINE_MAX_BYTES;
+    let is_long = compress && json.len() > INLINE_MAX_BYTES;
     let stored = is_long.then(|| gzip::pack(json.as_bytes())).flatten().unwrap_or_else(|| json.into_bytes());
     env.kv("KV")?.put_bytes(&kv_key(&keep.key), &stored)?.expiration_ttl(ttl).execute().await?;
     Ok(())

@@ -58,9 +58,6 @@ pub struct Keep {
     pub key: String,
     /// For how long.
     pub ttl_seconds: u32,
-    /// It may be gzipped.
-    #[serde(default)]
-    pub compress: bool,
 }
 
 /// A step of a pipeline.
