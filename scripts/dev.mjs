@@ -32,7 +32,7 @@ export async function dev({ log = "inherit" } = {}) {
   if (process.env.npm_lifecycle_event) setInterval(() => process.ppid !== parent && end(0), 500).unref();
   service.once("exit", async (code) => {
     if (ending) return;
-    if (kam) await stop(kam);
+    await Promise.all([stop(service), kam ? stop(kam) : null]);
     fail(`wrangler ended by itself (exit code ${code}); see what it printed above.`);
   });
   if (!(await isReady(service, url))) fail("The service did not start.");

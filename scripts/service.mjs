@@ -58,13 +58,15 @@ function startWrangler(configs, { port, persist, log }) {
 /** Ends the whole process group, and waits until it is gone. */
 export function stop(service, signal = "SIGTERM") {
   return new Promise((resolve) => {
-    if (service.exitCode !== null || service.signalCode !== null) return resolve();
+    const hasEnded = service.exitCode !== null || service.signalCode !== null;
     service.once("exit", () => resolve());
     try {
+      // Those that it started may outlive it.
       process.kill(-service.pid, signal);
     } catch {
       resolve();
     }
+    if (hasEnded) return resolve();
     // A group that does not end when asked is ended.
     setTimeout(() => {
       try {
