@@ -293,6 +293,13 @@ impl Request {
         asks && !self.others().is_empty()
     }
 
+    /// Whether it waits, needs other pools too, and its last grant came to nothing: they may keep tokens for it.
+    #[must_use]
+    pub fn has_asked_elsewhere(&self) -> bool {
+        let waits = matches!(self.phase, Phase::Waiting | Phase::Parked { cause: Cause::SecondaryPool, .. });
+        waits && self.grants > self.started_grant && !self.others().is_empty()
+    }
+
     /// Whether it has not started: in the queue, parked or acquiring.
     #[must_use]
     pub const fn is_waiting(&self) -> bool {

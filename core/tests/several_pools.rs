@@ -88,19 +88,43 @@ fn two_that_need_each_others_homes_do_not_keep_each_other_from_starting() {
     }
 }
 
-#[test]
-fn what_one_gives_back_unused_is_news_to_the_other() {
-    let mut network = Network::new(&["a", "b"], 10, 1);
+/// Sends two requests of each of these pools' clients, that need the next pool too and use nothing of what they reserve; how
+/// long each takes to start. No two rounds are alike.
+fn in_a_ring(names: &[&str], refill: u64, round: u64) -> Vec<Option<i64>> {
+    let slow = |name: &&str| {
+        let mut config = PoolConfig { pool: id_of(name), ..config(10, 0) };
+        config.limits.refill_per_second = Tokens::from_micros(refill as i64 * 200_000).unwrap();
+        config
+    };
+    let mut network = Network::of(names.iter().map(slow));
     network.uses_nothing = true;
-    let standard = |client| of(client, Tier::Standard, Urgency::Normal, at(0));
-    let ids = [
-        network.send(&[("a", 7), ("b", 6)], standard("x"), at(0)),
-        network.send(&[("b", 7), ("a", 6)], standard("y"), at(0)),
-        network.send(&[("a", 6), ("b", 7)], standard("x"), at(0)),
-        network.send(&[("b", 6), ("a", 7)], standard("y"), at(0)),
-    ];
-    let starts = ids.map(|id| network.started_at(&id, at(60_000)));
-    assert!(starts.iter().all(|start| start.is_some_and(|second| second <= 1)), "no refill is waited for: {starts:?}");
+    network.sent_before(round * 1_000);
+    let count = 2 * names.len();
+    let place = |n: usize| if round.is_multiple_of(2) { n % names.len() } else { n / 2 };
+    let send = |n: usize| {
+        let (own, next) = (names[place(n)], names[(place(n) + 1) % names.len()]);
+        let now = at(20 + n as i64 * (round as i64 % 4));
+        network.run(now);
+        // They are not as old as the order in which they come.
+        let queued = at((round as i64 * 7 + n as i64 * 5) % 11);
+        let submission = Submission { has_slot: true, ..of(own, Tier::Standard, Urgency::Normal, queued) };
+        network.send(&[(own, 7), (next, 6)], submission, now)
+    };
+    let ids: Vec<RequestId> = (0..count).map(send).collect();
+    ids.iter().map(|id| network.started_at(id, at(60_000))).collect()
+}
+
+#[test]
+fn those_that_need_each_others_homes_never_wait_beside_tokens_that_are_there() {
+    for round in 0..400 {
+        for refill in 0..=1 {
+            for names in [["a", "b"].as_slice(), &["a", "b", "c"], &["a", "b", "c", "d"]] {
+                let starts = in_a_ring(names, refill, round);
+                let soon = starts.iter().all(|start| start.is_some_and(|second| second <= 1));
+                assert!(soon, "{names:?}, {round}, {refill}: no refill is waited for: {starts:?}");
+            }
+        }
+    }
 }
 
 #[test]

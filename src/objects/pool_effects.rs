@@ -1,11 +1,12 @@
 //! What a pool asks for, done: slots, leases, runs, settlements. Each answer is an event of its own.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 
 use futures_util::future::join_all;
-use rm_core::id::{PoolId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Report, Retry};
 use rm_core::priority::Urgency;
 use rm_core::request::{Failure, Request};
@@ -22,7 +23,7 @@ use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
 use crate::views::{baseline_of, optimizations};
 use crate::wire::account::{AcquireSlotCall, RaiseHoldCall, ReleaseSlotCall, SettleCall};
-use crate::wire::pool::{LeaseCall, LeaseFreeCall, LeaseReply, SettleLeaseCall};
+use crate::wire::pool::{LeaseCall, LeaseFreeCall, LeaseReply, SettleLeaseCall, StandingsCall};
 
 /// How often a release is tried before it is left to the lease's own end.
 const RELEASE_TRIES: u32 = 3;
@@ -67,6 +68,7 @@ impl PoolObject {
                     spawn_local(object.acquire_lease(id, grant, pool, order));
                 }
                 Effect::LeaseFree { home } => spawn_local(object.tell_lease_free(home)),
+                Effect::TellStandings { pool, standings } => spawn_local(object.tell_standings(pool, standings)),
                 Effect::SettleLease { pool, key, used, end, signal } => {
                     spawn_local(object.settle_lease(pool, SettleLeaseCall { key, used, end, signal }));
                 }
@@ -163,6 +165,14 @@ impl PoolObject {
         // If this gets lost, that pool asks again by itself.
         if let Err(error) = call(&self.env, home.as_str(), &LeaseFreeCall { pool }).await {
             log::warn("pool_not_told", home.as_str(), &error.to_string());
+        }
+    }
+
+    async fn tell_standings(self: Rc<Self>, pool: PoolId, standings: BTreeMap<ClientId, i64>) {
+        let Ok(home) = self.look(|pool, _| pool.config().pool.clone()) else { return };
+        // If this gets lost, that pool keeps tokens for one of this home until it does not ask in time.
+        if let Err(error) = call(&self.env, pool.as_str(), &StandingsCall { home, standings }).await {
+            log::warn("pool_not_told", pool.as_str(), &error.to_string());
         }
     }
 

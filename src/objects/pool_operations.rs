@@ -21,8 +21,8 @@ use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, CloseAnswer, CloseCall, ConfigureCall,
     ConsumeAnswer, ConsumeCall, ExecutionCall, ForetellAnswer, ForetellCall, LeaseCall, LeaseFreeCall, LeaseReply,
-    PingCall, PositionAnswer, PositionCall, ReportBatchCall, ReportCall, Run, SettleLeaseCall, SubmitAnswer,
-    SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
+    PingCall, PositionAnswer, PositionCall, ReportBatchCall, ReportCall, Run, SettleLeaseCall, StandingsCall,
+    SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
 };
 
 /// How long a reservation over several pools may take to be decided.
@@ -58,6 +58,12 @@ impl PoolObject {
             LeaseFreeCall::PATH => {
                 let free: LeaseFreeCall = read(body)?;
                 answer::<LeaseFreeCall>(&self.event(|pool, now| pool.lease_free(&free.pool, now)).await?)
+            }
+            StandingsCall::PATH => {
+                let told: StandingsCall = read(body)?;
+                answer::<StandingsCall>(
+                    &self.event(|pool, now| pool.standings_told(&told.home, &told.standings, now)).await?,
+                )
             }
             SettleLeaseCall::PATH => {
                 let settle: SettleLeaseCall = read(body)?;
@@ -348,7 +354,9 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
         BillCall::PATH => answer::<BillCall>(&None),
         CancelCall::PATH => answer::<CancelCall>(&CancelAnswer::Unknown),
         ConsumeCall::PATH => answer::<ConsumeCall>(&ConsumeAnswer::Unknown),
-        WakeCall::PATH | LeaseFreeCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH => answer::<WakeCall>(&()),
+        WakeCall::PATH | LeaseFreeCall::PATH | StandingsCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH => {
+            answer::<WakeCall>(&())
+        }
         TickCall::PATH => answer::<TickCall>(&None),
         CloseCall::PATH => answer::<CloseCall>(&CloseAnswer::Closed),
         _ => Response::error(format!("no such operation, or no such pool: {path}, {} bytes", body.len()), 404),

@@ -90,6 +90,7 @@ impl Pool {
                     .saturating_add(RUN_GRACE_MS.saturating_mul(2))
                     .saturating_add(super::timer::ACQUIRE_LIMIT_MS),
             };
+            self.standings.order_tells(&demand.pool, &order);
             self.effects.push(Effect::AcquireLease { id, grant, pool: demand.pool.clone(), order });
             self.put(request);
             return;

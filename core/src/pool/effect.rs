@@ -1,6 +1,6 @@
 //! What an event leaves behind: what is to be stored, and what is to be done outside.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +139,16 @@ pub enum Effect {
     LeaseFree {
         /// Which pool.
         home: PoolId,
+    },
+    /// Tell another pool what the fairness of these clients is here, in millipoints; to [`Pool::standings_told`]. If this
+    /// gets lost, it keeps tokens for one of them a while longer than it must.
+    ///
+    /// [`Pool::standings_told`]: crate::pool::Pool::standings_told
+    TellStandings {
+        /// Which pool.
+        pool: PoolId,
+        /// The clients.
+        standings: BTreeMap<ClientId, i64>,
     },
     /// Deliver a stored settlement to the client's account; confirm by `Pool::settlement_confirmed`.
     Settle {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::partition;
+use crate::pool::index::entry;
 use crate::pool::state::WorkTime;
 use crate::pool::submit::waiting;
 use crate::pool::supply::Leave;
-use crate::pool::{Pool, Refusal, Submission, entry};
+use crate::pool::{Pool, Refusal, Submission};
 use crate::priority::Tier;
 use crate::queue::{Ahead, Entry, Flow};
 use crate::request::{Cause, Kind, Phase, Request};

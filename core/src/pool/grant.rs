@@ -4,9 +4,10 @@ use crate::fair_share::weight;
 use crate::id::RequestId;
 use crate::off_peak::{self, WaitsFor, Window};
 use crate::partition;
+use crate::pool::Pool;
 use crate::pool::finish::Finish;
+use crate::pool::index::entry;
 use crate::pool::supply::Leave;
-use crate::pool::{Pool, entry};
 use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier};
 use crate::queue::{Flow, Pick};
 use crate::request::{Failure, Phase, Request, Status};
@@ -94,6 +95,7 @@ impl Pool {
             Some(until) => Err(Availability::At(until)),
             None => self.take_tokens(amount, own, &wanted, leave, now),
         };
+        self.standings.held_back |= taken.is_err() && self.is_held_back(amount, leave.kept);
         let mut ready_at = match taken {
             Ok(drawn) => return Turn::Granted { pick: head, own: drawn, picked_for: None },
             Err(Availability::Never) => return Turn::Refused(head.id),
@@ -129,9 +131,15 @@ impl Pool {
                 Some(Availability::At(at)) => Some(at),
                 _ => None,
             };
+            self.standings.held_back |= self.is_held_back(amount, kept);
             ready_at = [ready_at, at].into_iter().flatten().min();
         }
         Turn::Wait(ready_at)
+    }
+
+    /// Whether the pool has an amount that was not granted, and keeps something for orders of other homes.
+    fn is_held_back(&self, amount: Tokens, kept: Tokens) -> bool {
+        !kept.is_zero() && self.state.bucket.level() >= amount
     }
 
     fn place_of(&self, request: &Request) -> (Option<usize>, Tokens) {

@@ -1,14 +1,17 @@
 //! Leases: tokens of this pool for a request whose home is another pool.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::fair_share::weight;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
+use crate::pool::index::entry;
 use crate::pool::orders::asked;
 use crate::pool::supply::{Leave, Taken};
 use crate::pool::timer::Timer;
-use crate::pool::{Pool, Signal, entry};
+use crate::pool::{Pool, Signal};
 use crate::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use crate::queue::Entry;
 use crate::request::{Cause, Phase, Request};
@@ -117,11 +120,19 @@ impl Pool {
             let Some(id) = request_of(&order.key) else {
                 return LeaseAnswer::NotNow { retry_at: None, ready_at: None };
             };
+            if let Some((home, standing)) = id.home().zip(order.standing) {
+                pool.orders.stand(&home, &BTreeMap::from([(order.client.clone(), standing)]));
+            }
             match pool.try_lease(&id, &order, now) {
                 LeaseAnswer::Granted => LeaseAnswer::Granted,
                 answer => pool.note_refused(&id, order, answer, now),
             }
         })
+    }
+
+    /// Another pool says what the fairness of these clients is there.
+    pub fn standings_told(&mut self, home: &PoolId, standings: &BTreeMap<ClientId, i64>, now: Instant) {
+        self.event(now, |pool| pool.orders.stand(home, standings));
     }
 
     /// Another pool was given tokens back: those that wait for it here need wait no longer.

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{PoolId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::{LeaseAnswer, asks_again_at};
 use crate::pool::lease::{grant_of, request_of};
 use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool};
@@ -21,7 +21,7 @@ const TURN_MS: i64 = 10_000;
 /// For no longer than this its home is given time for that, or else a home that cannot would hold back everybody here.
 const REGAIN_MAX_MS: i64 = 60_000;
 /// The most orders that are known at once: the oldest ones.
-const ORDERS_MAX: usize = 256;
+pub(super) const ORDERS_MAX: usize = 256;
 
 /// An order that was refused.
 #[derive(Debug, Clone)]
@@ -87,6 +87,17 @@ impl Orders {
     /// A lease ended by itself: whether its request asks again is not known.
     pub(super) fn lease_ran_out(&mut self, key: &str) {
         self.granted.remove(key);
+    }
+
+    /// What the fairness of these clients is in that home: for every order from there.
+    pub(super) fn stand(&mut self, home: &PoolId, standings: &BTreeMap<ClientId, i64>) {
+        let refused = self.refused.iter_mut().map(|((_, id), refused)| (id, &mut refused.order));
+        let granted = self.granted.values_mut().map(|(id, order)| (&*id, order));
+        for (id, order) in refused.chain(granted) {
+            if let Some(standing) = standings.get(&order.client).filter(|_| id.home().as_ref() == Some(home)) {
+                order.standing = Some(*standing);
+            }
+        }
     }
 
     /// An order is granted.

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use rm_core::account::SlotAnswer;
-use rm_core::id::{PoolId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{
     CancelOutcome, Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Mode, Pool, PoolConfig, Report, Signal, Submission,
     Submitted,
@@ -25,6 +25,7 @@ enum Call {
     Answer(PoolId, RequestId, u32, LeaseAnswer),
     Settle(PoolId, String, Tokens, LeaseEnd),
     Free(PoolId, PoolId),
+    Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
     Report(RequestId, u32),
 }
 
@@ -34,6 +35,8 @@ pub struct Network {
     pub starts: BTreeMap<RequestId, Instant>,
     /// How often a pool was asked for a lease.
     pub orders: usize,
+    /// How often one was told what the fairness of another's clients is.
+    pub standings: usize,
     /// Runs use nothing of what was reserved for them.
     pub uses_nothing: bool,
     calls: BTreeMap<(Instant, u64), Call>,
@@ -52,11 +55,17 @@ impl Network {
             pools: configs.map(|config| (config.pool.clone(), pool(config))).collect(),
             starts: BTreeMap::new(),
             orders: 0,
+            standings: 0,
             uses_nothing: false,
             calls: BTreeMap::new(),
             sent: 0,
             wakeups: BTreeMap::new(),
         }
+    }
+
+    /// The calls from here on are as late as if there had been so many before.
+    pub fn sent_before(&mut self, count: u64) {
+        self.sent = count;
     }
 
     /// Sends a request to the first of the pools that it needs.
@@ -122,6 +131,9 @@ impl Network {
             Call::Settle(pool, key, used, end) => {
                 self.at_pool(&pool, now, |pool| pool.settle_lease(&key, used, end, &Signal::default(), now));
             }
+            Call::Standings(pool, home, standings) => {
+                self.at_pool(&pool, now, |pool| pool.standings_told(&home, &standings, now));
+            }
             Call::Free(home, from) => self.at_pool(&home, now, |pool| pool.lease_free(&from, now)),
             Call::Report(id, grant) => {
                 let home = id.home().unwrap();
@@ -146,6 +158,10 @@ impl Network {
                 Effect::AcquireSlot { id, grant, .. } => self.call(Call::Slot(id, grant), now),
                 Effect::AcquireLease { id, grant, pool, order } => self.call(Call::Order(pool, id, grant, order), now),
                 Effect::SettleLease { pool, key, used, end, .. } => self.call(Call::Settle(pool, key, used, end), now),
+                Effect::TellStandings { pool, standings } => {
+                    self.standings += 1;
+                    self.call(Call::Standings(pool, name.clone(), standings), now);
+                }
                 Effect::LeaseFree { home } => self.call(Call::Free(home, name.clone()), now),
                 Effect::Start { id, grant, .. } => {
                     self.starts.insert(id.clone(), now);

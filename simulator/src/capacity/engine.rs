@@ -307,6 +307,9 @@ impl<'a> Engine<'a> {
             Effect::LeaseFree { home: other } => {
                 self.at_pool(&other, |pool| pool.lease_free(home, now));
             }
+            Effect::TellStandings { pool: other, standings } => {
+                self.at_pool(&other, |pool| pool.standings_told(home, &standings, now));
+            }
             Effect::SettleLease { pool: other, key, used, end, signal } => {
                 self.at_pool(&other, |pool| pool.settle_lease(&key, used, end, &signal, now));
             }

@@ -46,6 +46,9 @@ impl World {
             Message::LeaseFree(home, pool) => {
                 self.at_pool(&home, |object, now| object.pool.lease_free(&pool, now));
             }
+            Message::Standings(pool, home, standings) => {
+                self.at_pool(&pool, |object, now| object.pool.standings_told(&home, &standings, now));
+            }
             Message::SettleLease(pool, key, used, end, signal) => {
                 if let Some(id) = key.split('#').next().and_then(|id| id.parse().ok()) {
                     self.orders.entry(pool.clone()).or_default().ended(&id, &key, end, self.now);

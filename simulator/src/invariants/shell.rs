@@ -30,6 +30,8 @@ pub enum Message {
     LeaseAnswer(PoolId, RequestId, u32, PoolId, LeaseAnswer),
     /// A pool tells a home that tokens were given back.
     LeaseFree(PoolId, PoolId),
+    /// A home tells another pool what the fairness of its clients is.
+    Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
     /// A home tells another pool what was used.
     SettleLease(PoolId, String, Tokens, LeaseEnd, Signal),
     /// A pool tells an account of an end.

@@ -48,6 +48,7 @@ impl fmt::Display for Message {
                 write!(f, "{pool} → {home}: tokens for {id}, grant {grant}: {answer}")
             }
             Self::LeaseFree(home, pool) => write!(f, "{pool} → {home}: tokens were given back"),
+            Self::Standings(pool, home, _) => write!(f, "{home} → {pool}: how its clients stand"),
             Self::SettleLease(pool, key, used, ..) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),
             Self::Settled(pool, event) => write!(f, "→ {pool}: the account has the settlement of {event}"),

@@ -350,6 +350,10 @@ impl World {
                 self.saw("lease free");
                 self.send(Message::LeaseFree(other, home));
             }
+            Effect::TellStandings { pool, standings } => {
+                self.saw("standings told");
+                self.send(Message::Standings(pool, home, standings));
+            }
             Effect::SettleLease { pool, key, used, end, signal } => {
                 self.send(Message::SettleLease(pool, key, used, end, signal));
             }

@@ -1,6 +1,8 @@
 //! Leases of tokens for requests with another home.
 
-use rm_core::id::PoolId;
+use std::collections::BTreeMap;
+
+use rm_core::id::{ClientId, PoolId};
 use rm_core::pool::{LeaseEnd, LeaseOrder, Signal};
 use rm_core::units::{Instant, Tokens};
 use serde::{Deserialize, Serialize};
@@ -34,6 +36,15 @@ pub struct LeaseFreeCall {
     pub pool: PoolId,
 }
 operation!(LeaseFreeCall, "/lease-free", ());
+
+/// What the fairness of these clients is in their home.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StandingsCall {
+    pub home: PoolId,
+    /// In millipoints.
+    pub standings: BTreeMap<ClientId, i64>,
+}
+operation!(StandingsCall, "/standings", ());
 
 /// What was used of a lease.
 #[derive(Debug, Serialize, Deserialize)]
