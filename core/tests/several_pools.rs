@@ -11,6 +11,7 @@
 mod support;
 
 use rm_core::id::RequestId;
+use rm_core::partition::{Member, Partition};
 use rm_core::pool::{PoolConfig, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::{Instant, Tokens};
@@ -88,40 +89,71 @@ fn two_that_need_each_others_homes_do_not_keep_each_other_from_starting() {
     }
 }
 
-/// Sends two requests of each of these pools' clients, that need the next pool too and use nothing of what they reserve; how
-/// long each takes to start. No two rounds are alike.
-fn in_a_ring(names: &[&str], refill: u64, round: u64) -> Vec<Option<i64>> {
+/// What requests in a ring have of each pool.
+#[derive(Debug, Clone, Copy)]
+enum Have {
+    /// Ten, all of it.
+    All,
+    /// A share of so much of ten, which is lent or not.
+    Share(u8, bool),
+    /// A dedicated ten of twenty; others use the rest, and more of them wait for it.
+    ShareBesideOthers,
+}
+
+/// Pools of these names, and what is in them.
+fn with_shares(names: &[&str], have: Have, refill: u64, round: u64) -> Network {
+    let (capacity, share) = match have {
+        Have::All => (10, None),
+        Have::Share(percent, lends) => (10, Some((percent, lends))),
+        Have::ShareBesideOthers => (20, Some((50, false))),
+    };
+    let member = Member::Tier(Tier::Standard);
+    let partitions = share.map(|(percent, lends)| Partition { name: "share".into(), member, percent, lends });
     let slow = |name: &&str| {
-        let mut config = PoolConfig { pool: id_of(name), ..config(10, 0) };
+        let partitions = partitions.iter().cloned().collect();
+        let mut config = PoolConfig { pool: id_of(name), partitions, ..config(capacity, 0) };
         config.limits.refill_per_second = Tokens::from_micros(refill as i64 * 200_000).unwrap();
         config
     };
     let mut network = Network::of(names.iter().map(slow));
-    network.uses_nothing = true;
     network.sent_before(round * 1_000);
-    let count = 2 * names.len();
+    if matches!(have, Have::ShareBesideOthers) {
+        for name in names.iter().chain(names) {
+            network.send(&[(name, 10)], of("other", Tier::Enterprise, Urgency::Normal, at(0)), at(0));
+        }
+        network.run(at(1_000));
+    }
+    network.uses_nothing = true;
+    network
+}
+
+/// Sends two requests of each of these pools' clients, that need the next pool too and use nothing of what they reserve; how
+/// long each takes to start. No two rounds are alike.
+fn in_a_ring(names: &[&str], have: Have, refill: u64, round: u64) -> Vec<Option<i64>> {
+    let mut network = with_shares(names, have, refill, round);
     let place = |n: usize| if round.is_multiple_of(2) { n % names.len() } else { n / 2 };
     let send = |n: usize| {
         let (own, next) = (names[place(n)], names[(place(n) + 1) % names.len()]);
-        let now = at(20 + n as i64 * (round as i64 % 4));
+        let now = at(1_020 + n as i64 * (round as i64 % 4));
         network.run(now);
         // They are not as old as the order in which they come.
-        let queued = at((round as i64 * 7 + n as i64 * 5) % 11);
+        let queued = at(1_000 + (round as i64 * 7 + n as i64 * 5) % 11);
         let submission = Submission { has_slot: true, ..of(own, Tier::Standard, Urgency::Normal, queued) };
         network.send(&[(own, 7), (next, 6)], submission, now)
     };
-    let ids: Vec<RequestId> = (0..count).map(send).collect();
-    ids.iter().map(|id| network.started_at(id, at(60_000))).collect()
+    let ids: Vec<RequestId> = (0..2 * names.len()).map(send).collect();
+    ids.iter().map(|id| network.started_at(id, at(60_000)).map(|second| second - 1)).collect()
 }
 
 #[test]
 fn those_that_need_each_others_homes_never_wait_beside_tokens_that_are_there() {
-    for round in 0..400 {
-        for refill in 0..=1 {
+    let shares = [Have::All, Have::Share(100, false), Have::Share(100, true), Have::Share(80, true)];
+    for have in shares.into_iter().chain([Have::ShareBesideOthers]) {
+        for (round, refill) in (0..400).flat_map(|round| [(round, 0), (round, 1)]) {
             for names in [["a", "b"].as_slice(), &["a", "b", "c"], &["a", "b", "c", "d"]] {
-                let starts = in_a_ring(names, refill, round);
+                let starts = in_a_ring(names, have, refill, round);
                 let soon = starts.iter().all(|start| start.is_some_and(|second| second <= 1));
-                assert!(soon, "{names:?}, {round}, {refill}: no refill is waited for: {starts:?}");
+                assert!(soon, "{names:?}, {have:?}, {round}, {refill}: no refill is waited for: {starts:?}");
             }
         }
     }
