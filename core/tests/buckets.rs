@@ -59,6 +59,20 @@ fn use_beyond_a_reservation_is_paid_back_before_anybody_is_granted_again() {
 }
 
 #[test]
+fn a_view_that_is_brought_up_to_date_has_what_the_pool_has() {
+    for overuse in [0, 3, 15] {
+        let mut pool = pool(config(10, 2));
+        queue(&mut pool, normal(1, 6, at(0)), at(0));
+        let (id, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&id, grant, used(6 + overuse), at(0));
+        let seen = pool.view(at(0));
+        for ms in [0, 500, 3_000, 6_000, 30_000] {
+            assert_eq!(seen.clone().at(at(ms)).available, pool.view(at(ms)).available, "{overuse}, {ms}");
+        }
+    }
+}
+
+#[test]
 fn a_submission_that_comes_too_long_after_its_hold_is_refused() {
     let mut pool = pool(config(10, 1));
     let stale = pool.submit(normal(1, 1, at(0)), Mode::Queue, at(30_001));

@@ -20,6 +20,7 @@ mod outcome;
 mod questions;
 mod regain;
 mod reservation;
+mod snapshot;
 mod spared;
 mod standing;
 mod state;

@@ -11,6 +11,7 @@ use crate::pool::index::entry;
 use crate::priority::{Points, STARVATION_BOUND_MS, Score, Urgency};
 use crate::queue::{Ahead, Entry, Flow, Queue};
 use crate::request::{Cause, Demand, Kind, Phase, Request};
+use crate::token_bucket::TokenBucket;
 use crate::units::{Instant, Tokens};
 
 /// What holds a request.
@@ -155,6 +156,9 @@ pub struct PoolView {
     /// What is kept for requests of other pools.
     #[serde(default)]
     pub kept: Tokens,
+    /// What was used beyond all that was there, and is refilled first.
+    #[serde(default, skip_serializing_if = "Tokens::is_none")]
+    pub debt: Tokens,
     /// The parts that are set aside.
     #[serde(default)]
     pub partitions: Vec<PartitionView>,
@@ -289,11 +293,14 @@ impl Pool {
         }
     }
 
-    pub(super) fn available(&self, now: Instant) -> Tokens {
-        let limits = self.limits();
+    fn bucket_at(&self, now: Instant) -> TokenBucket {
         let mut bucket = self.state.bucket.clone();
-        bucket.refill(&limits, now);
-        bucket.available(&limits, now)
+        bucket.refill(&self.limits(), now);
+        bucket
+    }
+
+    pub(super) fn available(&self, now: Instant) -> Tokens {
+        self.bucket_at(now).available(&self.limits(), now)
     }
 
     /// How a request that the pool has not let go of is, for its account.
@@ -326,6 +333,7 @@ impl Pool {
             paused_until: self.state.paused_until.filter(|until| *until > now),
             lent: self.state.shares.lent(self.available(now)),
             kept: self.kept(now),
+            debt: self.bucket_at(now).debt(),
             partitions: self.partition_views(now),
             breakers: self.state.breakers.iter().map(breaker_view).collect(),
         }
