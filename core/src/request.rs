@@ -71,6 +71,16 @@ const fn is_nothing(percent: &u8) -> bool {
     *percent == 0
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(ms: &i64) -> bool {
+    *ms == 0
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_never(count: &u32) -> bool {
+    *count == 0
+}
+
 impl Demand {
     /// An amount that the caller named, at one price.
     #[must_use]
@@ -217,6 +227,16 @@ pub struct Request {
     /// When another pool that it needs will have its tokens, as that one said when it last refused them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub others_ready_at: Option<Instant>,
+    /// Which one that is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused_by: Option<PoolId>,
+    /// The longest that another pool which granted its tokens may take to have them again, in milliseconds.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub others_regain_ms: i64,
+    /// How often it was woken for what another pool had given to a grant that came to nothing, since something else came
+    /// back there.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub idle_wakes: u32,
     /// Its client's fairness in millipoints when it was last granted, if it needs other pools too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<i64>,
@@ -267,6 +287,10 @@ pub struct Request {
 pub const MAX_AGE_MS: i64 = 86_400_000;
 /// The same for one that waits for an off-peak window, the next of which may be a week away: eight days.
 pub const OFF_PEAK_MAX_AGE_MS: i64 = 8 * 86_400_000;
+/// A run may take this much longer than its limit before it counts as lost: the way to the worker and back.
+pub(crate) const RUN_GRACE_MS: i64 = 5_000;
+/// How long the slot and the other pools may take to answer before a grant is given up.
+pub(crate) const ACQUIRE_LIMIT_MS: i64 = 10_000;
 /// A deferred request is let out of its window this much before it must start to keep its deadline.
 pub const FORCE_SLACK_MS: i64 = 60_000;
 
@@ -344,6 +368,12 @@ impl Request {
         let run_ms = self.expected_run_ms.unwrap_or(self.timeout_ms).min(self.timeout_ms);
         let needed = run_ms.saturating_add(later).saturating_add(FORCE_SLACK_MS);
         Some(deadline.plus(needed.saturating_neg()))
+    }
+
+    /// For how long another pool's tokens are leased: as long as an attempt may take, and everything before it and after it.
+    #[must_use]
+    pub const fn lease_ttl_ms(&self) -> i64 {
+        self.timeout_ms.saturating_add(RUN_GRACE_MS.saturating_mul(2)).saturating_add(ACQUIRE_LIMIT_MS)
     }
 
     /// How long the next attempt may take: its own limit, or what is left until the deadline.

@@ -308,7 +308,7 @@ fn none_is_started_with_the_others_before_it_has_its_tokens_of_another_pool() {
     let starts = |effect: &Effect| matches!(effect, Effect::Start { .. } | Effect::StartBatch { .. });
     assert!(!pool.take_effects().iter().any(starts));
     for id in &ids {
-        pool.lease_answered(id, 1, &id_of("other"), LeaseAnswer::Granted, at(2));
+        pool.lease_answered(id, 1, &id_of("other"), LeaseAnswer::Granted { regain_ms: 0 }, at(2));
     }
     assert_eq!(pool.take_effects().iter().filter(|effect| starts(effect)).count(), 1);
 }

@@ -131,7 +131,7 @@ fn a_refused_pool_gives_back_all_that_was_taken_before_it() {
         "the other pools are asked in the order of their names: {effects:?}"
     );
     assert_eq!(pool.view(at(0)).available, units(6));
-    pool.lease_answered(&id, 1, &id_of("a"), LeaseAnswer::Granted, at(1));
+    pool.lease_answered(&id, 1, &id_of("a"), LeaseAnswer::Granted { regain_ms: 0 }, at(1));
     assert!(matches!(pool.take_effects().as_slice(), [Effect::AcquireLease { pool, .. }] if *pool == id_of("b")));
     pool.lease_answered(
         &id,
@@ -147,7 +147,7 @@ fn a_refused_pool_gives_back_all_that_was_taken_before_it() {
             pool: id_of("a"),
             key,
             used: Tokens::ZERO,
-            end: LeaseEnd::Returns,
+            end: LeaseEnd::Returns { needed_at: Some(at(500)) },
             signal: Signal::default()
         }),
         "{effects:?}"

@@ -113,6 +113,7 @@ fn an_order_of_another_home_has_its_turn_too() {
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        inquires: false,
         regain_ms: 0,
         standing: None,
         ttl_ms: SECOND,
@@ -123,7 +124,7 @@ fn an_order_of_another_home_has_its_turn_too() {
         stream(&mut pool, second);
         pump(&mut pool, now, LeaseAnswer::Never);
         // It asks every five seconds, whenever its home does.
-        if second % 5 == 0 && pool.acquire_lease(order(second), now.plus(500)) == LeaseAnswer::Granted {
+        if second % 5 == 0 && pool.acquire_lease(order(second), now.plus(500)).is_granted() {
             assert!((600..630).contains(&second), "at {second} s");
             return;
         }
@@ -157,12 +158,13 @@ fn leases_do_not_pass_a_promoted_request_without_end() {
             cost: NanoUsd::ZERO,
             slots: None,
             returns: true,
+            inquires: false,
             regain_ms: 0,
             standing: None,
             ttl_ms: 60 * SECOND,
         };
         let key = order.key.clone();
-        if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
+        if pool.acquire_lease(order, now).is_granted() {
             pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
             leases += i64::from(second >= 600);
         }
@@ -290,7 +292,7 @@ fn dedicated_shares_do_not_keep_each_other_waiting_for_what_is_not_there() {
     pool.settle_lease(
         "",
         Tokens::ZERO,
-        LeaseEnd::Returns,
+        LeaseEnd::Ran,
         &Signal { remaining: Some(units(20)), ..Signal::default() },
         at(0),
     );
@@ -347,6 +349,7 @@ fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        inquires: false,
         regain_ms: 0,
         standing: None,
         ttl_ms: SECOND,
@@ -357,7 +360,7 @@ fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
         let number = 100 + second as u64;
         queue(&mut pool, request(number, &format!("low-{number}"), Tier::Basic, Urgency::Normal, now), now);
         pump(&mut pool, now, LeaseAnswer::Never);
-        if second % 5 == 0 && pool.acquire_lease(order(second), now) == LeaseAnswer::Granted {
+        if second % 5 == 0 && pool.acquire_lease(order(second), now).is_granted() {
             assert!(second <= 10, "eight are refilled in eight seconds: at {second} s");
             return;
         }
@@ -419,12 +422,13 @@ fn leases_out_of_a_share_that_is_lent_stand_back_on_a_promoted_ones_turn() {
             cost: NanoUsd::ZERO,
             slots: None,
             returns: false,
+            inquires: false,
             regain_ms: 0,
             standing: None,
             ttl_ms: 60 * SECOND,
         };
         let key = order.key.clone();
-        if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
+        if pool.acquire_lease(order, now).is_granted() {
             pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
         }
     }

@@ -30,6 +30,7 @@ fn order(n: u8, client: &str, tier: Tier, urgency: Urgency, amount: u64) -> Leas
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        inquires: false,
         regain_ms: 0,
         standing: None,
         ttl_ms: 60_000,
@@ -60,7 +61,7 @@ fn share(percent: u8, lends: bool) -> Partition {
 }
 
 fn is_granted(pool: &mut Pool, order: LeaseOrder, now: Instant) -> bool {
-    pool.acquire_lease(order, now) == LeaseAnswer::Granted
+    pool.acquire_lease(order, now).is_granted()
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn one_that_does_not_ask_when_it_should_holds_back_nobody() {
     assert!(!is_granted(&mut pool, high(1, 10), at(0)));
     let here = queue(&mut pool, request(9, "here", Tier::Basic, Urgency::Normal, at(1)), at(1));
     pool.report(&holder, grant, used(0), at(100));
-    assert_eq!(run_until(&mut pool, at(100), at(60_000)), [(at(10_000), here)], "for ten seconds it is expected");
+    assert_eq!(run_until(&mut pool, at(100), at(60_000)), [(at(10_100), here)], "for ten seconds it is expected");
 }
 
 #[test]
@@ -180,7 +181,7 @@ fn a_lease_of_a_promoted_one_that_came_to_nothing_gives_the_turn_back_to_its_par
     assert!((1..=3).all(|n| is_granted(&mut pool, young(n), at(0))));
     assert!(is_granted(&mut pool, old(4), at(0)), "it has the fourth");
     assert!(pool.lease(&old(4).key).is_some_and(|lease| lease.promoted && lease.by_share));
-    pool.settle_lease(&old(4).key, units(0), LeaseEnd::Returns, &Signal::default(), at(1));
+    pool.settle_lease(&old(4).key, units(0), LeaseEnd::Returns { needed_at: Some(at(1)) }, &Signal::default(), at(1));
     assert!(is_granted(&mut pool, old(5), at(1)));
     assert!(pool.lease(&old(5).key).is_some_and(|lease| lease.promoted), "it is still its turn");
 }
@@ -264,9 +265,9 @@ fn one_that_was_told_of_tokens_has_a_moment_to_ask_and_not_one_each_time() {
     let runs = started(&mut pool, at(0));
     assert!(!is_granted(&mut pool, high(1, 10), at(0)));
     pool.report(&runs[0].0, runs[0].1, used(0), at(9_900));
-    assert!(!is_granted(&mut pool, low(2, 1), at(10_500)), "it is expected until two seconds after that");
-    pool.report(&runs[1].0, runs[1].1, used(0), at(11_800));
-    assert!(is_granted(&mut pool, low(2, 1), at(11_950)), "it was told before, and did not ask");
+    assert!(!is_granted(&mut pool, low(2, 1), at(19_800)), "it is expected until ten seconds after that");
+    pool.report(&runs[1].0, runs[1].1, used(0), at(19_850));
+    assert!(is_granted(&mut pool, low(2, 1), at(19_950)), "it was told before, and did not ask");
 }
 
 #[test]

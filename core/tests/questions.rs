@@ -328,6 +328,7 @@ fn there_is_enough_for_all_only_if_there_is_for_those_of_other_pools_too() {
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        inquires: false,
         regain_ms: 0,
         standing: None,
         ttl_ms: 60_000,

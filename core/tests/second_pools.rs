@@ -33,12 +33,13 @@ fn asked(pool: &mut Pool) -> (RequestId, u32, LeaseOrder) {
 }
 
 fn gives_back(pool: &mut Pool, order: &LeaseOrder) -> bool {
-    pool.take_effects().contains(&Effect::SettleLease {
-        pool: id_of("other"),
-        key: order.key.clone(),
-        used: Tokens::ZERO,
-        end: LeaseEnd::Returns,
-        signal: Signal::default(),
+    is_given_back(&pool.take_effects(), order)
+}
+
+fn is_given_back(effects: &[Effect], order: &LeaseOrder) -> bool {
+    effects.iter().any(|effect| {
+        matches!(effect, Effect::SettleLease { pool, key, used, end: LeaseEnd::Returns { .. }, .. }
+            if *pool == id_of("other") && *key == order.key && used.is_zero())
     })
 }
 
@@ -61,7 +62,7 @@ fn a_refusal_that_crossed_the_news_of_tokens_is_out_of_date() {
     let mut pool = pool(config(1, 0));
     queue(&mut pool, of_two_pools(0, at(0)), at(0));
     let (id, grant, _) = asked(&mut pool);
-    pool.lease_free(&id_of("other"), at(10));
+    pool.lease_free(&id_of("other"), false, at(10));
     pool.lease_answered(&id, grant, &id_of("other"), not_now, at(11));
     pool.slot_answered(&id, grant + 1, Some(SlotAnswer::Granted), at(12));
     let (id, grant, _) = asked(&mut pool);
@@ -120,9 +121,13 @@ fn a_grant_that_nobody_answers_is_given_up_and_made_again() {
     pool.on_wakeup(later);
     assert!(gives_back(&mut pool, &order));
     // The answer comes after all, and belongs to nobody.
-    pool.lease_answered(&id, grant, &id_of("other"), LeaseAnswer::Granted, later.plus(1));
-    assert!(gives_back(&mut pool, &order));
-    let again = run_until(&mut pool, later.plus(1), later.plus(5_000));
+    pool.lease_answered(&id, grant, &id_of("other"), LeaseAnswer::Granted { regain_ms: 0 }, later.plus(1));
+    let effects = pool.take_effects();
+    assert!(is_given_back(&effects, &order));
+    let asks = |effect: &Effect| matches!(effect, Effect::AcquireSlot { grant: again, .. } if *again == grant + 1);
+    assert!(effects.iter().any(asks), "it does answer: {effects:?}");
+    pool.slot_answered(&id, grant + 1, Some(SlotAnswer::Granted), later.plus(2));
+    let again = run_until(&mut pool, later.plus(2), later.plus(5_000));
     assert_eq!(again.len(), 1);
     assert!(pool.request(&id).unwrap().started_grant > grant);
 }
@@ -139,6 +144,7 @@ fn lease(client: &str, tier: Tier, amount: u64, enqueued_at: Instant) -> LeaseOr
         cost: NanoUsd::ZERO,
         slots: None,
         returns: true,
+        inquires: false,
         regain_ms: 0,
         standing: None,
         ttl_ms: 60_000,
@@ -161,14 +167,14 @@ fn a_lease_is_not_granted_before_a_request_of_higher_rank_that_waits() {
     let mut pool = waited_for(Vec::new());
     let lower = pool.acquire_lease(lease("basic", Tier::Basic, 1, at(0)), at(0));
     assert!(matches!(lower, LeaseAnswer::NotNow { retry_at: Some(_), .. }), "{lower:?}");
-    assert_eq!(pool.acquire_lease(lease("first", Tier::Enterprise, 1, at(0)), at(0)), LeaseAnswer::Granted);
+    assert!(pool.acquire_lease(lease("first", Tier::Enterprise, 1, at(0)), at(0)).is_granted());
 }
 
 #[test]
 fn a_lease_is_granted_of_its_clients_own_share_whoever_waits() {
     let share = Partition { name: "basic".into(), member: Member::Tier(Tier::Basic), percent: 30, lends: true };
     let mut pool = waited_for(vec![share]);
-    assert_eq!(pool.acquire_lease(lease("basic", Tier::Basic, 3, at(0)), at(0)), LeaseAnswer::Granted);
+    assert!(pool.acquire_lease(lease("basic", Tier::Basic, 3, at(0)), at(0)).is_granted());
 }
 
 /// A pool with five tokens, all kept for an enterprise request of another pool, and a share of three for Basic.
@@ -192,7 +198,7 @@ fn what_is_kept_for_another_pools_request_is_not_of_a_members_share() {
     assert_eq!(started_ids(&mut pool, at(0)), [member]);
     let other = RequestId::new(at(0), [8; 10], &id_of("elsewhere"));
     let leased = LeaseOrder { key: format!("{other}#1"), ..lease("basic", Tier::Basic, 3, at(0)) };
-    assert_eq!(kept_for_another().acquire_lease(leased, at(0)), LeaseAnswer::Granted);
+    assert!(kept_for_another().acquire_lease(leased, at(0)).is_granted());
 }
 
 #[test]
@@ -224,7 +230,7 @@ fn old_leases_out_of_a_dedicated_share_are_not_the_turn_of_the_promoted_ones() {
             let id = RequestId::new(now, [8; 10], &id_of("elsewhere"));
             let order = LeaseOrder { key: format!("{id}#1"), ..lease("member", Tier::Basic, 1, at(-700_000)) };
             let key = order.key.clone();
-            if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
+            if pool.acquire_lease(order, now).is_granted() {
                 pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
             }
         }
@@ -250,7 +256,7 @@ fn members_of_a_share_that_is_lent_do_not_pass_over_a_promoted_request_of_anothe
                 let id = RequestId::new(now, [8; 10], &id_of("elsewhere"));
                 let order = LeaseOrder { key: format!("{id}#1"), ..lease("member", Tier::Basic, 1, now) };
                 let key = order.key.clone();
-                if pool.acquire_lease(order, now) == LeaseAnswer::Granted {
+                if pool.acquire_lease(order, now).is_granted() {
                     pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
                 }
             } else {
@@ -261,7 +267,7 @@ fn members_of_a_share_that_is_lent_do_not_pass_over_a_promoted_request_of_anothe
                 pool.report(&id, grant, used(1), now);
             }
             let old = lease("old", Tier::Enterprise, 5, at(0));
-            if second % 5 == 0 && pool.acquire_lease(old, now.plus(500)) == LeaseAnswer::Granted {
+            if second % 5 == 0 && pool.acquire_lease(old, now.plus(500)).is_granted() {
                 granted_at = Some(second);
                 break;
             }
@@ -276,8 +282,8 @@ fn a_lease_that_was_not_used_is_as_if_it_had_never_been() {
     let mut pool = pool(config(10, 1));
     let order = lease("one", Tier::Basic, 4, at(0));
     let before = (pool.view(at(0)).available, pool.fairness().millipoints(&order.client));
-    assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted);
-    assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted, "the same lease");
+    assert!(pool.acquire_lease(order.clone(), at(0)).is_granted());
+    assert_eq!(pool.acquire_lease(order.clone(), at(0)), LeaseAnswer::Granted { regain_ms: 8_000 }, "the same lease");
     assert_eq!(pool.view(at(0)).available, units(6));
     pool.settle_lease(&order.key, Tokens::ZERO, LeaseEnd::Ran, &Signal::default(), at(0));
     let after = (pool.view(at(0)).available, pool.fairness().millipoints(&order.client));
@@ -297,10 +303,10 @@ fn a_lease_that_nobody_settles_runs_out() {
 fn no_lease_is_granted_in_a_pause() {
     let mut pool = pool(config(10, 1));
     let pause = Signal { pause_ms: Some(1_000), ..Signal::default() };
-    pool.settle_lease("", Tokens::ZERO, LeaseEnd::Returns, &pause, at(0));
+    pool.settle_lease("", Tokens::ZERO, LeaseEnd::Ran, &pause, at(0));
     let answer = pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(0));
     assert_eq!(answer, LeaseAnswer::NotNow { retry_at: Some(at(1_000)), ready_at: Some(at(1_000)) });
-    assert_eq!(pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(1_000)), LeaseAnswer::Granted);
+    assert!(pool.acquire_lease(lease("one", Tier::Basic, 1, at(0)), at(1_000)).is_granted());
 }
 
 #[test]
@@ -329,7 +335,7 @@ fn what_a_run_did_not_use_is_news_to_those_of_other_pools_that_wait_for_it() {
     assert!(matches!(pool.acquire_lease(lease("one", Tier::Basic, 4, at(0)), at(1)), LeaseAnswer::NotNow { .. }));
     pool.take_effects();
     pool.report(&id, grant, used(6), at(2));
-    assert!(pool.take_effects().contains(&Effect::LeaseFree { home: id_of("elsewhere") }));
+    assert!(pool.take_effects().contains(&Effect::LeaseFree { home: id_of("elsewhere"), came_to_nothing: false }));
 }
 
 #[test]

@@ -212,14 +212,112 @@ fn nothing_is_kept_for_one_that_is_cancelled_or_expires() {
 }
 
 #[test]
-fn what_one_pool_gave_is_kept_for_it_when_the_next_one_refuses() {
+fn nothing_of_one_pool_is_kept_for_it_while_another_cannot_say_when_it_has_its_tokens() {
     let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(10, refill) };
     let mut network = Network::of([slow("a", 1), slow("b", 1), slow("c", 0)].into_iter());
-    let standard = |client| of(client, Tier::Standard, Urgency::Normal, at(0));
-    network.send(&[("c", 10)], standard("holder"), at(0));
-    network.send(&[("a", 1), ("b", 8), ("c", 8)], standard("one"), at(0));
-    network.run(at(100));
-    for name in ["b", "c"] {
-        assert_eq!(network.pools[&id_of(name)].view(at(100)).kept, units(8), "{name}");
+    network.send(&[("c", 10)], of("holder", Tier::Standard, Urgency::Normal, at(0)), at(0));
+    let waits =
+        network.send(&[("a", 10), ("b", 10), ("c", 8)], of("one", Tier::Enterprise, Urgency::Fast, at(0)), at(0));
+    network.run(at(30_000));
+    // Of lower rank, in its home and in the pool that has all that it needs.
+    for home in ["a", "b"] {
+        let low = || of("low", Tier::Basic, Urgency::Deferred, at(30_000));
+        let ids: Vec<RequestId> = (0..20).map(|_| network.send(&[(home, 1)], low(), at(30_000))).collect();
+        network.run(at(41_000));
+        let started = ids.iter().filter(|id| network.starts.contains_key(*id)).count();
+        assert_eq!(started, 20, "{home}: ten were there, and ten are refilled in ten seconds");
     }
+    assert!(!network.starts.contains_key(&waits));
+    assert_eq!(network.pools[&id_of("c")].view(at(41_000)).kept, units(8), "it is next there");
+}
+
+#[test]
+fn what_is_kept_of_one_pool_is_there_when_another_one_has_its_tokens() {
+    let slow = |name: &str, micros| {
+        let mut config = PoolConfig { pool: id_of(name), ..config(20, 0) };
+        config.limits.refill_per_second = Tokens::from_micros(micros).unwrap();
+        config
+    };
+    let configs = [slow("a", 1_000_000), slow("b", 1_000_000), slow("c", 200_000)];
+    let mut network = Network::of(configs.into_iter());
+    network.send(&[("c", 20)], of("holder", Tier::Standard, Urgency::Normal, at(0)), at(0));
+    network.run(at(1_000));
+    let high = of("high", Tier::Enterprise, Urgency::Fast, at(1_000));
+    let high = network.send(&[("a", 5), ("b", 20), ("c", 20)], high, at(1_000));
+    let mut low = Vec::new();
+    for second in 1..200 {
+        let now = at(second * 1_000);
+        network.run(now);
+        while ["a", "b"].iter().any(|name| network.pools[&id_of(name)].queue_view(now).depth < 30) {
+            for name in ["a", "b"] {
+                low.push(network.send(&[(name, 1)], of("low", Tier::Basic, Urgency::Deferred, now), now));
+            }
+        }
+        if network.starts.contains_key(&high) {
+            break;
+        }
+    }
+    let started = network.starts.get(&high).map(|started| started.since(at(0)) / 1_000);
+    // A hundred seconds takes `c`. In the last twenty of them `b` gains what it needs, and has twenty at first.
+    assert!(started.is_some_and(|second| second <= 104), "{started:?}");
+    let of_b = low.iter().filter(|id| id.home() == Some(id_of("b")) && network.starts.contains_key(*id)).count();
+    assert!(of_b >= 90, "{of_b} of lower rank started in `b` meanwhile");
+}
+
+#[test]
+fn it_starts_though_one_pool_is_only_given_back_to_and_another_is_busy() {
+    let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(20, refill) };
+    let mut network = Network::of([slow("a", 1), slow("b", 1), slow("c", 0)].into_iter());
+    network.uses_nothing = true;
+    network.run_ms = 3_000;
+    let mut high = None;
+    for second in 1..400 {
+        let now = at(second * 1_000);
+        network.run(now);
+        for name in ["b", "c"] {
+            while network.pools[&id_of(name)].queue_view(now).depth < 30 {
+                network.send(&[(name, 5)], of("low", Tier::Basic, Urgency::Deferred, now), now);
+            }
+        }
+        if second == 10 {
+            let submission = of("high", Tier::Enterprise, Urgency::Fast, now);
+            high = Some(network.send(&[("a", 5), ("b", 20), ("c", 20)], submission, now));
+        }
+    }
+    let started = network.starts.get(&high.unwrap()).map(|started| started.since(at(0)) / 1_000);
+    assert!(started.is_some_and(|second| second <= 60), "{started:?}");
+}
+
+/// How often the pools are asked in a minute, by twenty of each of these kinds, and how many start.
+fn asked_by(pools: &[(&str, u64, u64)], used: &[(&str, u64)], kinds: &[&[(&str, u64)]]) -> (usize, usize) {
+    let of_pool =
+        |(name, capacity, refill): &(&str, u64, u64)| PoolConfig { pool: id_of(name), ..config(*capacity, *refill) };
+    let mut network = Network::of(pools.iter().map(of_pool));
+    for need in used {
+        network.send(&[*need], of("before", Tier::Standard, Urgency::Normal, at(0)), at(0));
+    }
+    network.run(at(1_000));
+    let before = network.starts.len();
+    for _ in 0..20 {
+        for needs in kinds {
+            network.send(needs, of(needs[0].0, Tier::Standard, Urgency::Normal, at(1_000)), at(1_000));
+        }
+    }
+    network.run(at(61_000));
+    (network.orders, network.starts.len() - before)
+}
+
+#[test]
+fn what_came_to_nothing_does_not_have_everybody_ask_again_and_again() {
+    let (orders, started) = asked_by(
+        &[("a", 100, 5), ("b", 100, 5)],
+        &[("a", 50), ("b", 50)],
+        &[&[("a", 5), ("b", 60)], &[("b", 5), ("a", 60)]],
+    );
+    assert!(started >= 10, "{started} started");
+    assert!(orders <= 40 * 60, "{orders} orders: each asks once a second");
+
+    let needs: &[(&str, u64)] = &[("a", 1), ("b", 2), ("c", 5)];
+    let (orders, _) = asked_by(&[("a", 50, 5), ("b", 20, 5), ("c", 10, 0)], &[("c", 10)], &[needs]);
+    assert!(orders <= 20 * 60, "{orders} orders");
 }

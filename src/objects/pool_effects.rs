@@ -23,7 +23,7 @@ use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
 use crate::views::{baseline_of, optimizations};
 use crate::wire::account::{AcquireSlotCall, RaiseHoldCall, ReleaseSlotCall, SettleCall};
-use crate::wire::pool::{LeaseCall, LeaseFreeCall, LeaseReply, SettleLeaseCall, StandingsCall};
+use crate::wire::pool::{ANSWERS, LeaseCall, LeaseFreeCall, SettleLeaseCall, StandingsCall};
 
 /// How often a release is tried before it is left to the lease's own end.
 const RELEASE_TRIES: u32 = 3;
@@ -67,10 +67,12 @@ impl PoolObject {
                 Effect::AcquireLease { id, grant, pool, order } => {
                     spawn_local(object.acquire_lease(id, grant, pool, order));
                 }
-                Effect::LeaseFree { home } => spawn_local(object.tell_lease_free(home)),
+                Effect::LeaseFree { home, came_to_nothing } => {
+                    spawn_local(object.tell_lease_free(home, came_to_nothing));
+                }
                 Effect::TellStandings { pool, standings } => spawn_local(object.tell_standings(pool, standings)),
                 Effect::SettleLease { pool, key, used, end, signal } => {
-                    spawn_local(object.settle_lease(pool, SettleLeaseCall { key, used, end, signal }));
+                    spawn_local(object.settle_lease(pool, SettleLeaseCall::new(key, used, end, signal)));
                 }
             }
         }
@@ -148,10 +150,8 @@ impl PoolObject {
     }
 
     async fn acquire_lease(self: Rc<Self>, id: RequestId, grant: u32, pool: PoolId, order: LeaseOrder) {
-        let answer = match call(&self.env, pool.as_str(), &LeaseCall { order }).await {
-            Ok(LeaseReply::Granted) => LeaseAnswer::Granted,
-            Ok(LeaseReply::NotNow { retry_at, ready_at }) => LeaseAnswer::NotNow { retry_at, ready_at },
-            Ok(LeaseReply::Never) => LeaseAnswer::Never,
+        let answer = match call(&self.env, pool.as_str(), &LeaseCall { order, answers: ANSWERS }).await {
+            Ok(reply) => reply.answer(),
             Err(error) => {
                 log::warn("pool_unreachable", pool.as_str(), &error.to_string());
                 LeaseAnswer::Unreachable
@@ -160,10 +160,10 @@ impl PoolObject {
         self.happen(|home, now| home.lease_answered(&id, grant, &pool, answer, now)).await;
     }
 
-    async fn tell_lease_free(self: Rc<Self>, home: PoolId) {
+    async fn tell_lease_free(self: Rc<Self>, home: PoolId, came_to_nothing: bool) {
         let Ok(pool) = self.look(|pool, _| pool.config().pool.clone()) else { return };
         // If this gets lost, that pool asks again by itself.
-        if let Err(error) = call(&self.env, home.as_str(), &LeaseFreeCall { pool }).await {
+        if let Err(error) = call(&self.env, home.as_str(), &LeaseFreeCall { pool, came_to_nothing }).await {
             log::warn("pool_not_told", home.as_str(), &error.to_string());
         }
     }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use rm_core::account::AtHome;
 use rm_core::id::RequestId;
 use rm_core::off_peak::WaitsFor;
-use rm_core::pool::{CancelOutcome, Effect, LeaseAnswer, Mode, Pool, Refusal, ReportOutcome, Submission, Submitted};
+use rm_core::pool::{CancelOutcome, Effect, Mode, Pool, Refusal, ReportOutcome, Submission, Submitted};
 use rm_core::request::{Demand, Kind, Line, Phase, Request, Status, Usage};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 use wasm_bindgen_futures::spawn_local;
@@ -53,11 +53,14 @@ impl PoolObject {
             }
             LeaseCall::PATH => {
                 let lease: LeaseCall = read(body)?;
-                answer::<LeaseCall>(&lease_reply(self.event(|pool, now| pool.acquire_lease(lease.order, now)).await?))
+                let answered = self.event(|pool, now| pool.acquire_lease(lease.order, now)).await?;
+                answer::<LeaseCall>(&LeaseReply::of(answered, lease.answers))
             }
             LeaseFreeCall::PATH => {
                 let free: LeaseFreeCall = read(body)?;
-                answer::<LeaseFreeCall>(&self.event(|pool, now| pool.lease_free(&free.pool, now)).await?)
+                answer::<LeaseFreeCall>(
+                    &self.event(|pool, now| pool.lease_free(&free.pool, free.came_to_nothing, now)).await?,
+                )
             }
             StandingsCall::PATH => {
                 let told: StandingsCall = read(body)?;
@@ -69,7 +72,9 @@ impl PoolObject {
                 let settle: SettleLeaseCall = read(body)?;
                 answer::<SettleLeaseCall>(
                     &self
-                        .event(|pool, now| pool.settle_lease(&settle.key, settle.used, settle.end, &settle.signal, now))
+                        .event(|pool, now| {
+                            pool.settle_lease(&settle.key, settle.used, settle.end(), &settle.signal, now)
+                        })
                         .await?,
                 )
             }
@@ -393,15 +398,6 @@ const fn refusal_of(refusal: Refusal) -> SubmitRefusal {
         Refusal::NotNow { retry_at } => SubmitRefusal::NotNow { retry_at },
         Refusal::QueueFull { retry_at } => SubmitRefusal::QueueFull { retry_at },
         Refusal::Stale => SubmitRefusal::Stale,
-    }
-}
-
-const fn lease_reply(answer: LeaseAnswer) -> LeaseReply {
-    match answer {
-        LeaseAnswer::Granted => LeaseReply::Granted,
-        LeaseAnswer::NotNow { retry_at, ready_at } => LeaseReply::NotNow { retry_at, ready_at },
-        LeaseAnswer::Never => LeaseReply::Never,
-        LeaseAnswer::Unreachable => LeaseReply::NotNow { retry_at: None, ready_at: None },
     }
 }
 

@@ -6,30 +6,30 @@ use crate::account::SlotAnswer;
 use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::optimizer::{Applied, Strategy};
+use crate::pool::elsewhere::RECHECK_MS;
 use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
 use crate::pool::lease::lease_key;
 use crate::pool::timer::Timer;
-use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool, Signal};
-use crate::request::{Cause, Failure, Kind, Phase, Request, Status};
-use crate::units::{Instant, NanoUsd, Tokens};
+use crate::pool::{Effect, LeaseEnd, Pool, Signal};
+use crate::request::{Cause, Failure, Kind, Phase, RUN_GRACE_MS, Request, Status};
+use crate::units::{Instant, Tokens};
 
 /// When to ask an account again whether a slot is free, in case the news got lost.
 const SLOT_RECHECK_MS: i64 = 5_000;
 /// When to ask an account again that did not answer.
 const ACCOUNT_RECHECK_MS: i64 = 1_000;
-/// The wait after another pool could not say when.
-pub(super) const SECONDARY_RECHECK_MS: i64 = 1_000;
-/// The longest wait for another pool: what is given back there is there before it is refilled.
-const SECONDARY_RECHECK_MAX_MS: i64 = 5_000;
-/// A run may take this much longer than its limit before it counts as lost: the way to the worker and back.
-const RUN_GRACE_MS: i64 = 5_000;
 
 /// What another pool said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAnswer {
     /// The tokens are leased.
-    Granted,
+    Granted {
+        /// How long that pool would take to have them again, were they given back, in milliseconds.
+        regain_ms: i64,
+    },
+    /// They would be, but it was only asked whether: they are kept for a while.
+    Ready,
     /// Not now.
     NotNow {
         /// When to ask again, if that is known.
@@ -43,10 +43,12 @@ pub enum LeaseAnswer {
     Unreachable,
 }
 
-/// When another pool is asked again that said this.
-pub(super) fn asks_again_at(retry_at: Option<Instant>, now: Instant) -> Instant {
-    let until = retry_at.unwrap_or_else(|| now.plus(SECONDARY_RECHECK_MS));
-    until.clamp(now.plus(50), now.plus(SECONDARY_RECHECK_MAX_MS))
+impl LeaseAnswer {
+    /// Whether the tokens are leased.
+    #[must_use]
+    pub const fn is_granted(&self) -> bool {
+        matches!(self, Self::Granted { .. })
+    }
 }
 
 /// An execution that is to be run.
@@ -73,23 +75,7 @@ impl Pool {
             return;
         }
         if let Some(demand) = request.others().get(leased) {
-            let order = LeaseOrder {
-                key: lease_key(&id, grant),
-                client: request.client.clone(),
-                tier: request.tier,
-                urgency: request.rank_urgency(),
-                enqueued_at: request.enqueued_at,
-                amount: demand.amount,
-                cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),
-                slots: request.slots,
-                returns: request.kind == Kind::Execution,
-                regain_ms: self.regain_ms(&request, now),
-                standing: request.standing,
-                ttl_ms: request
-                    .timeout_ms
-                    .saturating_add(RUN_GRACE_MS.saturating_mul(2))
-                    .saturating_add(super::timer::ACQUIRE_LIMIT_MS),
-            };
+            let order = self.order_for(&request, demand, false, now);
             self.standings.order_tells(&demand.pool, &order);
             self.effects.push(Effect::AcquireLease { id, grant, pool: demand.pool.clone(), order });
             self.put(request);
@@ -193,7 +179,7 @@ impl Pool {
                 if !woken {
                     self.block(client, now.plus(SLOT_RECHECK_MS));
                 }
-                self.give_up_acquiring(id, true, now, None);
+                self.give_up_acquiring(id, true, None, None, now);
             }
             (Some(Phase::Acquiring { slot: false, .. }), Some(SlotAnswer::NoHold)) => {
                 if let Some(mut request) = self.take(id) {
@@ -223,7 +209,7 @@ impl Pool {
         if let Some(client) = asked.map(|request| request.client.clone()) {
             self.block(client, until);
         }
-        self.give_up_acquiring(id, false, now, Some(until));
+        self.give_up_acquiring(id, false, Some(until), None, now);
     }
 
     fn block(&mut self, client: ClientId, recheck: Instant) {
@@ -243,7 +229,8 @@ impl Pool {
             self.timers.remove(&(recheck, Timer::Unblock(client.clone())));
         }
         for id in self.acquiring(client) {
-            if let Some(Request { phase: Phase::Acquiring { woken, .. }, .. }) = self.requests.get_mut(&id) {
+            if let Some(Request { phase: Phase::Acquiring { slot: false, woken, .. }, .. }) = self.requests.get_mut(&id)
+            {
                 *woken = true;
             }
         }
@@ -261,17 +248,21 @@ impl Pool {
             };
             request.grants == grant && request.others().get(leased).is_some_and(|demand| demand.pool == *pool)
         });
+        if !asked && self.is_inquired(id, grant, pool) {
+            self.take_inquiry_answer(id, pool, answer, now);
+            return;
+        }
         if !asked {
             let still_held = self.requests.get(id).is_some_and(|request| {
                 request.grants == grant && matches!(request.phase, Phase::Running { .. } | Phase::Acquiring { .. })
             });
-            if answer == LeaseAnswer::Granted && !still_held {
+            if answer.is_granted() && !still_held {
                 let waits = self.requests.get(id).is_some_and(Request::is_waiting);
                 self.effects.push(Effect::SettleLease {
                     pool: pool.clone(),
                     key: lease_key(id, grant),
                     used: Tokens::ZERO,
-                    end: if waits { LeaseEnd::Returns } else { LeaseEnd::Over },
+                    end: if waits { LeaseEnd::Returns { needed_at: Some(now) } } else { LeaseEnd::Over },
                     signal: Signal::default(),
                 });
             }
@@ -279,10 +270,12 @@ impl Pool {
         }
         if let Some(request) = self.requests.get_mut(id) {
             request.others_ready_at = if let LeaseAnswer::NotNow { ready_at, .. } = answer { ready_at } else { None };
+            request.refused_by = Some(pool.clone()).filter(|_| !answer.is_granted());
         }
         match answer {
-            LeaseAnswer::Granted => {
+            LeaseAnswer::Granted { regain_ms } => {
                 if let Some(mut request) = self.take(id) {
+                    request.others_regain_ms = request.others_regain_ms.max(regain_ms);
                     if let Phase::Acquiring { leased, woken, .. } = &mut request.phase {
                         *leased = leased.saturating_add(1);
                         *woken = false;
@@ -290,17 +283,18 @@ impl Pool {
                     self.acquire_next(request, now);
                 }
             }
-            LeaseAnswer::NotNow { retry_at, .. } => {
-                let until = asks_again_at(retry_at, now);
-                let until = self.requests.get(id).and_then(|request| match request.phase {
-                    // Tokens were given back there meanwhile.
-                    Phase::Acquiring { woken: true, .. } => None,
-                    _ => Some(self.collects_from(request, until, now)),
-                });
-                self.give_up_acquiring(id, true, now, until);
+            LeaseAnswer::NotNow { retry_at, ready_at } => {
+                let until =
+                    self.requests.get(id).and_then(|request| self.waits_elsewhere_until(request, retry_at, now));
+                let needed_at = if until.is_none() { Some(now) } else { ready_at };
+                self.give_up_acquiring(id, true, until, needed_at, now);
                 self.foretell_start(id, now);
             }
-            LeaseAnswer::Unreachable => self.give_up_acquiring(id, false, now, Some(now.plus(SECONDARY_RECHECK_MS))),
+            // That is the answer to an inquiry.
+            LeaseAnswer::Ready => self.give_up_acquiring(id, false, None, Some(now), now),
+            LeaseAnswer::Unreachable => {
+                self.give_up_acquiring(id, false, Some(now.plus(RECHECK_MS)), None, now);
+            }
             LeaseAnswer::Never => {
                 if let Some(mut request) = self.take(id) {
                     self.give_back_acquired(&request, true, LeaseEnd::Over, now);
@@ -322,7 +316,9 @@ impl Pool {
             return;
         };
         self.settle_tokens(self.taken_by(request, request.home_amount(), since), Tokens::ZERO, false, now);
-        self.gave_back |= !request.home_amount().is_zero();
+        if !request.home_amount().is_zero() {
+            self.note_gave_back(end != LeaseEnd::Over);
+        }
         self.fairness.forget(&request.client, weight_of(request));
         self.judge(request, Sign::Neither, now);
         let slot_is_asked = request.kind == Kind::Execution && !slot;
@@ -336,22 +332,24 @@ impl Pool {
         }
     }
 
-    /// Gives up a grant. An execution returns to its place, at once or at `park_until`; a reservation is refused.
+    /// Gives up a grant. An execution returns to its place, at once or at `park_until`; a reservation is refused. The pools
+    /// that leased their tokens are told when they will be `needed_at`, if that is known.
     pub(super) fn give_up_acquiring(
         &mut self,
         id: &RequestId,
         refused: bool,
-        now: Instant,
         park_until: Option<Instant>,
+        needed_at: Option<Instant>,
+        now: Instant,
     ) {
         let Some(mut request) = self.take(id) else {
             return;
         };
-        let Phase::Acquiring { slot, .. } = request.phase else {
+        let Phase::Acquiring { slot, leased, .. } = request.phase else {
             self.put(request);
             return;
         };
-        let end = if request.kind == Kind::Reservation { LeaseEnd::Over } else { LeaseEnd::Returns };
+        let end = if request.kind == Kind::Reservation { LeaseEnd::Over } else { LeaseEnd::Returns { needed_at } };
         self.give_back_acquired(&request, refused, end, now);
         if request.kind == Kind::Reservation {
             self.effects.push(Effect::ReservationRefused { id: id.clone(), retry_at: park_until });
@@ -359,6 +357,9 @@ impl Pool {
             return;
         }
         let cause = if slot { Cause::SecondaryPool } else { Cause::Concurrency };
+        if slot && request.refused_by.is_none() {
+            request.refused_by = request.others().get(leased).map(|demand| demand.pool.clone());
+        }
         request.phase = park_until.map_or(Phase::Waiting, |until| Phase::Parked { until, cause });
         self.put(request);
         self.let_go_of_followers(id);

@@ -139,6 +139,8 @@ pub enum Effect {
     LeaseFree {
         /// Which pool.
         home: PoolId,
+        /// All of them were held by grants that came to nothing.
+        came_to_nothing: bool,
     },
     /// Tell another pool what the fairness of these clients is here, in millipoints; to [`Pool::standings_told`]. If this
     /// gets lost, it keeps tokens for one of them a while longer than it must.

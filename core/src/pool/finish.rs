@@ -94,7 +94,9 @@ impl Pool {
         let home_used = if needs_home { used_of(&home, request.home_amount()) } else { Tokens::ZERO };
         if !reserved.is_zero() || !home_used.is_zero() {
             self.settle_tokens(self.taken_by(request, reserved, since), home_used, used.expired, now);
-            self.gave_back |= home_used < reserved;
+            if home_used < reserved {
+                self.note_gave_back(false);
+            }
         }
         self.heed(&signal_of(&home), now);
         let was_started = request.started_grant > 0;

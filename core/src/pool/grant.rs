@@ -220,6 +220,7 @@ impl Pool {
         request.grants = request.grants.saturating_add(1);
         request.own = own;
         request.by_share = by_share;
+        request.refused_by = None;
         if let Some(worker) = &request.worker
             && let Some(breaker) = self.state.breakers.get_mut(worker)
             && breaker.granted(id, request.grants)

@@ -14,7 +14,6 @@ use crate::pool::timer::Timer;
 use crate::pool::{Pool, Signal};
 use crate::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use crate::queue::Entry;
-use crate::request::{Cause, Phase, Request};
 use crate::token_bucket::Availability;
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -43,7 +42,10 @@ pub struct LeaseOrder {
     /// If it is refused it is asked again.
     #[serde(default)]
     pub returns: bool,
-    /// How long its home takes to have its tokens there anew, in milliseconds.
+    /// It is only asked whether it would be granted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inquires: bool,
+    /// How long its home, and those that granted it before this one, take to have their tokens anew, in milliseconds.
     #[serde(default)]
     pub regain_ms: i64,
     /// Its client's fairness in its home, in millipoints, as it was when it was granted there.
@@ -54,15 +56,16 @@ pub struct LeaseOrder {
 }
 
 /// How a lease ends, or an order for one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseEnd {
     /// A run had the tokens.
     Ran,
     /// The grant came to nothing, for something else was refused; it will be asked again.
-    Returns,
+    Returns {
+        /// When the pool that refused has its tokens, if that is known.
+        needed_at: Option<Instant>,
+    },
     /// It will not be asked again.
-    #[default]
     Over,
 }
 
@@ -124,7 +127,7 @@ impl Pool {
                 pool.orders.stand(&home, &BTreeMap::from([(order.client.clone(), standing)]));
             }
             match pool.try_lease(&id, &order, now) {
-                LeaseAnswer::Granted => LeaseAnswer::Granted,
+                granted @ LeaseAnswer::Granted { .. } => granted,
                 answer => pool.note_refused(&id, order, answer, now),
             }
         })
@@ -135,40 +138,14 @@ impl Pool {
         self.event(now, |pool| pool.orders.stand(home, standings));
     }
 
-    /// Another pool was given tokens back: those that wait for it here need wait no longer.
-    pub fn lease_free(&mut self, pool: &PoolId, now: Instant) {
-        self.event(now, |home| {
-            let waits = |request: &&Request| {
-                matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. })
-                    && request.others().iter().any(|demand| demand.pool == *pool)
-            };
-            let elsewhere = home.elsewhere.iter().filter_map(|id| home.requests.get(id));
-            let waiting: Vec<RequestId> = elsewhere.filter(waits).map(|request| request.id.clone()).collect();
-            for id in waiting {
-                home.unpark(&id);
-            }
-            // The answer to one that asks there may be older than this.
-            for id in &home.elsewhere {
-                let Some(request) = home.requests.get_mut(id) else { continue };
-                let asked = match request.phase {
-                    Phase::Acquiring { slot: true, leased, .. } => request.others().get(leased),
-                    _ => None,
-                };
-                let asks = asked.is_some_and(|demand| demand.pool == *pool);
-                if let Phase::Acquiring { woken, .. } = &mut request.phase {
-                    *woken |= asks;
-                }
-            }
-        });
-    }
-
     fn try_lease(&mut self, id: &RequestId, order: &LeaseOrder, now: Instant) -> LeaseAnswer {
         let not_before = |retry_at| LeaseAnswer::NotNow { retry_at, ready_at: None };
-        if self.leases.contains_key(&order.key) {
-            self.orders.granted(id, order);
-            return LeaseAnswer::Granted;
-        }
         let own = self.partition_of(&order.client, order.tier);
+        let regain_ms = self.regain_ms(order.amount, own, self.is_old(order.enqueued_at, now));
+        if self.leases.contains_key(&order.key) && !order.inquires {
+            self.orders.granted(id, order);
+            return LeaseAnswer::Granted { regain_ms };
+        }
         if order.amount > self.reach(own) {
             return LeaseAnswer::Never;
         }
@@ -185,7 +162,15 @@ impl Pool {
         let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(of_share);
         let kept = self.kept_before(&asked(order, id), of_share, now);
         let leave = Leave { insist: of_share.is_some() || promoted, kept };
-        let drawn = match self.take_tokens(order.amount, own, &self.wanted(now), leave, now) {
+        let wanted = self.wanted(now);
+        if order.inquires {
+            return match self.availability(order.amount, own, &wanted, leave, now) {
+                Availability::Now => LeaseAnswer::Ready,
+                Availability::At(at) => not_before(Some(at)),
+                _ => not_before(None),
+            };
+        }
+        let drawn = match self.take_tokens(order.amount, own, &wanted, leave, now) {
             Ok(drawn) => drawn,
             Err(Availability::At(at)) => return not_before(Some(at)),
             Err(_) => return not_before(None),
@@ -214,7 +199,7 @@ impl Pool {
         self.changes.leases.insert(lease.key.clone());
         self.changes.state = true;
         self.leases.insert(lease.key.clone(), lease);
-        LeaseAnswer::Granted
+        LeaseAnswer::Granted { regain_ms }
     }
 
     pub(super) fn is_old(&self, enqueued_at: Instant, now: Instant) -> bool {
@@ -264,7 +249,9 @@ impl Pool {
                 let of_share = pool.taken_by_lease(lease).partition.filter(|_| lease.by_share);
                 pool.turn_comes_back(of_share);
             }
-            pool.gave_back |= pool.leases.get(key).is_some_and(|lease| used < lease.amount);
+            if pool.leases.get(key).is_some_and(|lease| used < lease.amount) {
+                pool.note_gave_back(matches!(end, LeaseEnd::Returns { .. }));
+            }
             pool.order_ends(key, end, now);
             pool.end_lease(key, used, now);
             pool.heed(signal, now);
@@ -306,7 +293,7 @@ impl Pool {
             self.orders.lease_ran_out(key);
             self.changes.leases.insert(key.to_owned());
             self.settle_tokens(self.taken_by_lease(&lease), Tokens::ZERO, true, now);
-            self.gave_back = true;
+            self.note_gave_back(false);
         }
     }
 }

@@ -10,15 +10,16 @@ mod acquire;
 mod batch;
 mod cancel;
 mod effect;
+mod elsewhere;
 mod finish;
 mod foretell;
 mod grant;
 mod index;
 mod lease;
+mod lease_end;
 mod orders;
 mod outcome;
 mod questions;
-mod regain;
 mod reservation;
 mod snapshot;
 mod spared;
@@ -94,9 +95,8 @@ pub struct Pool {
     /// Requests of other pools that asked for tokens here in vain.
     orders: orders::Orders,
     standings: standing::Standings,
-    /// Tokens that some work had were given back in this event. What a grant that came to nothing gives back is no news: two
-    /// pools whose requests need each other would wake each other for ever.
-    gave_back: bool,
+    /// Tokens were given back in this event: `Some(true)` if all of them by grants that came to nothing.
+    gave_back: Option<bool>,
     /// When the tokens for the request whose turn it is are there.
     head_ready_at: Option<Instant>,
     /// More could be granted than one event may.
@@ -148,7 +148,7 @@ impl Pool {
             settling: (now, 0),
             orders: orders::Orders::default(),
             standings: standing::Standings::default(),
-            gave_back: false,
+            gave_back: None,
             head_ready_at: None,
             backlog: false,
             changes: Changes::default(),
@@ -178,7 +178,7 @@ impl Pool {
             pool.requests.insert(request.id.clone(), request);
         }
         for id in half_acquired {
-            pool.give_up_acquiring(&id, false, now, None);
+            pool.give_up_acquiring(&id, false, None, Some(now), now);
         }
         pool
     }

@@ -3,11 +3,15 @@
 //! They have no place in the queue, for they ask only now and then. But they have a rank like everybody else: what those need
 //! that go before a request is kept from it while they are expected to ask again, or else everybody of lower rank would take
 //! the tokens as they come. One that does not ask when it should is held up by something else, and holds back nobody.
+//!
+//! Nor does one that this pool granted and the next one refused, but for the time that this pool needs to gain its tokens until
+//! the other one has them, if that one can say when. If it says another time again and again, it is believed once only.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::id::{ClientId, PoolId, RequestId};
-use crate::pool::acquire::{LeaseAnswer, asks_again_at};
+use crate::pool::acquire::LeaseAnswer;
+use crate::pool::elsewhere::asks_again_at;
 use crate::pool::lease::{grant_of, request_of};
 use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool};
 use crate::priority::STARVATION_BOUND_MS;
@@ -29,10 +33,25 @@ struct Refused {
     order: LeaseOrder,
     /// The partition that it belongs to, if its share can hold what it asks for.
     own: Option<usize>,
-    /// So long tokens are kept for it.
+    /// From here on tokens are kept for it.
+    from: Instant,
+    /// So long.
     until: Instant,
+    /// Its home is given time to gain its own tokens.
+    is_waited_for: bool,
     /// Its home was told that tokens were given back, and it has not asked since.
     woken: bool,
+    /// It was granted here, and the pool that refused it said that it would have its tokens at this time.
+    promised: Option<Instant>,
+}
+
+/// An order that was granted.
+#[derive(Debug, Clone)]
+struct Granted {
+    id: RequestId,
+    order: LeaseOrder,
+    /// See [`Refused::promised`].
+    promised: Option<Instant>,
 }
 
 /// All of them.
@@ -40,15 +59,16 @@ struct Refused {
 pub(super) struct Orders {
     /// By age, and by the request that they are for.
     refused: BTreeMap<(Instant, RequestId), Refused>,
-    /// The pools that asked in vain, be it for a reservation that does not ask again.
-    homes: BTreeSet<PoolId>,
+    /// The pools that asked in vain, be it for a reservation that does not ask again, and whether they were told since that
+    /// something came to nothing.
+    homes: BTreeMap<PoolId, bool>,
     /// Those that were granted, by the name of the lease.
-    granted: BTreeMap<String, (RequestId, LeaseOrder)>,
+    granted: BTreeMap<String, Granted>,
 }
 
 impl Orders {
     fn of<'a>(&'a self, now: Instant) -> impl Iterator<Item = (Entry<'a>, &'a Refused)> {
-        let known = self.refused.iter().filter(move |(_, refused)| refused.until > now);
+        let known = self.refused.iter().filter(move |(_, refused)| refused.from <= now && refused.until > now);
         known.map(|((_, id), refused)| (asked(&refused.order, id), refused))
     }
 
@@ -80,8 +100,17 @@ impl Orders {
 
     /// Whether the request has a lease of a later grant.
     fn is_here_again(&self, id: &RequestId, key: &str) -> bool {
-        let of_it = self.granted.range(format!("{id}#")..).take_while(|(_, (of, _))| of == id);
+        let of_it = self.granted.range(format!("{id}#")..).take_while(|(_, granted)| granted.id == *id);
         of_it.map(|(other, _)| grant_of(other)).any(|grant| grant > grant_of(key))
+    }
+
+    /// Whether the request was refused with a later grant, or has inquired since this one.
+    fn was_refused_since(&self, granted: &Granted, key: &str) -> bool {
+        let refused = self.refused.get(&(granted.order.enqueued_at, granted.id.clone()));
+        refused.is_some_and(|refused| {
+            let asked = grant_of(&refused.order.key);
+            asked > grant_of(key) || (refused.order.inquires && asked == grant_of(key))
+        })
     }
 
     /// A lease ended by itself: whether its request asks again is not known.
@@ -92,7 +121,7 @@ impl Orders {
     /// What the fairness of these clients is in that home: for every order from there.
     pub(super) fn stand(&mut self, home: &PoolId, standings: &BTreeMap<ClientId, i64>) {
         let refused = self.refused.iter_mut().map(|((_, id), refused)| (id, &mut refused.order));
-        let granted = self.granted.values_mut().map(|(id, order)| (&*id, order));
+        let granted = self.granted.values_mut().map(|granted| (&granted.id, &mut granted.order));
         for (id, order) in refused.chain(granted) {
             if let Some(standing) = standings.get(&order.client).filter(|_| id.home().as_ref() == Some(home)) {
                 order.standing = Some(*standing);
@@ -102,9 +131,10 @@ impl Orders {
 
     /// An order is granted.
     pub(super) fn granted(&mut self, id: &RequestId, order: &LeaseOrder) {
-        self.refused.remove(&(order.enqueued_at, id.clone()));
+        let refused = self.refused.remove(&(order.enqueued_at, id.clone()));
         if order.returns {
-            self.granted.insert(order.key.clone(), (id.clone(), order.clone()));
+            let promised = refused.and_then(|refused| refused.promised);
+            self.granted.insert(order.key.clone(), Granted { id: id.clone(), order: order.clone(), promised });
         }
     }
 }
@@ -134,17 +164,25 @@ impl Pool {
         answer: LeaseAnswer,
         now: Instant,
     ) -> LeaseAnswer {
-        let LeaseAnswer::NotNow { retry_at, .. } = answer else { return answer };
-        self.orders.homes.extend(id.home());
+        let retry_at = match answer {
+            LeaseAnswer::NotNow { retry_at, .. } => retry_at,
+            LeaseAnswer::Ready => {
+                let until = self.turn_ends_at(&order, now, now);
+                self.remember_order(id, order, Keep { is_waited_for: true, ..Keep::until(until, now) }, now);
+                return answer;
+            }
+            _ => return answer,
+        };
+        self.orders.homes.extend(id.home().map(|home| (home, false)));
         let place = asked(&order, id);
         let ready_at = self.tokens_at(&place, self.before(&place, now), now);
         if order.returns {
             let is_next =
                 self.kept_before(&place, None, now).is_zero() && !self.somebody_is_before(&order, id, None, now);
-            let asks_at = asks_again_at(retry_at, now);
+            let asks_at = asks_again_at(retry_at, ready_at, order.enqueued_at, now);
             let is_waited_for = is_next || self.is_old(order.enqueued_at, now);
             let until = if is_waited_for { self.turn_ends_at(&order, asks_at, now) } else { asks_at.plus(GRACE_MS) };
-            self.remember_order(id, order, until, now);
+            self.remember_order(id, order, Keep { is_waited_for, ..Keep::until(until, now) }, now);
         }
         LeaseAnswer::NotNow { retry_at, ready_at }
     }
@@ -156,24 +194,43 @@ impl Pool {
         now.plus(TURN_MS).max(asks_at.plus(order.regain_ms.clamp(0, most)).plus(GRACE_MS))
     }
 
-    fn remember_order(&mut self, id: &RequestId, order: LeaseOrder, until: Instant, now: Instant) {
-        if self.has_place_for(&order, id, now) {
+    fn remember_order(&mut self, id: &RequestId, order: LeaseOrder, keep: Keep, now: Instant) {
+        // An inquiry may be older than the grant that it has led to.
+        let is_late = order.inquires && self.orders.is_here_again(id, &order.key);
+        if !is_late && self.has_place_for(&order, id, now) {
             let share = self.partition_of(&order.client, order.tier);
             let own = share.filter(|index| self.share_can_hold(*index, order.amount));
-            self.orders.remember(id, Refused { order, own, until, woken: false });
+            let Keep { from, until, is_waited_for, promised } = keep;
+            self.orders.remember(id, Refused { order, own, from, until, is_waited_for, woken: false, promised });
         }
     }
 
-    /// A lease is settled, or an order for it is not given any more. One whose grant came to nothing is
-    /// waited for again: it was its turn.
+    /// Another pool refused one that was granted here, and has its tokens at `needed_at`.
+    fn keep_until_needed(&mut self, granted: Granted, needed_at: Instant, now: Instant) {
+        let Granted { id, order, promised } = granted;
+        let promised = promised.unwrap_or(needed_at);
+        if needed_at > promised.plus(GRACE_MS) {
+            return;
+        }
+        let own = self.partition_of(&order.client, order.tier);
+        let from = self.gain_ms(order.amount, own).map_or(now, |gain_ms| needed_at.plus(gain_ms.saturating_neg()));
+        let until = self.turn_ends_at(&order, needed_at.max(now), now);
+        self.remember_order(&id, order, Keep { from, until, is_waited_for: true, promised: Some(promised) }, now);
+    }
+
+    /// A lease is settled, or an order for it is not given any more. One whose grant came to nothing is waited for again, if it
+    /// is known when.
     pub(super) fn order_ends(&mut self, key: &str, end: LeaseEnd, now: Instant) {
         let granted = self.orders.granted.remove(key);
         match end {
             LeaseEnd::Ran => {}
-            LeaseEnd::Returns => {
-                if let Some((id, order)) = granted.filter(|(id, _)| !self.orders.is_here_again(id, key)) {
-                    let until = self.turn_ends_at(&order, asks_again_at(None, now), now);
-                    self.remember_order(&id, order, until, now);
+            LeaseEnd::Returns { needed_at } => {
+                let is_latest = |granted: &Granted| {
+                    !self.orders.is_here_again(&granted.id, key) && !self.orders.was_refused_since(granted, key)
+                };
+                let granted = granted.filter(is_latest);
+                if let Some((granted, needed_at)) = granted.zip(needed_at) {
+                    self.keep_until_needed(granted, needed_at, now);
                 }
             }
             LeaseEnd::Over => {
@@ -191,7 +248,9 @@ impl Pool {
         let Some(slots) = order.slots.and_then(|slots| usize::try_from(slots.max(1)).ok()) else { return true };
         loop {
             let known = self.orders.refused.iter();
-            let others = known.filter(|((_, other), refused)| other != id && refused.order.client == order.client);
+            let others = known.filter(|((_, other), refused)| {
+                other != id && refused.order.client == order.client && refused.from <= now
+            });
             let others: Vec<_> = others.map(|(key, refused)| (asked(&refused.order, &key.1), key)).collect();
             if others.len() < slots {
                 return true;
@@ -250,13 +309,52 @@ impl Pool {
     /// What was given back here may be what another pool's request waits for. What is refilled is no news: that pool was
     /// told when.
     pub(super) fn wake_lease_waiters(&mut self, now: Instant) {
-        if std::mem::take(&mut self.gave_back) && !self.state.bucket.level().is_zero() {
-            for refused in self.orders.refused.values_mut().filter(|refused| !refused.woken) {
-                refused.woken = true;
-                refused.until = refused.until.max(now.plus(GRACE_MS));
+        let Some(came_to_nothing) = self.gave_back.take().filter(|_| !self.state.bucket.level().is_zero()) else {
+            return;
+        };
+        if came_to_nothing {
+            for (home, told) in self.orders.homes.iter_mut().filter(|(_, told)| !**told) {
+                *told = true;
+                self.effects.push(Effect::LeaseFree { home: home.clone(), came_to_nothing });
             }
-            let homes = std::mem::take(&mut self.orders.homes);
-            self.effects.extend(homes.into_iter().map(|home| Effect::LeaseFree { home }));
+            return;
         }
+        let woken = self.orders.refused.iter().filter(|(_, refused)| !refused.woken);
+        let until = woken.map(|(key, refused)| {
+            let until = match refused.is_waited_for {
+                true => self.turn_ends_at(&refused.order, now, now),
+                false => now.plus(GRACE_MS),
+            };
+            (key.clone(), until)
+        });
+        for (key, until) in until.collect::<Vec<_>>() {
+            if let Some(refused) = self.orders.refused.get_mut(&key) {
+                refused.woken = true;
+                refused.until = refused.until.max(until);
+            }
+        }
+        let homes = std::mem::take(&mut self.orders.homes);
+        self.effects.extend(homes.into_keys().map(|home| Effect::LeaseFree { home, came_to_nothing }));
+    }
+
+    /// Tokens are given back in this event, be it only what a grant had that came to nothing.
+    pub(super) fn note_gave_back(&mut self, came_to_nothing: bool) {
+        self.gave_back = Some(came_to_nothing && self.gave_back.unwrap_or(true));
+    }
+}
+
+/// For how long tokens are kept for an order, and why.
+#[derive(Debug, Clone, Copy)]
+struct Keep {
+    from: Instant,
+    until: Instant,
+    is_waited_for: bool,
+    promised: Option<Instant>,
+}
+
+impl Keep {
+    /// From now on.
+    const fn until(until: Instant, now: Instant) -> Self {
+        Self { from: now, until, is_waited_for: false, promised: None }
     }
 }

@@ -4,13 +4,11 @@ use crate::breaker::Sign;
 use crate::id::{ClientId, RequestId};
 use crate::optimizer::Strategy;
 use crate::pool::{Pool, Signal};
-use crate::request::{Cause, Failure, Kind, Phase, Request, Status};
+use crate::request::{ACQUIRE_LIMIT_MS, Cause, Failure, Kind, Phase, Request, Status};
 use crate::units::Instant;
 
 use super::finish::Finish;
 
-/// How long the slot and the other pools may take to answer before the grant is given up.
-pub(super) const ACQUIRE_LIMIT_MS: i64 = 10_000;
 /// The first wait before a settlement is sent again; it doubles up to a minute.
 const SETTLE_RETRY_MS: i64 = 1_000;
 /// So many settlements of one moment are sent at once, the others in as large parts after it: those of several events too,
@@ -69,7 +67,7 @@ impl Pool {
             match timer {
                 Timer::Expire(id) => self.expire(&id, now),
                 Timer::Force(id) => self.force(&id),
-                Timer::Unpark(id) => self.park_is_over(&id),
+                Timer::Unpark(id) => self.park_is_over(&id, now),
                 Timer::Acquire(id) if self.requests.get(&id).is_some_and(Request::is_ready) => {
                     self.start_ready(&id, now);
                 }
@@ -109,14 +107,14 @@ impl Pool {
     }
 
     /// One that waited for others does not do so alone.
-    fn park_is_over(&mut self, id: &RequestId) {
+    fn park_is_over(&mut self, id: &RequestId, now: Instant) {
         let gathers = self
             .requests
             .get(id)
             .filter(|request| matches!(request.phase, Phase::Parked { cause: Cause::Batching, .. }));
         match gathers.and_then(|request| request.batch_key().map(str::to_owned)) {
             Some(key) => self.end_gathering(&key),
-            None => self.unpark(id),
+            None => self.inquire_or_return(id, now),
         }
     }
 

@@ -115,7 +115,7 @@ pub fn started(pool: &mut Pool, now: Instant) -> Vec<(RequestId, u32)> {
             match effect {
                 Effect::AcquireSlot { id, grant, .. } => pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now),
                 Effect::AcquireLease { id, grant, pool: other, .. } => {
-                    pool.lease_answered(&id, grant, &other, LeaseAnswer::Granted, now);
+                    pool.lease_answered(&id, grant, &other, LeaseAnswer::Granted { regain_ms: 0 }, now);
                 }
                 Effect::Start { id, grant, .. } => order.push((id, grant)),
                 _ => {}

@@ -24,7 +24,7 @@ enum Call {
     Order(PoolId, RequestId, u32, LeaseOrder),
     Answer(PoolId, RequestId, u32, LeaseAnswer),
     Settle(PoolId, String, Tokens, LeaseEnd),
-    Free(PoolId, PoolId),
+    Free(PoolId, PoolId, bool),
     Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
     Report(RequestId, u32),
 }
@@ -39,6 +39,8 @@ pub struct Network {
     pub standings: usize,
     /// Runs use nothing of what was reserved for them.
     pub uses_nothing: bool,
+    /// How long a run takes.
+    pub run_ms: i64,
     calls: BTreeMap<(Instant, u64), Call>,
     sent: u64,
     wakeups: BTreeMap<PoolId, Instant>,
@@ -57,6 +59,7 @@ impl Network {
             orders: 0,
             standings: 0,
             uses_nothing: false,
+            run_ms: RUN_MS,
             calls: BTreeMap::new(),
             sent: 0,
             wakeups: BTreeMap::new(),
@@ -134,7 +137,9 @@ impl Network {
             Call::Standings(pool, home, standings) => {
                 self.at_pool(&pool, now, |pool| pool.standings_told(&home, &standings, now));
             }
-            Call::Free(home, from) => self.at_pool(&home, now, |pool| pool.lease_free(&from, now)),
+            Call::Free(home, from, came_to_nothing) => {
+                self.at_pool(&home, now, |pool| pool.lease_free(&from, came_to_nothing, now));
+            }
             Call::Report(id, grant) => {
                 let home = id.home().unwrap();
                 let nothing =
@@ -162,10 +167,12 @@ impl Network {
                     self.standings += 1;
                     self.call(Call::Standings(pool, name.clone(), standings), now);
                 }
-                Effect::LeaseFree { home } => self.call(Call::Free(home, name.clone()), now),
+                Effect::LeaseFree { home, came_to_nothing } => {
+                    self.call(Call::Free(home, name.clone(), came_to_nothing), now);
+                }
                 Effect::Start { id, grant, .. } => {
                     self.starts.insert(id.clone(), now);
-                    self.call(Call::Report(id, grant), now.plus(RUN_MS));
+                    self.call(Call::Report(id, grant), now.plus(self.run_ms));
                 }
                 _ => {}
             }

@@ -304,8 +304,8 @@ impl<'a> Engine<'a> {
                     self.at_pool(home, |pool| pool.lease_answered(&id, grant, &other, answer, now));
                 }
             }
-            Effect::LeaseFree { home: other } => {
-                self.at_pool(&other, |pool| pool.lease_free(home, now));
+            Effect::LeaseFree { home: other, came_to_nothing } => {
+                self.at_pool(&other, |pool| pool.lease_free(home, came_to_nothing, now));
             }
             Effect::TellStandings { pool: other, standings } => {
                 self.at_pool(&other, |pool| pool.standings_told(home, &standings, now));

@@ -37,14 +37,18 @@ impl World {
             Message::AcquireLease(pool, home, id, grant, order) => {
                 let answer = self.at_pool(&pool, |object, now| object.pool.acquire_lease(order.clone(), now));
                 self.orders.entry(pool.clone()).or_default().answered(&id, &order, answer, self.now);
-                self.saw(if answer == LeaseAnswer::Granted { "lease granted" } else { "lease refused" });
+                self.saw(match answer {
+                    LeaseAnswer::Granted { .. } => "lease granted",
+                    LeaseAnswer::Ready => "lease ready",
+                    _ => "lease refused",
+                });
                 self.send_answer(Message::LeaseAnswer(home, id, grant, pool, answer));
             }
             Message::LeaseAnswer(home, id, grant, pool, answer) => {
                 self.at_pool(&home, |object, now| object.pool.lease_answered(&id, grant, &pool, answer, now));
             }
-            Message::LeaseFree(home, pool) => {
-                self.at_pool(&home, |object, now| object.pool.lease_free(&pool, now));
+            Message::LeaseFree(home, pool, came_to_nothing) => {
+                self.at_pool(&home, |object, now| object.pool.lease_free(&pool, came_to_nothing, now));
             }
             Message::Standings(pool, home, standings) => {
                 self.at_pool(&pool, |object, now| object.pool.standings_told(&home, &standings, now));

@@ -44,9 +44,12 @@ impl Orders {
     pub(crate) fn answered(&mut self, id: &RequestId, order: &LeaseOrder, answer: LeaseAnswer, now: Instant) {
         self.refused.retain(|other, refused| other != id && refused.gone_at > now);
         match answer {
-            LeaseAnswer::Granted if order.returns => {
+            LeaseAnswer::Granted { .. } if order.returns => {
                 self.granted.insert(order.key.clone(), order.clone());
             }
+            // An inquiry that is older than a lease of the request.
+            _ if order.inquires && self.has_later(&order.key) => {}
+            LeaseAnswer::Ready => self.expect(id, order, now, now),
             LeaseAnswer::NotNow { retry_at, .. } => self.expect(id, order, retry_at.unwrap_or(now), now),
             _ => {}
         }
@@ -77,12 +80,18 @@ impl Orders {
         self.refused.insert(id.clone(), refused);
     }
 
-    /// The pool was told how a lease of this request ends, or that there will be none.
+    /// The pool was told how a lease of this request ends, or that there will be none. One whose grant came to nothing waits for
+    /// another pool until it asks here again; but it may have the place of another one of its client's.
     pub(crate) fn ended(&mut self, id: &RequestId, key: &str, end: LeaseEnd, now: Instant) {
         let granted = self.granted.remove(key);
         match (granted, end) {
-            // The word of an earlier grant may come late.
-            (Some(order), LeaseEnd::Returns) if !self.has_later(key) => self.expect(id, &order, now, now),
+            (Some(order), LeaseEnd::Returns { needed_at: Some(needed_at) }) if !self.has_later(key) => {
+                self.expect(id, &order, needed_at, now);
+                if let Some(refused) = self.refused.get_mut(id) {
+                    refused.again_by = now.plus(-1);
+                    refused.gone_at = refused.gone_at.max(refused.gone_at.plus(needed_at.since(now)));
+                }
+            }
             (_, LeaseEnd::Over) => _ = self.refused.remove(id),
             _ => {}
         }

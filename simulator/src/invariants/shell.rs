@@ -29,7 +29,7 @@ pub enum Message {
     /// What the other pool said.
     LeaseAnswer(PoolId, RequestId, u32, PoolId, LeaseAnswer),
     /// A pool tells a home that tokens were given back.
-    LeaseFree(PoolId, PoolId),
+    LeaseFree(PoolId, PoolId, bool),
     /// A home tells another pool what the fairness of its clients is.
     Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
     /// A home tells another pool what was used.

@@ -40,14 +40,16 @@ impl fmt::Display for Message {
             }
             Self::LeaseAnswer(home, id, grant, pool, answer) => {
                 let answer = match answer {
-                    LeaseAnswer::Granted => "granted",
+                    LeaseAnswer::Granted { .. } => "granted",
+                    LeaseAnswer::Ready => "it would be granted",
                     LeaseAnswer::NotNow { .. } => "not now",
                     LeaseAnswer::Never => "never",
                     LeaseAnswer::Unreachable => "no answer",
                 };
                 write!(f, "{pool} → {home}: tokens for {id}, grant {grant}: {answer}")
             }
-            Self::LeaseFree(home, pool) => write!(f, "{pool} → {home}: tokens were given back"),
+            Self::LeaseFree(home, pool, false) => write!(f, "{pool} → {home}: tokens were given back"),
+            Self::LeaseFree(home, pool, true) => write!(f, "{pool} → {home}: a grant came to nothing"),
             Self::Standings(pool, home, _) => write!(f, "{home} → {pool}: how its clients stand"),
             Self::SettleLease(pool, key, used, ..) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),

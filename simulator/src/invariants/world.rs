@@ -346,9 +346,9 @@ impl World {
             Effect::AcquireLease { id, grant, pool, order } => {
                 self.send(Message::AcquireLease(pool, home, id, grant, order));
             }
-            Effect::LeaseFree { home: other } => {
-                self.saw("lease free");
-                self.send(Message::LeaseFree(other, home));
+            Effect::LeaseFree { home: other, came_to_nothing } => {
+                self.saw(if came_to_nothing { "lease free of nothing" } else { "lease free" });
+                self.send(Message::LeaseFree(other, home, came_to_nothing));
             }
             Effect::TellStandings { pool, standings } => {
                 self.saw("standings told");

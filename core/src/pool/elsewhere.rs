@@ -1,0 +1,225 @@
+//! Requests that wait for another pool's tokens: how long, what wakes them, and what they ask meanwhile.
+//!
+//! Such a request holds nothing, and has no place in its home's queue. From time to time its home asks that pool whether it
+//! would be granted (an *inquiry*): only when the answer is yes, or the pool has said that it soon will be, does the request
+//! come back to its place and take tokens again, so that what it waits for holds back nobody elsewhere.
+
+use crate::id::{PoolId, RequestId};
+use crate::pool::acquire::LeaseAnswer;
+use crate::pool::lease::lease_key;
+use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool, Signal};
+use crate::priority::PROMOTED_ONE_IN;
+use crate::request::{Cause, Demand, Kind, Phase, Request};
+use crate::units::{Instant, NanoUsd, Tokens};
+
+/// The wait after another pool could not say when.
+pub(super) const RECHECK_MS: i64 = 1_000;
+/// The longest wait for another pool: what is given back there is there before it is refilled.
+const RECHECK_MAX_MS: i64 = 5_000;
+/// The shortest.
+const RECHECK_MIN_MS: i64 = 50;
+/// How long an inquiry may take before it is made again.
+const INQUIRY_LIMIT_MS: i64 = 5_000;
+/// A request that is woken in vain is woken at once the first time, the second time after so long, and twice that each
+/// time after it.
+const IDLE_WAKE_MS: i64 = 25;
+
+/// When another pool is asked again for a request of this age that has something for the next one at `retry_at`, and for this
+/// one at `ready_at`: before that now and then only, for what is given back there is there earlier, and is told.
+pub(super) fn asks_again_at(
+    retry_at: Option<Instant>,
+    ready_at: Option<Instant>,
+    enqueued_at: Instant,
+    now: Instant,
+) -> Instant {
+    let rarely = |wait_ms: i64| now.plus(RECHECK_MS.max(wait_ms >> 3));
+    let at = match ready_at {
+        Some(at) => retry_at.max(Some(at.min(rarely(at.since(now))))),
+        None => retry_at,
+    };
+    at.unwrap_or_else(|| rarely(now.since(enqueued_at))).clamp(now.plus(RECHECK_MIN_MS), now.plus(RECHECK_MAX_MS))
+}
+
+/// How long one waits that was woken so often for what had come to nothing.
+fn idle_wake_ms(wakes: u32) -> i64 {
+    match wakes.checked_sub(2) {
+        None => 0,
+        Some(doublings) => IDLE_WAKE_MS.saturating_mul(1_i64.checked_shl(doublings.min(10)).unwrap_or(1)),
+    }
+}
+
+impl Pool {
+    /// What is asked of another pool for a request.
+    pub(super) fn order_for(&self, request: &Request, demand: &Demand, inquires: bool, now: Instant) -> LeaseOrder {
+        let regain_ms =
+            self.regain_ms(request.home_amount(), self.own_share(request), self.is_old(request.enqueued_at, now));
+        LeaseOrder {
+            key: lease_key(&request.id, request.grants),
+            client: request.client.clone(),
+            tier: request.tier,
+            urgency: request.rank_urgency(),
+            enqueued_at: request.enqueued_at,
+            amount: demand.amount,
+            cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),
+            slots: request.slots,
+            returns: request.kind == Kind::Execution,
+            inquires,
+            regain_ms: regain_ms.max(request.others_regain_ms),
+            standing: request.standing,
+            ttl_ms: request.lease_ttl_ms(),
+        }
+    }
+
+    fn own_share(&self, request: &Request) -> Option<usize> {
+        self.partition_of(&request.client, request.tier)
+    }
+
+    /// Until when a request waits outside the queue that another pool refused with these words; `None` if it comes back at
+    /// once, for tokens were given back there meanwhile.
+    pub(super) fn waits_elsewhere_until(
+        &self,
+        request: &Request,
+        retry_at: Option<Instant>,
+        now: Instant,
+    ) -> Option<Instant> {
+        let asks_at = asks_again_at(retry_at, request.others_ready_at, request.enqueued_at, now);
+        if matches!(request.phase, Phase::Acquiring { woken: true, .. }) {
+            let wait_ms = idle_wake_ms(request.idle_wakes);
+            return (wait_ms > 0).then(|| asks_at.min(now.plus(wait_ms)));
+        }
+        let collects_at = self.collects_at(request).map(|at| at.max(now.plus(RECHECK_MS)));
+        Some(collects_at.map_or(asks_at, |at| at.min(asks_at)))
+    }
+
+    /// When a request comes back to its place that another pool will grant at a time which is known. What it gave back went
+    /// to those that wait here: if there are any, it comes back earlier, to have its tokens again by then.
+    fn collects_at(&self, request: &Request) -> Option<Instant> {
+        let ready_at = request.others_ready_at?;
+        if self.queue.is_empty() || request.home_amount().is_zero() {
+            return Some(ready_at);
+        }
+        let gain_ms = self.gain_ms(request.home_amount(), self.own_share(request));
+        Some(ready_at.plus(gain_ms.unwrap_or(0).saturating_neg()))
+    }
+
+    /// The time is over that a request waited outside the queue for another pool: it comes back if its tokens are there, or
+    /// will be as soon as it has those of its home; else that pool is asked whether they are.
+    pub(super) fn inquire_or_return(&mut self, id: &RequestId, now: Instant) {
+        let Some(request) = self.requests.get(id) else { return };
+        let waits = matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. });
+        let returns = self.collects_at(request).is_some_and(|at| at <= now);
+        let of = |pool: &PoolId| request.others().iter().find(|demand| demand.pool == *pool);
+        match request.refused_by.as_ref().and_then(of).filter(|_| waits && !returns) {
+            Some(demand) => {
+                let (pool, mut order) = (demand.pool.clone(), self.order_for(request, demand, true, now));
+                order.standing = Some(self.fairness.millipoints(&order.client));
+                self.standings.order_tells(&pool, &order);
+                self.effects.push(Effect::AcquireLease { id: id.clone(), grant: request.grants, pool, order });
+                self.wait_elsewhere(id, now.plus(INQUIRY_LIMIT_MS));
+            }
+            None => self.unpark(id),
+        }
+    }
+
+    fn wait_elsewhere(&mut self, id: &RequestId, until: Instant) {
+        if let Some(mut request) = self.take(id) {
+            request.phase = Phase::Parked { until, cause: Cause::SecondaryPool };
+            self.put(request);
+        }
+    }
+
+    /// Whether this pool is asked whether it would grant that request, by its last grant.
+    pub(super) fn is_inquired(&self, id: &RequestId, grant: u32, pool: &PoolId) -> bool {
+        self.requests.get(id).is_some_and(|request| {
+            let waits = matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. });
+            waits && request.grants == grant && request.refused_by.as_ref() == Some(pool)
+        })
+    }
+
+    /// That pool has answered.
+    pub(super) fn take_inquiry_answer(&mut self, id: &RequestId, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
+        match answer {
+            LeaseAnswer::Ready | LeaseAnswer::Never => self.unpark(id),
+            LeaseAnswer::Granted { .. } => {
+                // A late answer to what was given up, or of a pool that knows of no inquiries.
+                if let Some(request) = self.requests.get(id) {
+                    let (pool, key) = (pool.clone(), lease_key(id, request.grants));
+                    let (used, end) = (Tokens::ZERO, LeaseEnd::Returns { needed_at: Some(now) });
+                    self.effects.push(Effect::SettleLease { pool, key, used, end, signal: Signal::default() });
+                }
+                self.unpark(id);
+            }
+            LeaseAnswer::NotNow { retry_at, ready_at } => {
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.others_ready_at = ready_at;
+                }
+                let until =
+                    self.requests.get(id).and_then(|request| self.waits_elsewhere_until(request, retry_at, now));
+                self.wait_elsewhere(id, until.unwrap_or(now));
+            }
+            LeaseAnswer::Unreachable => {
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.others_ready_at = None;
+                }
+                self.wait_elsewhere(id, now.plus(RECHECK_MS));
+            }
+        }
+    }
+
+    /// Another pool was given tokens back: those that wait for it here need wait no longer. What came to nothing
+    /// (`came_to_nothing`) was in the way of others only while somebody tried, so that each such word for a request counts
+    /// for less than the one before: two pools whose requests need each other would wake each other for ever.
+    pub fn lease_free(&mut self, pool: &PoolId, came_to_nothing: bool, now: Instant) {
+        self.event(now, |home| {
+            let ids: Vec<RequestId> = home.elsewhere.iter().cloned().collect();
+            for id in ids {
+                home.wake_for(&id, pool, came_to_nothing, now);
+            }
+        });
+    }
+
+    fn wake_for(&mut self, id: &RequestId, pool: &PoolId, came_to_nothing: bool, now: Instant) {
+        let Some(request) = self.requests.get_mut(id) else { return };
+        let waits_for = match request.phase {
+            Phase::Parked { cause: Cause::SecondaryPool, .. } => request.refused_by.as_ref(),
+            // The answer to one that asks there may be older than this.
+            Phase::Acquiring { slot: true, leased, .. } => request.others().get(leased).map(|demand| &demand.pool),
+            _ => None,
+        };
+        if waits_for != Some(pool) {
+            return;
+        }
+        request.idle_wakes = if came_to_nothing { request.idle_wakes.saturating_add(1) } else { 0 };
+        let wait_ms = idle_wake_ms(request.idle_wakes);
+        match &mut request.phase {
+            Phase::Acquiring { woken, .. } => *woken = true,
+            Phase::Parked { until, .. } if wait_ms > 0 => {
+                let until = now.plus(wait_ms).min(*until);
+                self.wait_elsewhere(id, until);
+            }
+            _ => self.unpark(id),
+        }
+    }
+
+    /// How long it takes, in milliseconds, until one that gives its tokens back here has them again; 0 if that is not a matter
+    /// of time. Twice what it needs is gained, for others may come first; a promoted one, whose turn is one in four, may have
+    /// as many of the largest grants before it.
+    pub(super) fn regain_ms(&self, amount: Tokens, own: Option<usize>, promoted: bool) -> i64 {
+        let (most, times) =
+            if promoted { (self.config.limits.capacity, i64::from(PROMOTED_ONE_IN)) } else { (amount, 2) };
+        if amount.is_zero() { 0 } else { self.gain_ms(most, own).unwrap_or(0).saturating_mul(times) }
+    }
+
+    /// How long this pool takes to gain an amount for a member of a partition, in milliseconds, if it is refilled: out of its
+    /// share if that can hold it, else out of what is not dedicated to others.
+    pub(super) fn gain_ms(&self, amount: Tokens, own: Option<usize>) -> Option<i64> {
+        let limits = self.limits();
+        let share = own.and_then(|index| self.config.partitions.get(index)).map(|share| share.limits(&limits));
+        let rate = match share.filter(|share| amount <= share.capacity) {
+            Some(share) => share.refill_per_second,
+            None => self.open_rate(own),
+        };
+        let ms = i128::from(amount.micros()).saturating_mul(1_000).checked_div(i128::from(rate.micros()))?;
+        Some(i64::try_from(ms).unwrap_or(i64::MAX))
+    }
+}
