@@ -72,6 +72,21 @@ impl Breaker {
         }
     }
 
+    /// Whether what goes through is a probe.
+    #[must_use]
+    pub const fn probes(&self) -> bool {
+        !matches!(self, Self::Closed { .. })
+    }
+
+    /// The probe that is under way, with its grant.
+    #[must_use]
+    pub const fn probe(&self) -> Option<&(RequestId, u32)> {
+        match self {
+            Self::HalfOpen { probe, .. } => probe.as_ref(),
+            Self::Closed { .. } | Self::Open { .. } => None,
+        }
+    }
+
     /// When it may let a probe through, if that is a matter of time.
     #[must_use]
     pub const fn opens_until(&self) -> Option<Instant> {

@@ -33,6 +33,8 @@ pub struct Entry<'a> {
     pub needs_slot: bool,
     /// The worker that it is for.
     pub worker: Option<&'a WorkerBinding>,
+    /// An attempt of it has failed.
+    pub has_failed: bool,
     /// Which windows it runs in only, if any.
     pub off_peak: Option<WaitsFor>,
     /// Its client's fairness in its home, in millipoints, if that is another pool and told it: the pools that a request
@@ -49,6 +51,8 @@ pub struct Flow {
     pub needs_slot: bool,
     /// The worker that they are for.
     pub worker: Option<WorkerBinding>,
+    /// An attempt of each of them has failed.
+    pub has_failed: bool,
     /// Which windows they run in only, if any.
     pub off_peak: Option<WaitsFor>,
     /// Their lane.
@@ -63,6 +67,7 @@ impl Entry<'_> {
             client: self.client.clone(),
             needs_slot: self.needs_slot,
             worker: self.worker.cloned(),
+            has_failed: self.has_failed,
             off_peak: self.off_peak.clone(),
             urgency: self.urgency,
         }

@@ -126,3 +126,67 @@ fn a_refusal_of_the_request_itself_is_no_failure_of_its_worker() {
     let refused = Report::Failed { failure: failure(), retry: Retry::No };
     assert_eq!(started(&mut broken(refused), at(0)).len(), 2);
 }
+
+/// Six requests of one client, called "failing", that have failed, and the breaker is open; they may be tried again.
+fn poisoned() -> Pool {
+    let mut pool = pool(config(1_000, 0));
+    for n in 0..6 {
+        let again = Submission { max_attempts: 5, client: "failing".parse().unwrap(), ..order(n, "BAD", at(0)) };
+        queue(&mut pool, again, at(0));
+    }
+    for (id, grant) in started(&mut pool, at(0)) {
+        pool.report(&id, grant, failing(), at(0));
+    }
+    settle(&mut pool, at(0));
+    pool
+}
+
+#[test]
+fn one_that_has_not_failed_yet_tries_the_worker_first() {
+    // Of another client, and of the same one, be it behind those that failed.
+    for client in ["another", "failing"] {
+        let mut pool = poisoned();
+        let good = Submission { client: client.parse().unwrap(), ..order(20, "BAD", at(5_000)) };
+        let good = queue(&mut pool, Submission { tier: rm_core::priority::Tier::Basic, ..good }, at(5_000));
+        let (now, id) = run_until(&mut pool, at(5_000), at(OPEN_FIRST_MS)).remove(0);
+        assert_eq!((now, &id), (at(OPEN_FIRST_MS), &good), "{client}");
+        pool.report(&id, 1, used(1), now.plus(1));
+        assert_eq!(started(&mut pool, now.plus(1)).len(), 6, "the worker is well: the others are tried too");
+    }
+}
+
+#[test]
+fn those_that_have_failed_try_the_worker_when_no_other_can() {
+    let mut pool = poisoned();
+    assert_eq!(run_until(&mut pool, at(0), at(OPEN_FIRST_MS)).len(), 1);
+
+    // The other one waits for a slot of its client.
+    let mut pool = poisoned();
+    let other = Submission { client: "another".parse().unwrap(), ..order(20, "BAD", at(1)) };
+    queue(&mut pool, other, at(1));
+    pool.on_wakeup(at(OPEN_FIRST_MS));
+    let effects = pool.take_effects();
+    let [Effect::AcquireSlot { id, grant, client, .. }] = effects.as_slice() else {
+        panic!("one is tried: {effects:?}")
+    };
+    assert_eq!(client.as_str(), "another");
+    pool.slot_answered(id, *grant, Some(SlotAnswer::Full), at(OPEN_FIRST_MS));
+    assert_eq!(started(&mut pool, at(OPEN_FIRST_MS)).len(), 1);
+}
+
+#[test]
+fn when_one_will_start_counts_the_one_that_tries_the_worker_first() {
+    let mut pool = broken(failing());
+    let start = |n: u64, pool: &Pool| {
+        let id = order(n, "BAD", at(0)).id;
+        pool.position(&id, at(1)).unwrap().estimated_start_at
+    };
+    assert_eq!(start(10, &pool), Some(at(OPEN_FIRST_MS)));
+    let second = start(11, &pool).unwrap();
+    assert!(second > at(OPEN_FIRST_MS), "the worker has to answer first");
+    settle(&mut pool, at(0));
+    let (now, id, grant) = probe(&mut pool, at(0));
+    assert!(start(11, &pool).unwrap() > now, "the one that tries it is not done");
+    pool.report(&id, grant, used(1), now.plus(5));
+    assert_eq!(started(&mut pool, now.plus(5)).len(), 1);
+}

@@ -4,6 +4,7 @@
 
 mod support;
 
+use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Mode, Pool, PoolConfig, Refusal, Submitted};
 use rm_core::request::{Line, Usage};
 use rm_core::token_bucket::{BucketLimits, TokenBucket};
@@ -68,6 +69,23 @@ fn a_view_that_is_brought_up_to_date_has_what_the_pool_has() {
         let seen = pool.view(at(0));
         for ms in [0, 500, 3_000, 6_000, 30_000] {
             assert_eq!(seen.clone().at(at(ms)).available, pool.view(at(ms)).available, "{overuse}, {ms}");
+        }
+    }
+}
+
+#[test]
+fn so_have_its_partitions() {
+    for lends in [true, false] {
+        let member = Member::Client("client-1".parse().unwrap());
+        let part = Partition { name: "part".into(), member, percent: 50, lends };
+        let mut pool = pool(PoolConfig { partitions: vec![part], ..config(20, 2) });
+        queue(&mut pool, normal(1, 8, at(0)), at(0));
+        let (id, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&id, grant, used(8), at(0));
+        let seen = pool.view(at(0));
+        assert_eq!(seen.partitions[0].available, units(2));
+        for ms in [0, 500, 3_000, 30_000] {
+            assert_eq!(seen.clone().at(at(ms)).partitions, pool.view(at(ms)).partitions, "{lends}, {ms}");
         }
     }
 }

@@ -71,18 +71,22 @@ fn a_refusal_that_crossed_the_news_of_tokens_is_out_of_date() {
 }
 
 #[test]
-fn of_very_many_that_expire_at_once_some_tell_the_other_pools() {
-    let mut pool = pool(config(100, 0));
+fn very_many_that_expire_at_once_tell_the_other_pools_together() {
+    let mut pool = pool(config(1_000, 0));
     let not_now = LeaseAnswer::NotNow { retry_at: Some(at(9_000)), ready_at: None };
-    for n in 0..40 {
+    for n in 0..300 {
         queue(&mut pool, Submission { deadline: Some(at(1_000)), ..of_two_pools(n, at(0)) }, at(0));
         let (id, grant, _) = asked(&mut pool);
         pool.lease_answered(&id, grant, &id_of("other"), not_now, at(0));
     }
     pool.take_effects();
     pool.on_wakeup(at(1_000));
-    let told = |effect: &Effect| matches!(effect, Effect::SettleLease { end: LeaseEnd::Over, .. });
-    assert_eq!(pool.take_effects().iter().filter(|effect| told(effect)).count(), 16, "an event has few calls");
+    let told = |effect: &Effect| match effect {
+        Effect::OrdersOver { keys, .. } => Some(keys.len()),
+        _ => None,
+    };
+    let told: Vec<usize> = pool.take_effects().iter().filter_map(told).collect();
+    assert_eq!(told, [256, 44], "an event has few calls");
     assert!(pool.requests().next().is_none(), "all of them have ended");
 }
 

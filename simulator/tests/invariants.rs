@@ -79,6 +79,7 @@ fn everything_happens_in_some_history() {
         "lost slot found",
         "message doubled",
         "message lost",
+        "orders over",
         "orphan given up",
         "pool changed",
         "pool crashed",

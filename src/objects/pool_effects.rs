@@ -23,7 +23,7 @@ use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
 use crate::views::{baseline_of, optimizations};
 use crate::wire::account::{AcquireSlotCall, RaiseHoldCall, ReleaseSlotCall, SettleCall};
-use crate::wire::pool::{ANSWERS, LeaseCall, LeaseFreeCall, SettleLeaseCall, StandingsCall};
+use crate::wire::pool::{ANSWERS, LeaseCall, LeaseFreeCall, OrdersOverCall, SettleLeaseCall, StandingsCall};
 
 /// How often a release is tried before it is left to the lease's own end.
 const RELEASE_TRIES: u32 = 3;
@@ -70,6 +70,7 @@ impl PoolObject {
                 Effect::LeaseFree { home, came_to_nothing } => {
                     spawn_local(object.tell_lease_free(home, came_to_nothing));
                 }
+                Effect::OrdersOver { pool, keys } => spawn_local(object.tell_orders_over(pool, keys)),
                 Effect::TellStandings { pool, standings } => spawn_local(object.tell_standings(pool, standings)),
                 Effect::SettleLease { pool, key, used, end, signal } => {
                     spawn_local(object.settle_lease(pool, SettleLeaseCall::new(key, used, end, signal)));
@@ -165,6 +166,13 @@ impl PoolObject {
         // If this gets lost, that pool asks again by itself.
         if let Err(error) = call(&self.env, home.as_str(), &LeaseFreeCall { pool, came_to_nothing }).await {
             log::warn("pool_not_told", home.as_str(), &error.to_string());
+        }
+    }
+
+    async fn tell_orders_over(self: Rc<Self>, pool: PoolId, keys: Vec<String>) {
+        // If this gets lost, that pool keeps tokens for them until they do not ask in time.
+        if let Err(error) = call(&self.env, pool.as_str(), &OrdersOverCall { keys }).await {
+            log::warn("pool_not_told", pool.as_str(), &error.to_string());
         }
     }
 

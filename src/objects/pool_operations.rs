@@ -21,8 +21,8 @@ use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, CloseAnswer, CloseCall, ConfigureCall,
     ConsumeAnswer, ConsumeCall, ExecutionCall, ForetellAnswer, ForetellCall, LeaseCall, LeaseFreeCall, LeaseReply,
-    PingCall, PositionAnswer, PositionCall, ReportBatchCall, ReportCall, Run, SettleLeaseCall, StandingsCall,
-    SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
+    OrdersOverCall, PingCall, PositionAnswer, PositionCall, ReportBatchCall, ReportCall, Run, SettleLeaseCall,
+    StandingsCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
 };
 
 /// How long a reservation over several pools may take to be decided.
@@ -61,6 +61,10 @@ impl PoolObject {
                 answer::<LeaseFreeCall>(
                     &self.event(|pool, now| pool.lease_free(&free.pool, free.came_to_nothing, now)).await?,
                 )
+            }
+            OrdersOverCall::PATH => {
+                let over: OrdersOverCall = read(body)?;
+                answer::<OrdersOverCall>(&self.event(|pool, now| pool.orders_over(&over.keys, now)).await?)
             }
             StandingsCall::PATH => {
                 let told: StandingsCall = read(body)?;
@@ -359,9 +363,12 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
         BillCall::PATH => answer::<BillCall>(&None),
         CancelCall::PATH => answer::<CancelCall>(&CancelAnswer::Unknown),
         ConsumeCall::PATH => answer::<ConsumeCall>(&ConsumeAnswer::Unknown),
-        WakeCall::PATH | LeaseFreeCall::PATH | StandingsCall::PATH | SettleLeaseCall::PATH | ConfigureCall::PATH => {
-            answer::<WakeCall>(&())
-        }
+        WakeCall::PATH
+        | LeaseFreeCall::PATH
+        | OrdersOverCall::PATH
+        | StandingsCall::PATH
+        | SettleLeaseCall::PATH
+        | ConfigureCall::PATH => answer::<WakeCall>(&()),
         TickCall::PATH => answer::<TickCall>(&None),
         CloseCall::PATH => answer::<CloseCall>(&CloseAnswer::Closed),
         _ => Response::error(format!("no such operation, or no such pool: {path}, {} bytes", body.len()), 404),

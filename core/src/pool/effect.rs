@@ -134,6 +134,16 @@ pub enum Effect {
         /// What the downstream worker said of its limit.
         signal: Signal,
     },
+    /// Tell another pool that nothing is asked of it any more under these names: it need keep nothing for them. To
+    /// [`Pool::orders_over`]; if this gets lost, it keeps it for a while.
+    ///
+    /// [`Pool::orders_over`]: crate::pool::Pool::orders_over
+    OrdersOver {
+        /// Which pool.
+        pool: PoolId,
+        /// The names of the leases.
+        keys: Vec<String>,
+    },
     /// Tell another pool that tokens were given back here, for which a request of its own has asked in vain. If this gets
     /// lost, it asks again by itself.
     LeaseFree {

@@ -57,8 +57,31 @@ impl Pool {
             Err(opens_at) => [opens_at, request.force_at()].into_iter().flatten().min()?,
             Ok(()) => now,
         };
-        let breaker = request.worker.as_ref().and_then(|worker| self.state.breakers.get(worker)?.opens_until());
-        [by_tokens, parked, window, breaker.unwrap_or(now)].into_iter().max()
+        let worker = self.worker_is_tried_at(request, now).unwrap_or(now);
+        [by_tokens, parked, window, worker].into_iter().max()
+    }
+
+    /// When a request's worker is left alone no more, if it is: its turn to try it comes, or the one whose turn that is has
+    /// done so, and the worker is well.
+    fn worker_is_tried_at(&self, request: &Request, now: Instant) -> Option<Instant> {
+        let worker = request.worker.as_ref()?;
+        let breaker = self.state.breakers.get(worker).filter(|breaker| breaker.probes())?;
+        if let Some((probe, _)) = breaker.probe() {
+            return if *probe == request.id {
+                None
+            } else {
+                Some(self.expected_end(probe, now).unwrap_or_else(|| now.plus(self.run_ms(request))))
+            };
+        }
+        let place = entry(request);
+        let goes_first =
+            |other: &Flow, _| other.worker.as_ref() == Some(worker) && other.has_failed <= place.has_failed;
+        let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
+        let ahead = queue.ahead_of(&self.config.weights, &self.fairness, &place, now, goes_first).requests;
+        let others_go_first =
+            place.has_failed && queue.has(|other| goes_first(other, request.tier) && !other.has_failed);
+        let tried_at = breaker.opens_until().map_or(now, |until| until.max(now));
+        Some(if ahead > 0 || others_go_first { tried_at.plus(self.run_ms(request)) } else { tried_at })
     }
 
     /// When the tokens are there for one at this place of the queue, which `ahead` of it go before, be it of this pool or of

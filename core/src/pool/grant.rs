@@ -1,5 +1,6 @@
 //! Granting: who gets the tokens that are there.
 
+use crate::breaker::Breaker;
 use crate::fair_share::weight;
 use crate::id::RequestId;
 use crate::off_peak::{self, WaitsFor, Window};
@@ -235,6 +236,20 @@ impl Pool {
 
     /// Whether a flow's requests could be granted now, were their tokens there.
     pub(super) fn is_eligible(&self, flow: &Flow, now: Instant) -> bool {
+        self.may_go(flow, now) && !(flow.has_failed && self.another_one_probes(flow, now))
+    }
+
+    /// Whether one that has not failed yet is to try the worker of these that have: of those that fail whatever the worker
+    /// does, nothing would be learnt of it.
+    pub(super) fn another_one_probes(&self, flow: &Flow, now: Instant) -> bool {
+        let Some(worker) = &flow.worker else { return false };
+        let probes = self.state.breakers.get(worker).is_some_and(Breaker::probes);
+        let could =
+            |other: &Flow| !other.has_failed && other.worker.as_ref() == Some(worker) && self.may_go(other, now);
+        probes && (self.queue.has(could) || self.free.has(could))
+    }
+
+    fn may_go(&self, flow: &Flow, now: Instant) -> bool {
         let is_passed = || self.asks_enough(&flow.client) && !self.keeps_turn(&flow.client, now);
         let lacks_slot = || self.blocked.contains_key(&flow.client) || is_passed();
         (!flow.needs_slot || !lacks_slot())

@@ -134,6 +134,7 @@ pub(super) fn entry(request: &Request) -> Entry<'_> {
         amount: request.home_amount(),
         needs_slot: request.kind == Kind::Execution,
         worker: request.worker.as_ref(),
+        has_failed: request.worker.is_some() && request.attempts > 0,
         off_peak: request.window(),
         standing: None,
     }

@@ -244,18 +244,22 @@ impl Pool {
     /// lease that ran out by itself, or was never granted, is only charged what was used.
     pub fn settle_lease(&mut self, key: &str, used: Tokens, end: LeaseEnd, signal: &Signal, now: Instant) {
         self.event(now, |pool| {
-            if let Some(lease) = pool.leases.get(key).filter(|lease| lease.promoted && end != LeaseEnd::Ran) {
-                // It came to nothing: it is still the turn of the promoted ones.
-                let of_share = pool.taken_by_lease(lease).partition.filter(|_| lease.by_share);
-                pool.turn_comes_back(of_share);
-            }
-            if pool.leases.get(key).is_some_and(|lease| used < lease.amount) {
-                pool.note_gave_back(matches!(end, LeaseEnd::Returns { .. }));
-            }
-            pool.order_ends(key, end, now);
-            pool.end_lease(key, used, now);
+            pool.lease_is_over(key, used, end, now);
             pool.heed(signal, now);
         });
+    }
+
+    pub(super) fn lease_is_over(&mut self, key: &str, used: Tokens, end: LeaseEnd, now: Instant) {
+        if let Some(lease) = self.leases.get(key).filter(|lease| lease.promoted && end != LeaseEnd::Ran) {
+            // It came to nothing: it is still the turn of the promoted ones.
+            let of_share = self.taken_by_lease(lease).partition.filter(|_| lease.by_share);
+            self.turn_comes_back(of_share);
+        }
+        if self.leases.get(key).is_some_and(|lease| used < lease.amount) {
+            self.note_gave_back(matches!(end, LeaseEnd::Returns { .. }));
+        }
+        self.order_ends(key, end, now);
+        self.end_lease(key, used, now);
     }
 
     fn end_lease(&mut self, key: &str, used: Tokens, now: Instant) {

@@ -1,21 +1,40 @@
-//! A grant that came to nothing, or is the last one: what the other pools are told.
+//! A grant that came to nothing, or is the last one: what the pools tell each other.
 
 use crate::pool::lease::lease_key;
+use crate::pool::orders::ORDERS_MAX;
 use crate::pool::{Effect, LeaseEnd, Pool, Signal};
 use crate::request::Request;
-use crate::units::Tokens;
+use crate::units::{Instant, Tokens};
 
-/// So many of one moment are told that nothing is asked any more; what is kept for others ends by itself.
-const TOLD_AT_ONCE: usize = 16;
+/// So many of one moment are told together: a pool knows no more orders than this.
+const TOLD_TOGETHER: usize = ORDERS_MAX;
 
 impl Pool {
     /// The request, which waits, asks for nothing more: the other pools need keep nothing for it.
     pub(super) fn order_nothing_more(&mut self, request: &Request) {
-        let is_over = |effect: &&Effect| matches!(effect, Effect::SettleLease { end: LeaseEnd::Over, .. });
-        let told = self.effects.iter().filter(is_over).count();
-        if request.grants > request.started_grant && told < TOLD_AT_ONCE {
-            self.end_leases(request, request.others().len(), LeaseEnd::Over);
+        if request.grants <= request.started_grant {
+            return;
         }
+        for demand in request.others() {
+            let key = lease_key(&request.id, request.grants);
+            let of_pool = self.effects.iter_mut().rev().find_map(|effect| match effect {
+                Effect::OrdersOver { pool, keys } if *pool == demand.pool && keys.len() < TOLD_TOGETHER => Some(keys),
+                _ => None,
+            });
+            match of_pool {
+                Some(keys) => keys.push(key),
+                None => self.effects.push(Effect::OrdersOver { pool: demand.pool.clone(), keys: vec![key] }),
+            }
+        }
+    }
+
+    /// Another pool says that it asks for nothing more under these names.
+    pub fn orders_over(&mut self, keys: &[String], now: Instant) {
+        self.event(now, |pool| {
+            for key in keys {
+                pool.lease_is_over(key, Tokens::ZERO, LeaseEnd::Over, now);
+            }
+        });
     }
 
     /// Tells the first `count` of the other pools how their leases for this grant end.

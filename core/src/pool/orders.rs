@@ -150,6 +150,7 @@ pub(super) fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
         amount: order.amount,
         needs_slot: false,
         worker: None,
+        has_failed: false,
         off_peak: None,
         standing: order.standing,
     }

@@ -10,9 +10,17 @@ impl PoolView {
     #[must_use]
     pub fn at(mut self, now: Instant) -> Self {
         let elapsed = i128::from(now.since(self.as_of));
-        let rate = self.effective_refill_per_second.unwrap_or(self.refill_per_second);
-        let gained = i128::from(rate.micros()).saturating_mul(elapsed).checked_div(1_000).unwrap_or(0);
-        let gained = Tokens::clamped(i64::try_from(gained).unwrap_or(MAX_EXACT));
+        let gained_at = |rate: Tokens| {
+            let gained = i128::from(rate.micros()).saturating_mul(elapsed).checked_div(1_000).unwrap_or(0);
+            Tokens::clamped(i64::try_from(gained).unwrap_or(MAX_EXACT))
+        };
+        for share in &mut self.partitions {
+            share.available = share.available.saturating_add(gained_at(share.refill_per_second)).min(share.capacity);
+            if !share.lends {
+                share.claimed = share.available;
+            }
+        }
+        let gained = gained_at(self.effective_refill_per_second.unwrap_or(self.refill_per_second));
         let ceiling = self.capacity.saturating_sub(if self.window_cap { self.reserved } else { Tokens::ZERO });
         let level = self.available.saturating_add(gained.saturating_sub(self.debt));
         self.available = level.min(ceiling.max(self.available));

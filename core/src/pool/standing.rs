@@ -10,6 +10,9 @@ use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::orders::ORDERS_MAX;
 use crate::pool::{Effect, LeaseOrder, Pool};
 
+/// What is known of more clients is forgotten: they are told again.
+const TOLD_MAX: usize = 4 * ORDERS_MAX;
+
 /// What other pools know of the fairness of this home's clients, in millipoints.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Standings {
@@ -24,7 +27,11 @@ impl Standings {
     /// An order says it, and holds for all of its client that the pool remembers.
     pub(super) fn order_tells(&mut self, pool: &PoolId, order: &LeaseOrder) {
         if let Some(standing) = order.standing {
-            self.told.entry(pool.clone()).or_default().insert(order.client.clone(), standing);
+            let told = self.told.entry(pool.clone()).or_default();
+            if told.len() >= TOLD_MAX {
+                told.clear();
+            }
+            told.insert(order.client.clone(), standing);
         }
     }
 }

@@ -178,6 +178,9 @@ pub struct PartitionView {
     pub capacity: Tokens,
     /// What it has left of its claim.
     pub available: Tokens,
+    /// What it gains in a second, as the pool is refilled now.
+    #[serde(default)]
+    pub refill_per_second: Tokens,
     /// What its members wait for.
     pub wanted: Tokens,
     /// What nobody else may take now.
@@ -276,7 +279,9 @@ impl Pool {
         if request.is_waiting() && !self.config.scheduler_running {
             return Some(Blocked::SchedulerStopped);
         }
-        let worker_fails = request.worker.as_ref().is_some_and(|worker| !self.lets_through(worker, now));
+        let is_left_alone = |worker| !self.lets_through(worker, now);
+        let worker_fails = request.worker.as_ref().is_some_and(is_left_alone)
+            || (request.attempts > 0 && self.another_one_probes(&entry(request).flow(), now));
         match request.phase {
             Phase::Waiting if self.is_open_for(request.window().as_ref(), now).is_err() => Some(Blocked::OffPeak),
             Phase::Waiting if worker_fails => Some(Blocked::WorkerUnavailable),
@@ -355,10 +360,12 @@ impl Pool {
         let at = |amounts: &[Tokens], index: usize| amounts.get(index).copied().unwrap_or(Tokens::ZERO);
         let view = |(index, partition): (usize, &Partition)| {
             let available = shares.left(partition);
+            let of_share = partition.limits(&limits);
             PartitionView {
                 name: partition.name.clone(),
-                capacity: partition.limits(&limits).capacity,
+                capacity: of_share.capacity,
                 available,
+                refill_per_second: of_share.refill_per_second,
                 wanted: at(&wanted, index),
                 claimed: if partition.lends { available.min(at(&next, index)) } else { available },
                 lends: partition.lends,

@@ -24,6 +24,7 @@ enum Call {
     Order(PoolId, RequestId, u32, LeaseOrder),
     Answer(PoolId, RequestId, u32, LeaseAnswer),
     Settle(PoolId, String, Tokens, LeaseEnd),
+    Over(PoolId, Vec<String>),
     Free(PoolId, PoolId, bool),
     Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
     Report(RequestId, u32),
@@ -137,6 +138,7 @@ impl Network {
             Call::Standings(pool, home, standings) => {
                 self.at_pool(&pool, now, |pool| pool.standings_told(&home, &standings, now));
             }
+            Call::Over(pool, keys) => self.at_pool(&pool, now, |pool| pool.orders_over(&keys, now)),
             Call::Free(home, from, came_to_nothing) => {
                 self.at_pool(&home, now, |pool| pool.lease_free(&from, came_to_nothing, now));
             }
@@ -167,6 +169,7 @@ impl Network {
                     self.standings += 1;
                     self.call(Call::Standings(pool, name.clone(), standings), now);
                 }
+                Effect::OrdersOver { pool, keys } => self.call(Call::Over(pool, keys), now),
                 Effect::LeaseFree { home, came_to_nothing } => {
                     self.call(Call::Free(home, name.clone(), came_to_nothing), now);
                 }

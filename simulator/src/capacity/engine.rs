@@ -307,6 +307,9 @@ impl<'a> Engine<'a> {
             Effect::LeaseFree { home: other, came_to_nothing } => {
                 self.at_pool(&other, |pool| pool.lease_free(home, came_to_nothing, now));
             }
+            Effect::OrdersOver { pool: other, keys } => {
+                self.at_pool(&other, |pool| pool.orders_over(&keys, now));
+            }
             Effect::TellStandings { pool: other, standings } => {
                 self.at_pool(&other, |pool| pool.standings_told(home, &standings, now));
             }

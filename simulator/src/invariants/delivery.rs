@@ -3,7 +3,7 @@
 use rm_core::account::{AtHome, SlotAnswer};
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::period::Period;
-use rm_core::pool::{LeaseAnswer, Remaining, Report, ReportOutcome, Retry};
+use rm_core::pool::{LeaseAnswer, LeaseEnd, Remaining, Report, ReportOutcome, Retry};
 use rm_core::request::{Failure, Usage};
 use rm_core::units::NanoUsd;
 
@@ -50,13 +50,17 @@ impl World {
             Message::LeaseFree(home, pool, came_to_nothing) => {
                 self.at_pool(&home, |object, now| object.pool.lease_free(&pool, came_to_nothing, now));
             }
+            Message::OrdersOver(pool, keys) => {
+                for key in &keys {
+                    self.order_ends(&pool, key, LeaseEnd::Over);
+                }
+                self.at_pool(&pool, |object, now| object.pool.orders_over(&keys, now));
+            }
             Message::Standings(pool, home, standings) => {
                 self.at_pool(&pool, |object, now| object.pool.standings_told(&home, &standings, now));
             }
             Message::SettleLease(pool, key, used, end, signal) => {
-                if let Some(id) = key.split('#').next().and_then(|id| id.parse().ok()) {
-                    self.orders.entry(pool.clone()).or_default().ended(&id, &key, end, self.now);
-                }
+                self.order_ends(&pool, &key, end);
                 self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, end, &signal, now));
             }
             Message::Settle(pool, event) => self.settle(pool, event),
@@ -174,6 +178,12 @@ impl World {
             self.saw("pool paused");
             let before = self.paused_until.get(pool).copied().unwrap_or(until);
             self.paused_until.insert(pool.clone(), before.max(until));
+        }
+    }
+
+    fn order_ends(&mut self, pool: &PoolId, key: &str, end: LeaseEnd) {
+        if let Some(id) = key.split('#').next().and_then(|id| id.parse().ok()) {
+            self.orders.entry(pool.clone()).or_default().ended(&id, key, end, self.now);
         }
     }
 }

@@ -31,6 +31,7 @@ pub enum Message {
     /// A pool tells a home that tokens were given back.
     LeaseFree(PoolId, PoolId, bool),
     /// A home tells another pool what the fairness of its clients is.
+    OrdersOver(PoolId, Vec<String>),
     Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
     /// A home tells another pool what was used.
     SettleLease(PoolId, String, Tokens, LeaseEnd, Signal),

@@ -50,6 +50,7 @@ impl fmt::Display for Message {
             }
             Self::LeaseFree(home, pool, false) => write!(f, "{pool} → {home}: tokens were given back"),
             Self::LeaseFree(home, pool, true) => write!(f, "{pool} → {home}: a grant came to nothing"),
+            Self::OrdersOver(pool, keys) => write!(f, "→ {pool}: nothing is asked any more for {}", keys.join(", ")),
             Self::Standings(pool, home, _) => write!(f, "{home} → {pool}: how its clients stand"),
             Self::SettleLease(pool, key, used, ..) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),

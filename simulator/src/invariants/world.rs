@@ -350,6 +350,10 @@ impl World {
                 self.saw(if came_to_nothing { "lease free of nothing" } else { "lease free" });
                 self.send(Message::LeaseFree(other, home, came_to_nothing));
             }
+            Effect::OrdersOver { pool, keys } => {
+                self.saw("orders over");
+                self.send(Message::OrdersOver(pool, keys));
+            }
             Effect::TellStandings { pool, standings } => {
                 self.saw("standings told");
                 self.send(Message::Standings(pool, home, standings));

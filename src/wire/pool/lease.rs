@@ -88,6 +88,13 @@ pub struct StandingsCall {
 }
 operation!(StandingsCall, "/standings", ());
 
+/// Nothing is asked any more under these names.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct OrdersOverCall {
+    pub keys: Vec<String>,
+}
+operation!(OrdersOverCall, "/orders-over", ());
+
 /// What was used of a lease.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct SettleLeaseCall {

@@ -6,7 +6,7 @@ mod reservation;
 mod run;
 mod submission;
 
-pub use lease::{ANSWERS, LeaseCall, LeaseFreeCall, LeaseReply, SettleLeaseCall, StandingsCall};
+pub use lease::{ANSWERS, LeaseCall, LeaseFreeCall, LeaseReply, OrdersOverCall, SettleLeaseCall, StandingsCall};
 pub use request::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ExecutionCall, ForetellAnswer, ForetellCall,
     PositionAnswer, PositionCall,
