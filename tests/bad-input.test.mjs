@@ -151,6 +151,7 @@ test("bad bodies of /admin are refused by their field, and change nothing", asyn
     [{ ...pool, unit: "" }, "/unit"],
     [{ ...pool, capacity: 0 }, "/capacity"],
     [{ ...pool, capacity: -1 }, "/capacity"],
+    [{ ...pool, capacity: 0.5 }, "/capacity"],
     [{ ...pool, capacity: 1e300 }, "/capacity"],
     [{ ...pool, refillPerSecond: -1 }, "/refillPerSecond"],
     [{ ...pool, refillPerSecond: 0.0000001 }, "/refillPerSecond"],

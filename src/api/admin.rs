@@ -5,7 +5,7 @@ use rm_core::estimate::Rate;
 use rm_core::id::{ClientId, PoolId, TemplateId, WorkerBinding};
 use rm_core::pipeline::STEPS_MAX;
 use rm_core::priority::Tier;
-use rm_core::units::{NanoUsd, Tokens};
+use rm_core::units::NanoUsd;
 use serde::Serialize;
 
 use crate::alerts;
@@ -125,7 +125,7 @@ pub async fn pool(call: &Call, pool: &PoolId) -> Result<Reply, Problem> {
 pub async fn put_pool(mut call: Call, pool: &PoolId) -> Result<Reply, Problem> {
     let body = read_json::<PoolBody>(&mut call.request).await?.value;
     check_text(&body.unit, "/unit")?;
-    check(body.capacity > Tokens::ZERO, "/capacity", "must be more than 0")?;
+    check(body.capacity.units() >= 1, "/capacity", "must be 1 at least: amounts are whole units")?;
     let prices = [
         ("/unitPriceUsd", body.unit_price_usd),
         ("/cachedInputPriceUsd", body.cached_input_price_usd),

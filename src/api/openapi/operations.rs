@@ -106,7 +106,8 @@ impl Operation {
 #[expect(clippy::too_many_lines, reason = "a table")]
 pub fn operation(method: &Method, path: &str) -> Option<Operation> {
     let new = Operation::new;
-    let replayed = "The key was used before: this is the answer of then.";
+    let replayed = "The key was used before: this is that request, as it stands now.";
+    let of_then = "The key was used before: this is the answer of then.";
     Some(match (method, path) {
         (Method::Get, "/") => new("getRoot", "Health", "What this is.").answers(200, "It runs.", "RootView"),
         (Method::Get, "/health") => new("getHealth", "Health", "Whether each part is well; each is really asked.")
@@ -249,7 +250,7 @@ pub fn operation(method: &Method, path: &str) -> Option<Operation> {
                 .takes("ConsumeBody")
                 .idempotent()
                 .answers(200, "Charged.", "ConsumedView")
-                .header(200, "Idempotency-Replayed", replayed)
+                .header(200, "Idempotency-Replayed", of_then)
                 .fails(&[404, 409, 422])
         }
         (Method::Post, "/internal/release") => new("release", "Internal", "Give the rest of a reservation back.")
