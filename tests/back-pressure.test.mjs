@@ -79,3 +79,17 @@ test("a worker that keeps failing is left alone; what waits keeps its attempts, 
   }
   await waitFor(async () => (await seen("broken")).workers.length === 0, "the circuit to close");
 });
+
+test("requests that fail whatever the worker does do not keep it from those that have not failed", async () => {
+  await rm.pool("poisoned", { capacity: 1000, refillPerSecond: 1000 });
+  await rm.client("poisoner", { tier: "enterprise" });
+  await rm.client("poisoned", { tier: "basic" });
+  ok(await rm.put("/admin/templates/poison", { worker: "EMAIL", maxAttempts: 5, resources: [{ pool: "poisoned", base: 1 }] }));
+  const send = async (clientId, input) => ok(await rm.execute({ clientId, templateId: "poison", input })).requestId;
+  for (let n = 0; n < 5; n += 1) await send("poisoner", { simulate: { status: 500 }, n });
+  await waitFor(async () => (await seen("poisoned")).workers.some((worker) => worker.circuit === "open"), "the circuit to open", 15_000);
+  const good = await send("poisoned", 1);
+  assert.equal(ok(await rm.get(`/api/queue/position/${good}`)).blockedBy, "worker_unavailable");
+  const done = await rm.ended(good, 30_000);
+  assert.deepEqual([done.status, done.attempts], ["succeeded", 1]);
+});

@@ -196,6 +196,23 @@ test("rank is kept at a second pool too, wherever its requests have their homes"
   for (const id of low) assert.equal((await rm.ended(id)).status, "succeeded");
 });
 
+test("a request that waits for one pool holds back nobody in its home, and in another one that it needs", async () => {
+  for (const pool of ["wait-home", "wait-second", "wait-third"]) await rm.pool(pool, { capacity: 10, refillPerSecond: 0 });
+  for (const [client, tier] of [["wait-holder", "standard"], ["wait-high", "enterprise"], ["wait-low", "basic"]]) await rm.client(client, { tier, maxConcurrent: 100 });
+  const taken = await takeAll("wait-holder", "wait-third", 10);
+  const resources = [{ pool: "wait-home", amount: 10 }, { pool: "wait-second", amount: 10 }, { pool: "wait-third", amount: 1 }];
+  const high = ok(await rm.execute({ clientId: "wait-high", worker: "ECHO", resources })).requestId;
+  await waitFor(async () => ok(await rm.get(`/api/queue/position/${high}`)).blockedBy === "secondary_pool", "the third pool's answer");
+  for (const pool of ["wait-home", "wait-second"]) {
+    const low = ok(await rm.execute(rm.work("wait-low", pool, 10), { wait: 5 }));
+    assert.equal(low.status, "succeeded", pool);
+    await rm.pool(pool, { capacity: 10, refillPerSecond: 1000 });
+  }
+  assert.equal((await rm.execution(high)).startedAt, undefined);
+  ok(await rm.post("/internal/release", { reservationId: taken }));
+  assert.equal((await rm.ended(high)).status, "succeeded");
+});
+
 test("a stopped scheduler grants nothing, says so, and goes on where it was", async () => {
   await rm.pool("halted");
   await rm.client("patient");

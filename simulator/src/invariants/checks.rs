@@ -227,9 +227,12 @@ fn no_share_idles(world: &World) {
         if promoted || !config.scheduler_running || view.paused_until.is_some() || is_not_done(object, now) {
             continue;
         }
-        // Within a client's lane the order is that of arrival: one that needs more than the share holds back those after it.
+        // Within a client's lane the order is that of arrival: one that needs more than the share holds back those after it,
+        // if it has not failed before.
         let flow = |request: &Request| {
-            (request.client.clone(), request.rank_urgency(), request.worker.clone(), request.window(), request.kind)
+            let has_failed = request.worker.is_some() && request.attempts > 0;
+            let kind = (request.window(), request.kind, has_failed);
+            (request.client.clone(), request.rank_urgency(), request.worker.clone(), kind)
         };
         let is_first = |(request, position): &&(&Request, PositionView)| {
             !waiting.iter().any(|(other, before)| before.ahead < position.ahead && flow(other) == flow(request))
