@@ -346,3 +346,26 @@ fn a_lease_on_the_turn_of_the_promoted_ones_uses_it_up() {
     let promoted = |n| pool.lease(&old(n).key).map(|lease| lease.promoted);
     assert_eq!([promoted(4), promoted(5)], [Some(true), Some(false)]);
 }
+
+#[test]
+fn what_was_granted_is_kept_until_another_pool_has_its_own_if_that_says_when_and_keeps_its_word() {
+    let mut pool = pool(config(10, 1));
+    let returns = |pool: &mut Pool, n: u32, needed_at: Option<i64>, now: i64| {
+        let order = LeaseOrder { key: high(1, 8).key.replace("#1", &format!("#{n}")), ..high(1, 8) };
+        assert!(is_granted(pool, order.clone(), at(now)), "{n}");
+        let end = LeaseEnd::Returns { needed_at: needed_at.map(at) };
+        pool.settle_lease(&order.key, units(0), end, &Signal::default(), at(now));
+    };
+    let kept = |pool: &Pool, now| pool.view(at(now)).kept;
+    returns(&mut pool, 1, None, 0);
+    assert_eq!(kept(&pool, 0), units(0), "nobody knows when it is needed");
+    returns(&mut pool, 2, Some(20_000), 0);
+    assert_eq!((kept(&pool, 11_999), kept(&pool, 12_000)), (units(0), units(8)), "it is gained in eight seconds");
+    assert!(!is_granted(&mut pool, low(2, 3), at(12_000)));
+    returns(&mut pool, 3, Some(21_000), 20_000);
+    assert_eq!(kept(&pool, 20_000), units(8), "a moment later");
+    returns(&mut pool, 4, Some(24_000), 21_000);
+    assert_eq!(kept(&pool, 21_000), units(0), "that was not true");
+    returns(&mut pool, 5, Some(24_000), 22_000);
+    assert_eq!(kept(&pool, 22_000), units(8), "it is believed again when it has asked again");
+}

@@ -123,7 +123,7 @@ fn with_shares(names: &[&str], have: Have, refill: u64, round: u64) -> Network {
         }
         network.run(at(1_000));
     }
-    network.uses_nothing = true;
+    network.unused = names.iter().map(|name| id_of(name)).collect();
     network
 }
 
@@ -265,26 +265,24 @@ fn what_is_kept_of_one_pool_is_there_when_another_one_has_its_tokens() {
 }
 
 #[test]
-fn it_starts_though_one_pool_is_only_given_back_to_and_another_is_busy() {
-    let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(20, refill) };
-    let mut network = Network::of([slow("a", 1), slow("b", 1), slow("c", 0)].into_iter());
-    network.uses_nothing = true;
-    network.run_ms = 3_000;
-    let mut high = None;
-    for second in 1..400 {
+fn what_is_given_back_to_one_pool_is_kept_while_a_busy_one_gains_what_it_gave_before() {
+    let slow = |name: &str, capacity, refill| PoolConfig { pool: id_of(name), ..config(capacity, refill) };
+    let mut network = Network::of([slow("a", 1, 1), slow("b", 40, 1), slow("c", 10, 0)].into_iter());
+    (network.unused, network.run_ms) = (vec![id_of("c")], 13_000);
+    network.send(&[("c", 10)], of("holder", Tier::Standard, Urgency::Normal, at(0)), at(0));
+    let high = of("high", Tier::Enterprise, Urgency::Fast, at(0));
+    let high = network.send(&[("a", 1), ("b", 40), ("c", 10)], high, at(0));
+    for second in 1..120 {
         let now = at(second * 1_000);
         network.run(now);
-        for name in ["b", "c"] {
-            while network.pools[&id_of(name)].queue_view(now).depth < 30 {
-                network.send(&[(name, 5)], of("low", Tier::Basic, Urgency::Deferred, now), now);
+        for (name, amount) in [("b", 1), ("c", 10)] {
+            while network.pools[&id_of(name)].queue_view(now).depth < 50 {
+                let submission = of(&format!("low-{name}"), Tier::Basic, Urgency::Deferred, now);
+                network.send(&[(name, amount)], submission, now);
             }
         }
-        if second == 10 {
-            let submission = of("high", Tier::Enterprise, Urgency::Fast, now);
-            high = Some(network.send(&[("a", 5), ("b", 20), ("c", 20)], submission, now));
-        }
     }
-    let started = network.starts.get(&high.unwrap()).map(|started| started.since(at(0)) / 1_000);
+    let started = network.starts.get(&high).map(|started| started.since(at(0)) / 1_000);
     assert!(started.is_some_and(|second| second <= 60), "{started:?}");
 }
 

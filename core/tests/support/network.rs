@@ -38,8 +38,8 @@ pub struct Network {
     pub orders: usize,
     /// How often one was told what the fairness of another's clients is.
     pub standings: usize,
-    /// Runs use nothing of what was reserved for them.
-    pub uses_nothing: bool,
+    /// Runs use nothing of what was reserved for them of these pools.
+    pub unused: Vec<PoolId>,
     /// How long a run takes.
     pub run_ms: i64,
     calls: BTreeMap<(Instant, u64), Call>,
@@ -59,7 +59,7 @@ impl Network {
             starts: BTreeMap::new(),
             orders: 0,
             standings: 0,
-            uses_nothing: false,
+            unused: Vec::new(),
             run_ms: RUN_MS,
             calls: BTreeMap::new(),
             sent: 0,
@@ -146,7 +146,7 @@ impl Network {
                 let home = id.home().unwrap();
                 let nothing =
                     |pool: &PoolId| Usage { pool: pool.clone(), amount: Tokens::ZERO, parts: None, is_share: false };
-                let usage = self.pools.keys().filter(|_| self.uses_nothing).map(nothing).collect();
+                let usage = self.unused.iter().map(nothing).collect();
                 let report = Report::Succeeded { usage, remaining: vec![] };
                 self.at_pool(&home, now, |pool| pool.report(&id, grant, report, now));
             }
