@@ -100,8 +100,10 @@ fn when_it_starts_is_foretold_by_the_pool_that_it_waits_for() {
     assert_eq!(pool.next_wakeup(at(20)), Some(at(5_020)), "it is asked again before");
     assert_eq!(pool.position(&id, at(20)).unwrap().estimated_start_at, Some(at(40_000)));
     pool.on_wakeup(at(5_020));
-    pool.slot_answered(&id, 2, Some(SlotAnswer::Granted), at(5_020));
-    let (_, grant, _) = asked(&mut pool);
+    let (_, grant, order) = asked(&mut pool);
+    assert!(order.inquires, "it takes nothing before its tokens are there");
+    assert_eq!(pool.position(&id, at(5_020)).unwrap().estimated_start_at, Some(at(40_000)));
+    assert_eq!(pool.view(at(5_020)).available, units(10));
     pool.lease_answered(&id, grant, &id_of("other"), LeaseAnswer::Unreachable, at(5_030));
     assert_eq!(pool.position(&id, at(5_030)).unwrap().estimated_start_at, None, "what it said is not known any more");
 }

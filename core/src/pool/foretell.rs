@@ -47,7 +47,10 @@ impl Pool {
         let has_tokens = is_free || matches!(request.phase, Phase::Acquiring { .. });
         let by_tokens = if has_tokens { now } else { self.tokens_at(&entry(request), ahead, now)? };
         let parked = match request.phase {
-            Phase::Parked { until, cause: Cause::SecondaryPool } => request.others_ready_at?.max(until),
+            // When that pool has said is over, it is asked again.
+            Phase::Parked { until, cause: Cause::SecondaryPool } => {
+                request.others_ready_at.map(|at| if at > now { at } else { until })?
+            }
             Phase::Parked { until, .. } => until,
             // Whether another pool has its tokens is not known before that has answered.
             Phase::Acquiring { .. } if !request.others().is_empty() => request.others_ready_at?.max(now),
