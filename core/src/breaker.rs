@@ -19,6 +19,9 @@ pub const OPEN_FIRST_MS: i64 = 10_000;
 /// How long it is open at most.
 pub const OPEN_MAX_MS: i64 = 300_000;
 
+/// For so long only those that have not failed yet may be the probe, if any waits.
+pub const FIRST_CHOICE_MS: i64 = 2_000;
+
 /// What an attempt says of its worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sign {
@@ -70,6 +73,12 @@ impl Breaker {
             Self::Open { until, .. } => *until <= now,
             Self::HalfOpen { probe, .. } => probe.is_none(),
         }
+    }
+
+    /// Until when only those that have not failed yet may be the probe.
+    #[must_use]
+    pub fn first_choice_until(&self) -> Option<Instant> {
+        self.opens_until().map(|until| until.plus(FIRST_CHOICE_MS))
     }
 
     /// Whether what goes through is a probe.

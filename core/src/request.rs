@@ -9,6 +9,8 @@
 //!          Parked ◄────────────────────────────────────────────┘
 //! ```
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 pub use crate::bill::{End, Line, Settlement, Usage};
@@ -230,6 +232,9 @@ pub struct Request {
     /// Which one that is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused_by: Option<PoolId>,
+    /// What the pools that refused it said when they would have its tokens, until they have granted them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub promises: BTreeMap<PoolId, Instant>,
     /// The longest that another pool which granted its tokens may take to have them again, in milliseconds.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub others_regain_ms: i64,
@@ -301,20 +306,41 @@ impl Request {
         self.demands.first().map_or(Tokens::ZERO, |demand| demand.amount)
     }
 
+    /// When its home granted it, while it has what that gave.
+    #[must_use]
+    pub const fn granted_at(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Acquiring { since, .. } | Phase::Running { since, .. } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// Until when it waits outside the queue.
+    #[must_use]
+    pub const fn parked_until(&self) -> Option<Instant> {
+        match self.phase {
+            Phase::Parked { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+
     /// What it needs of other pools.
     #[must_use]
     pub fn others(&self) -> &[Demand] {
         self.demands.get(1..).unwrap_or_default()
     }
 
-    /// Whether it waits for nothing but other pools' tokens.
+    /// What it waits for, if that is nothing but another pool's tokens.
     #[must_use]
-    pub fn waits_elsewhere(&self) -> bool {
-        let asks = matches!(
-            self.phase,
-            Phase::Parked { cause: Cause::SecondaryPool, .. } | Phase::Acquiring { slot: true, .. }
-        );
-        asks && !self.others().is_empty()
+    pub fn awaits(&self) -> Option<&Demand> {
+        match self.phase {
+            Phase::Parked { cause: Cause::SecondaryPool, .. } => {
+                let refused = self.others().iter().find(|demand| Some(&demand.pool) == self.refused_by.as_ref());
+                refused.or_else(|| self.others().first())
+            }
+            Phase::Acquiring { slot: true, leased, .. } => self.others().get(leased),
+            _ => None,
+        }
     }
 
     /// Whether it waits, needs other pools too, and its last grant came to nothing: they may keep tokens for it.

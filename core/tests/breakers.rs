@@ -11,11 +11,11 @@
 mod support;
 
 use rm_core::account::SlotAnswer;
-use rm_core::breaker::{FAILURES_MAX, OPEN_FIRST_MS};
+use rm_core::breaker::{FAILURES_MAX, FIRST_CHOICE_MS, OPEN_FIRST_MS};
 use rm_core::id::RequestId;
 use rm_core::pool::{Effect, Pool, Report, Retry, Submission};
 use rm_core::units::Instant;
-use support::{at, config, failure, normal, pool, queue, run_until, started, used};
+use support::{at, config, demand, failure, normal, pool, queue, run_until, started, used};
 
 fn order(n: u64, worker: &str, now: Instant) -> Submission {
     Submission { worker: Some(worker.parse().unwrap()), max_attempts: 1, ..normal(n, 1, now) }
@@ -172,6 +172,18 @@ fn those_that_have_failed_try_the_worker_when_no_other_can() {
     assert_eq!(client.as_str(), "another");
     pool.slot_answered(id, *grant, Some(SlotAnswer::Full), at(OPEN_FIRST_MS));
     assert_eq!(started(&mut pool, at(OPEN_FIRST_MS)).len(), 1);
+}
+
+#[test]
+fn one_that_has_not_failed_and_has_not_its_tokens_holds_them_back_for_a_moment_only() {
+    let mut pool = poisoned();
+    let other = Submission { tier: rm_core::priority::Tier::Basic, ..order(20, "BAD", at(1)) };
+    queue(&mut pool, order(30, "GOOD", at(1)), at(1));
+    assert_eq!(started(&mut pool, at(1)).len(), 1, "one token is out");
+    queue(&mut pool, Submission { demands: vec![demand("home", 1_000)], ..other }, at(1));
+    let probes = run_until(&mut pool, at(1), at(OPEN_FIRST_MS + 10_000));
+    assert_eq!(probes.len(), 1, "{probes:?}");
+    assert_eq!(probes[0].0, at(OPEN_FIRST_MS + FIRST_CHOICE_MS));
 }
 
 #[test]

@@ -116,6 +116,7 @@ fn an_order_of_another_home_has_its_turn_too() {
         inquires: false,
         regain_ms: 0,
         standing: None,
+        stood_at: None,
         ttl_ms: SECOND,
     };
     for second in 0..1_000 {
@@ -161,6 +162,7 @@ fn leases_do_not_pass_a_promoted_request_without_end() {
             inquires: false,
             regain_ms: 0,
             standing: None,
+            stood_at: None,
             ttl_ms: 60 * SECOND,
         };
         let key = order.key.clone();
@@ -352,6 +354,7 @@ fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
         inquires: false,
         regain_ms: 0,
         standing: None,
+        stood_at: None,
         ttl_ms: SECOND,
     };
     for second in 0..60 {
@@ -425,6 +428,7 @@ fn leases_out_of_a_share_that_is_lent_stand_back_on_a_promoted_ones_turn() {
             inquires: false,
             regain_ms: 0,
             standing: None,
+            stood_at: None,
             ttl_ms: 60 * SECOND,
         };
         let key = order.key.clone();

@@ -331,6 +331,7 @@ fn there_is_enough_for_all_only_if_there_is_for_those_of_other_pools_too() {
         inquires: false,
         regain_ms: 0,
         standing: None,
+        stood_at: None,
         ttl_ms: 60_000,
     };
     assert!(matches!(pool.acquire_lease(order, at(1)), LeaseAnswer::NotNow { .. }));

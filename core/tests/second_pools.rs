@@ -62,7 +62,7 @@ fn a_refusal_that_crossed_the_news_of_tokens_is_out_of_date() {
     let mut pool = pool(config(1, 0));
     queue(&mut pool, of_two_pools(0, at(0)), at(0));
     let (id, grant, _) = asked(&mut pool);
-    pool.lease_free(&id_of("other"), false, at(10));
+    pool.lease_free(&id_of("other"), false, units(3), at(10));
     pool.lease_answered(&id, grant, &id_of("other"), not_now, at(11));
     pool.slot_answered(&id, grant + 1, Some(SlotAnswer::Granted), at(12));
     let (id, grant, _) = asked(&mut pool);
@@ -153,6 +153,7 @@ fn lease(client: &str, tier: Tier, amount: u64, enqueued_at: Instant) -> LeaseOr
         inquires: false,
         regain_ms: 0,
         standing: None,
+        stood_at: None,
         ttl_ms: 60_000,
     }
 }
@@ -341,7 +342,11 @@ fn what_a_run_did_not_use_is_news_to_those_of_other_pools_that_wait_for_it() {
     assert!(matches!(pool.acquire_lease(lease("one", Tier::Basic, 4, at(0)), at(1)), LeaseAnswer::NotNow { .. }));
     pool.take_effects();
     pool.report(&id, grant, used(6), at(2));
-    assert!(pool.take_effects().contains(&Effect::LeaseFree { home: id_of("elsewhere"), came_to_nothing: false }));
+    assert!(pool.take_effects().contains(&Effect::LeaseFree {
+        home: id_of("elsewhere"),
+        came_to_nothing: false,
+        available: units(4)
+    }));
 }
 
 #[test]
@@ -363,4 +368,35 @@ fn what_is_leased_counts_as_its_clients_use() {
     let order = lease("one", Tier::Basic, 4, at(0));
     pool.acquire_lease(order.clone(), at(0));
     assert_eq!(pool.fairness().millipoints(&order.client), 0);
+}
+
+#[test]
+fn a_pool_that_puts_it_off_is_not_believed_and_another_one_is() {
+    let mut pool = pool(config(1, 0));
+    let demands = vec![demand("home", 1), demand("b", 1), demand("c", 1), demand("d", 1)];
+    queue(&mut pool, Submission { demands, has_slot: true, ..normal(0, 1, at(0)) }, at(0));
+    let mut grant = 0;
+    // What `b` is told when these pools refuse with these words, after those before them have granted.
+    let mut told = |refused: &str, ready_at: i64, now: i64| {
+        pool.on_wakeup(at(now));
+        let id = normal(0, 1, at(0)).id;
+        grant += 1;
+        pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), at(now));
+        for name in ["b", "c", "d"].iter().take_while(|name| **name != refused) {
+            pool.lease_answered(&id, grant, &id_of(name), LeaseAnswer::Granted { regain_ms: 0 }, at(now));
+        }
+        let ready_at = Some(at(ready_at));
+        pool.lease_answered(&id, grant, &id_of(refused), LeaseAnswer::NotNow { retry_at: ready_at, ready_at }, at(now));
+        pool.take_effects().into_iter().find_map(|effect| match effect {
+            Effect::SettleLease { pool, end: LeaseEnd::Returns { needed_at }, .. } if pool == id_of("b") => {
+                Some(needed_at)
+            }
+            _ => None,
+        })
+    };
+    assert_eq!(told("c", 4_000, 0), Some(Some(at(4_000))));
+    assert_eq!(told("c", 5_500, 4_000), Some(Some(at(5_500))), "a moment later");
+    assert_eq!(told("d", 9_000, 5_500), Some(Some(at(9_000))), "that is another one");
+    assert_eq!(told("d", 12_000, 9_000), Some(None), "it has put it off");
+    assert_eq!(told("d", 15_000, 12_000), Some(Some(at(15_000))), "it is believed anew");
 }

@@ -265,6 +265,50 @@ fn what_is_kept_of_one_pool_is_there_when_another_one_has_its_tokens() {
 }
 
 #[test]
+fn one_that_needs_eight_busy_pools_starts_within_the_time_that_they_need_together() {
+    let all = ["a", "b", "c", "d", "e", "f", "g", "h"];
+    for (pools, amount) in [(4, 20), (5, 20), (8, 20), (5, 10), (8, 10), (8, 5)] {
+        let names = &all[..pools];
+        let mut network = Network::new(names, 20, 1);
+        let mut sent = None;
+        for second in 0..600 {
+            let now = at(second * 1_000);
+            network.run(now);
+            for name in names {
+                while network.pools[&id_of(name)].queue_view(now).depth < 30 {
+                    network.send(&[(name, 1)], of("low", Tier::Basic, Urgency::Deferred, now), now);
+                }
+            }
+            if second == 30 {
+                let needs: Vec<(&str, u64)> = names.iter().map(|name| (*name, amount)).collect();
+                sent = Some(network.send(&needs, of("high", Tier::Enterprise, Urgency::Fast, now), now));
+            }
+        }
+        let started = sent.and_then(|id| network.starts.get(&id)).map(|started| started.since(at(30_000)) / 1_000);
+        let at_most = pools as i64 * amount as i64 + 10;
+        assert!(started.is_some_and(|second| second <= at_most), "{pools} pools, {amount} of each: {started:?}");
+    }
+}
+
+#[test]
+fn many_of_one_client_inquire_a_few_at_a_time() {
+    let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(1_000, refill) };
+    let mut network = Network::of([slow("a", 1), slow("b", 0)].into_iter());
+    network.send(&[("b", 1_000)], of("holder", Tier::Standard, Urgency::Normal, at(0)), at(0));
+    network.run(at(100));
+    for n in 0..300 {
+        let client = format!("client-{}", n % 3);
+        network.send(&[("a", 1), ("b", 1)], of(&client, Tier::Standard, Urgency::Normal, at(100)), at(100));
+    }
+    network.run(at(10_000));
+    let before = network.orders;
+    network.run(at(70_000));
+    let asked = network.orders - before;
+    assert!(asked <= 3 * 16 * 60, "{asked} orders in a minute");
+    assert!(network.most_orders <= 16, "{} orders in one event", network.most_orders);
+}
+
+#[test]
 fn what_is_given_back_to_one_pool_is_kept_while_a_busy_one_gains_what_it_gave_before() {
     let slow = |name: &str, capacity, refill| PoolConfig { pool: id_of(name), ..config(capacity, refill) };
     let mut network = Network::of([slow("a", 1, 1), slow("b", 40, 1), slow("c", 10, 0)].into_iter());

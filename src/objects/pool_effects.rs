@@ -10,7 +10,7 @@ use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Report, Retry};
 use rm_core::priority::Urgency;
 use rm_core::request::{Failure, Request};
-use rm_core::units::NanoUsd;
+use rm_core::units::{Instant, NanoUsd, Tokens};
 use wasm_bindgen_futures::spawn_local;
 use worker::Result;
 
@@ -67,11 +67,13 @@ impl PoolObject {
                 Effect::AcquireLease { id, grant, pool, order } => {
                     spawn_local(object.acquire_lease(id, grant, pool, order));
                 }
-                Effect::LeaseFree { home, came_to_nothing } => {
-                    spawn_local(object.tell_lease_free(home, came_to_nothing));
+                Effect::LeaseFree { home, came_to_nothing, available } => {
+                    spawn_local(object.tell_lease_free(home, came_to_nothing, available));
                 }
                 Effect::OrdersOver { pool, keys } => spawn_local(object.tell_orders_over(pool, keys)),
-                Effect::TellStandings { pool, standings } => spawn_local(object.tell_standings(pool, standings)),
+                Effect::TellStandings { pool, standings, stood_at } => {
+                    spawn_local(object.tell_standings(pool, standings, stood_at));
+                }
                 Effect::SettleLease { pool, key, used, end, signal } => {
                     spawn_local(object.settle_lease(pool, SettleLeaseCall::new(key, used, end, signal)));
                 }
@@ -161,10 +163,12 @@ impl PoolObject {
         self.happen(|home, now| home.lease_answered(&id, grant, &pool, answer, now)).await;
     }
 
-    async fn tell_lease_free(self: Rc<Self>, home: PoolId, came_to_nothing: bool) {
+    async fn tell_lease_free(self: Rc<Self>, home: PoolId, came_to_nothing: bool, available: Tokens) {
         let Ok(pool) = self.look(|pool, _| pool.config().pool.clone()) else { return };
         // If this gets lost, that pool asks again by itself.
-        if let Err(error) = call(&self.env, home.as_str(), &LeaseFreeCall { pool, came_to_nothing }).await {
+        if let Err(error) =
+            call(&self.env, home.as_str(), &LeaseFreeCall { pool, came_to_nothing, available: Some(available) }).await
+        {
             log::warn("pool_not_told", home.as_str(), &error.to_string());
         }
     }
@@ -176,10 +180,12 @@ impl PoolObject {
         }
     }
 
-    async fn tell_standings(self: Rc<Self>, pool: PoolId, standings: BTreeMap<ClientId, i64>) {
+    async fn tell_standings(self: Rc<Self>, pool: PoolId, standings: BTreeMap<ClientId, i64>, stood_at: Instant) {
         let Ok(home) = self.look(|pool, _| pool.config().pool.clone()) else { return };
         // If this gets lost, that pool keeps tokens for one of this home until it does not ask in time.
-        if let Err(error) = call(&self.env, pool.as_str(), &StandingsCall { home, standings }).await {
+        if let Err(error) =
+            call(&self.env, pool.as_str(), &StandingsCall { home, standings, stood_at: Some(stood_at) }).await
+        {
             log::warn("pool_not_told", pool.as_str(), &error.to_string());
         }
     }

@@ -58,9 +58,9 @@ impl PoolObject {
             }
             LeaseFreeCall::PATH => {
                 let free: LeaseFreeCall = read(body)?;
-                answer::<LeaseFreeCall>(
-                    &self.event(|pool, now| pool.lease_free(&free.pool, free.came_to_nothing, now)).await?,
-                )
+                let available = free.available.unwrap_or(Tokens::MAX);
+                let told = self.event(|pool, now| pool.lease_free(&free.pool, free.came_to_nothing, available, now));
+                answer::<LeaseFreeCall>(&told.await?)
             }
             OrdersOverCall::PATH => {
                 let over: OrdersOverCall = read(body)?;
@@ -69,7 +69,11 @@ impl PoolObject {
             StandingsCall::PATH => {
                 let told: StandingsCall = read(body)?;
                 answer::<StandingsCall>(
-                    &self.event(|pool, now| pool.standings_told(&told.home, &told.standings, now)).await?,
+                    &self
+                        .event(|pool, now| {
+                            pool.standings_told(&told.home, &told.standings, told.stood_at.unwrap_or(now), now);
+                        })
+                        .await?,
                 )
             }
             SettleLeaseCall::PATH => {

@@ -20,6 +20,9 @@ const SLOT_RECHECK_MS: i64 = 5_000;
 /// When to ask an account again that did not answer.
 const ACCOUNT_RECHECK_MS: i64 = 1_000;
 
+/// What a pool said is put off if it says that it will be so much later.
+const PUT_OFF_MS: i64 = 2_000;
+
 /// What another pool said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseAnswer {
@@ -48,6 +51,22 @@ impl LeaseAnswer {
     #[must_use]
     pub const fn is_granted(&self) -> bool {
         matches!(self, Self::Granted { .. })
+    }
+}
+
+/// When a pool that refused has its tokens, unless it has put off before what it said: it is believed anew the next time.
+fn kept_word(request: &mut Request, pool: &PoolId, ready_at: Option<Instant>) -> Option<Instant> {
+    let ready_at = ready_at?;
+    match request.promises.get(pool) {
+        Some(promised) if ready_at > promised.plus(PUT_OFF_MS) => {
+            request.promises.remove(pool);
+            None
+        }
+        Some(_) => Some(ready_at),
+        None => {
+            request.promises.insert(pool.clone(), ready_at);
+            Some(ready_at)
+        }
     }
 }
 
@@ -121,6 +140,8 @@ impl Pool {
         }
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;
+        (request.others_regain_ms, request.idle_wakes) = (0, 0);
+        request.promises.clear();
         self.turn_is_used(&request, now);
         request.step_started_at = request.step_started_at.or(Some(now));
         if request.first_started_at.is_none() {
@@ -276,6 +297,7 @@ impl Pool {
             LeaseAnswer::Granted { regain_ms } => {
                 if let Some(mut request) = self.take(id) {
                     request.others_regain_ms = request.others_regain_ms.max(regain_ms);
+                    request.promises.remove(pool);
                     if let Phase::Acquiring { leased, woken, .. } = &mut request.phase {
                         *leased = leased.saturating_add(1);
                         *woken = false;
@@ -286,7 +308,8 @@ impl Pool {
             LeaseAnswer::NotNow { retry_at, ready_at } => {
                 let until =
                     self.requests.get(id).and_then(|request| self.waits_elsewhere_until(request, retry_at, now));
-                let needed_at = if until.is_none() { Some(now) } else { ready_at };
+                let promised = self.requests.get_mut(id).and_then(|request| kept_word(request, pool, ready_at));
+                let needed_at = if until.is_none() { Some(now) } else { promised };
                 self.give_up_acquiring(id, true, until, needed_at, now);
                 self.foretell_start(id, now);
             }

@@ -151,6 +151,8 @@ pub enum Effect {
         home: PoolId,
         /// All of them were held by grants that came to nothing.
         came_to_nothing: bool,
+        /// What is there now.
+        available: Tokens,
     },
     /// Tell another pool what the fairness of these clients is here, in millipoints; to [`Pool::standings_told`]. If this
     /// gets lost, it keeps tokens for one of them a while longer than it must.
@@ -161,6 +163,8 @@ pub enum Effect {
         pool: PoolId,
         /// The clients.
         standings: BTreeMap<ClientId, i64>,
+        /// When that was so.
+        stood_at: Instant,
     },
     /// Deliver a stored settlement to the client's account; confirm by `Pool::settlement_confirmed`.
     Settle {

@@ -4,8 +4,11 @@
 //! would be granted (an *inquiry*): only when the answer is yes, or the pool has said that it soon will be, does the request
 //! come back to its place and take tokens again, so that what it waits for holds back nobody elsewhere.
 
+use std::collections::BTreeSet;
+
 use crate::id::{PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
+use crate::pool::index::queue_elsewhere;
 use crate::pool::lease::lease_key;
 use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool, Signal};
 use crate::priority::PROMOTED_ONE_IN;
@@ -20,6 +23,12 @@ const RECHECK_MAX_MS: i64 = 5_000;
 const RECHECK_MIN_MS: i64 = 50;
 /// How long an inquiry may take before it is made again.
 const INQUIRY_LIMIT_MS: i64 = 5_000;
+/// So many of a client's in a lane inquire: the first ones. The others follow them.
+const INQUIRERS: usize = 16;
+/// So many inquiries are made in one event, the others a moment later: an event has few calls.
+const INQUIRIES_AT_ONCE: usize = 16;
+/// That moment.
+const INQUIRIES_EVERY_MS: i64 = 100;
 /// A request that is woken in vain is woken at once the first time, the second time after so long, and twice that each
 /// time after it.
 const IDLE_WAKE_MS: i64 = 25;
@@ -66,6 +75,7 @@ impl Pool {
             inquires,
             regain_ms: regain_ms.max(request.others_regain_ms),
             standing: request.standing,
+            stood_at: request.granted_at(),
             ttl_ms: request.lease_ttl_ms(),
         }
     }
@@ -107,24 +117,40 @@ impl Pool {
     pub(super) fn inquire_or_return(&mut self, id: &RequestId, now: Instant) {
         let Some(request) = self.requests.get(id) else { return };
         let waits = matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. });
-        let returns = self.collects_at(request).is_some_and(|at| at <= now);
-        let of = |pool: &PoolId| request.others().iter().find(|demand| demand.pool == *pool);
-        match request.refused_by.as_ref().and_then(of).filter(|_| waits && !returns) {
-            Some(demand) => {
+        // One whose client has no slot free waits for that.
+        let returns =
+            self.collects_at(request).is_some_and(|at| at <= now) || self.blocked.contains_key(&request.client);
+        let Some(demand) = request.awaits().filter(|_| waits && !returns) else { return self.unpark(id) };
+        let slots = request.slots.and_then(|slots| usize::try_from(slots.max(1)).ok()).unwrap_or(INQUIRERS);
+        let is_first = |queue| {
+            let queue = self.elsewhere.get(&queue);
+            queue.is_some_and(|queue| queue.iter().take(slots.min(INQUIRERS)).any(|(_, first)| first == id))
+        };
+        let inquires = |effect: &&Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
+        let inquired = self.effects.iter().filter(inquires).count();
+        match queue_elsewhere(request).is_some_and(is_first) {
+            false => self.wait_elsewhere(id, now.plus(RECHECK_MAX_MS)),
+            true if inquired >= INQUIRIES_AT_ONCE => self.wait_elsewhere(id, now.plus(INQUIRIES_EVERY_MS)),
+            true => {
                 let (pool, mut order) = (demand.pool.clone(), self.order_for(request, demand, true, now));
-                order.standing = Some(self.fairness.millipoints(&order.client));
+                (order.standing, order.stood_at) = (Some(self.fairness.millipoints(&order.client)), Some(now));
                 self.standings.order_tells(&pool, &order);
                 self.effects.push(Effect::AcquireLease { id: id.clone(), grant: request.grants, pool, order });
                 self.wait_elsewhere(id, now.plus(INQUIRY_LIMIT_MS));
             }
-            None => self.unpark(id),
         }
     }
 
+    fn is_parked(&self, id: &RequestId) -> bool {
+        self.requests.get(id).and_then(Request::parked_until).is_some()
+    }
+
+    /// One that waits outside the queue does so until then. That is not stored: after a crash it asks earlier.
     fn wait_elsewhere(&mut self, id: &RequestId, until: Instant) {
         if let Some(mut request) = self.take(id) {
             request.phase = Phase::Parked { until, cause: Cause::SecondaryPool };
-            self.put(request);
+            self.index(&request);
+            self.requests.insert(request.id.clone(), request);
         }
     }
 
@@ -155,7 +181,9 @@ impl Pool {
                 }
                 let until =
                     self.requests.get(id).and_then(|request| self.waits_elsewhere_until(request, retry_at, now));
-                self.wait_elsewhere(id, until.unwrap_or(now));
+                // It may have been woken while this was on its way.
+                let woken_at = self.requests.get(id).and_then(Request::parked_until);
+                self.wait_elsewhere(id, until.map_or(now, |until| woken_at.map_or(until, |at| at.min(until))));
             }
             LeaseAnswer::Unreachable => {
                 if let Some(request) = self.requests.get_mut(id) {
@@ -166,32 +194,47 @@ impl Pool {
         }
     }
 
-    /// Another pool was given tokens back: those that wait for it here need wait no longer. What came to nothing
-    /// (`came_to_nothing`) was in the way of others only while somebody tried, so that each such word for a request counts
-    /// for less than the one before: two pools whose requests need each other would wake each other for ever.
-    pub fn lease_free(&mut self, pool: &PoolId, came_to_nothing: bool, now: Instant) {
+    /// Another pool was given tokens back, and has `available`: those that wait for it here need wait no longer, of each
+    /// client and lane as many as there is enough for. What came to nothing (`came_to_nothing`) was in the way of others only
+    /// while somebody tried, so that each such word for a request counts for less than the one before: two pools whose
+    /// requests need each other would wake each other for ever.
+    pub fn lease_free(&mut self, pool: &PoolId, came_to_nothing: bool, available: Tokens, now: Instant) {
         self.event(now, |home| {
-            let ids: Vec<RequestId> = home.elsewhere.iter().cloned().collect();
-            for id in ids {
-                home.wake_for(&id, pool, came_to_nothing, now);
+            let queues = home.elsewhere.iter().filter(|((of, _, _), _)| of == pool);
+            let first: Vec<(RequestId, bool)> =
+                queues.flat_map(|(_, waiting)| home.first_of(waiting, available)).collect();
+            for (id, has_enough) in first {
+                match home.is_parked(&id) {
+                    // It may be sooner than was said; and that pool is to tell of the next one, too.
+                    true if !has_enough && !came_to_nothing => home.inquire_or_return(&id, now),
+                    true if !has_enough => {}
+                    _ => home.wake_from_elsewhere(&id, came_to_nothing, now),
+                }
             }
         });
     }
 
-    fn wake_for(&mut self, id: &RequestId, pool: &PoolId, came_to_nothing: bool, now: Instant) {
-        let Some(request) = self.requests.get_mut(id) else { return };
-        let waits_for = match request.phase {
-            Phase::Parked { cause: Cause::SecondaryPool, .. } => request.refused_by.as_ref(),
-            // The answer to one that asks there may be older than this.
-            Phase::Acquiring { slot: true, leased, .. } => request.others().get(leased).map(|demand| &demand.pool),
-            _ => None,
-        };
-        if waits_for != Some(pool) {
-            return;
+    /// The first of those that wait for another pool, as many as it has enough for, and then one more: whether it has.
+    fn first_of(&self, waiting: &BTreeSet<(Instant, RequestId)>, available: Tokens) -> Vec<(RequestId, bool)> {
+        let mut first = Vec::new();
+        let mut left = Some(available);
+        for request in waiting.iter().filter_map(|(_, id)| self.requests.get(id)) {
+            let amount = request.awaits().map_or(Tokens::ZERO, |demand| demand.amount);
+            left = left.filter(|left| amount <= *left).map(|left| left.saturating_sub(amount));
+            first.push((request.id.clone(), left.is_some()));
+            if left.is_none() {
+                break;
+            }
         }
+        first
+    }
+
+    fn wake_from_elsewhere(&mut self, id: &RequestId, came_to_nothing: bool, now: Instant) {
+        let Some(request) = self.requests.get_mut(id) else { return };
         request.idle_wakes = if came_to_nothing { request.idle_wakes.saturating_add(1) } else { 0 };
         let wait_ms = idle_wake_ms(request.idle_wakes);
         match &mut request.phase {
+            // The answer to one that asks there may be older than this.
             Phase::Acquiring { woken, .. } => *woken = true,
             Phase::Parked { until, .. } if wait_ms > 0 => {
                 let until = now.plus(wait_ms).min(*until);

@@ -240,13 +240,14 @@ impl Pool {
     }
 
     /// Whether one that has not failed yet is to try the worker of these that have: of those that fail whatever the worker
-    /// does, nothing would be learnt of it.
+    /// does, nothing would be learnt of it. It has a moment for that, for its tokens may not be there.
     pub(super) fn another_one_probes(&self, flow: &Flow, now: Instant) -> bool {
         let Some(worker) = &flow.worker else { return false };
-        let probes = self.state.breakers.get(worker).is_some_and(Breaker::probes);
+        let until = self.state.breakers.get(worker).and_then(Breaker::first_choice_until);
+        let has_choice = until.is_some_and(|until| now < until);
         let could =
             |other: &Flow| !other.has_failed && other.worker.as_ref() == Some(worker) && self.may_go(other, now);
-        probes && (self.queue.has(could) || self.free.has(could))
+        has_choice && (self.queue.has(could) || self.free.has(could))
     }
 
     fn may_go(&self, flow: &Flow, now: Instant) -> bool {
@@ -284,7 +285,8 @@ impl Pool {
             opens_at.filter(|_| has(&|flow| flow.off_peak.as_ref() == Some(&which)))
         });
         let breakers = self.state.breakers.iter().filter_map(|(worker, breaker)| {
-            let until = breaker.opens_until().filter(|until| *until > now)?;
+            let until = [breaker.opens_until(), breaker.first_choice_until()];
+            let until = until.into_iter().flatten().find(|until| *until > now)?;
             has(&|flow| flow.worker.as_ref() == Some(worker)).then_some(until)
         });
         breakers.chain(windows).min()

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::RequestId;
+use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::{Pool, timer};
+use crate::priority::Urgency;
 use crate::queue::Entry;
 use crate::request::{Cause, Kind, Phase, Request};
 
@@ -23,8 +24,13 @@ impl Pool {
         if let Some(twin) = &request.twin {
             forget(&mut self.twins, twin, id);
         }
-        if request.waits_elsewhere() {
-            self.elsewhere.remove(id);
+        if let Some(queue) = queue_elsewhere(&request)
+            && let Some(waiting) = self.elsewhere.get_mut(&queue)
+        {
+            waiting.remove(&(request.enqueued_at, id.clone()));
+            if waiting.is_empty() {
+                self.elsewhere.remove(&queue);
+            }
         }
         if request.has_asked_elsewhere() {
             self.standings.asked.remove(id);
@@ -80,8 +86,8 @@ impl Pool {
         if let Some(twin) = request.twin.clone().filter(|_| leads) {
             self.twins.entry(twin).or_default().insert(request.id.clone());
         }
-        if request.waits_elsewhere() {
-            self.elsewhere.insert(request.id.clone());
+        if let Some(queue) = queue_elsewhere(request) {
+            self.elsewhere.entry(queue).or_default().insert((request.enqueued_at, request.id.clone()));
         }
         if request.has_asked_elsewhere() {
             self.standings.asked.insert(request.id.clone());
@@ -121,6 +127,12 @@ impl Pool {
         self.changes.requests.insert(request.id.clone());
         self.requests.insert(request.id.clone(), request);
     }
+}
+
+/// With which others it waits for another pool: in the order of their age.
+pub(super) fn queue_elsewhere(request: &Request) -> Option<(PoolId, ClientId, Urgency)> {
+    let pool = &request.awaits()?.pool;
+    Some((pool.clone(), request.client.clone(), request.rank_urgency()))
 }
 
 /// What the queue needs to know of a request.

@@ -51,6 +51,9 @@ pub struct LeaseOrder {
     /// Its client's fairness in its home, in millipoints, as it was when it was granted there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<i64>,
+    /// When it was that. What was said later holds, in whatever order it comes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stood_at: Option<Instant>,
     /// After this long without a settlement the tokens go back.
     pub ttl_ms: i64,
 }
@@ -123,9 +126,8 @@ impl Pool {
             let Some(id) = request_of(&order.key) else {
                 return LeaseAnswer::NotNow { retry_at: None, ready_at: None };
             };
-            if let Some((home, standing)) = id.home().zip(order.standing) {
-                pool.orders.stand(&home, &BTreeMap::from([(order.client.clone(), standing)]));
-            }
+            let mut order = order;
+            pool.orders.stand_alike(&id, &mut order);
             match pool.try_lease(&id, &order, now) {
                 granted @ LeaseAnswer::Granted { .. } => granted,
                 answer => pool.note_refused(&id, order, answer, now),
@@ -134,8 +136,18 @@ impl Pool {
     }
 
     /// Another pool says what the fairness of these clients is there.
-    pub fn standings_told(&mut self, home: &PoolId, standings: &BTreeMap<ClientId, i64>, now: Instant) {
-        self.event(now, |pool| pool.orders.stand(home, standings));
+    pub fn standings_told(
+        &mut self,
+        home: &PoolId,
+        standings: &BTreeMap<ClientId, i64>,
+        stood_at: Instant,
+        now: Instant,
+    ) {
+        self.event(now, |pool| {
+            for (client, standing) in standings {
+                pool.orders.stand(home, client, (Some(stood_at), *standing));
+            }
+        });
     }
 
     fn try_lease(&mut self, id: &RequestId, order: &LeaseOrder, now: Instant) -> LeaseAnswer {

@@ -45,7 +45,7 @@ pub use supply::Signal;
 pub use view::{Blocked, BreakerView, LaneView, PartitionView, PoolView, PositionView, QueueView};
 
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId};
 use crate::partition::Shares;
 use crate::priority::Urgency;
 use crate::queue::Queue;
@@ -77,8 +77,8 @@ pub struct Pool {
     running: BTreeMap<ClientId, BTreeSet<RequestId>>,
     /// Those that are in flight and wait for no other, by what others that are the same have in common with them.
     twins: BTreeMap<String, BTreeSet<RequestId>>,
-    /// Those that wait for another pool's tokens.
-    elsewhere: BTreeSet<RequestId>,
+    /// Those that wait for another pool's tokens: by that pool, client and lane, in the order of their age.
+    elsewhere: BTreeMap<(PoolId, ClientId, Urgency), BTreeSet<(Instant, RequestId)>>,
     /// Those that wait for the result of one in flight.
     followers: BTreeMap<RequestId, BTreeSet<RequestId>>,
     /// Those that wait for others to be combined with, by what they have in common.
@@ -138,7 +138,7 @@ impl Pool {
             lane_waiting: BTreeMap::new(),
             running: BTreeMap::new(),
             twins: BTreeMap::new(),
-            elsewhere: BTreeSet::new(),
+            elsewhere: BTreeMap::new(),
             followers: BTreeMap::new(),
             gathering: BTreeMap::new(),
             ready: BTreeMap::new(),
@@ -224,7 +224,7 @@ impl Pool {
         let outcome = body(self);
         self.grant_and_start(now, None);
         self.wake_lease_waiters(now);
-        self.tell_standings();
+        self.tell_standings(now);
         outcome
     }
 

@@ -5,7 +5,7 @@
 //! the tokens as they come. One that does not ask when it should is held up by something else, and holds back nobody.
 //!
 //! Nor does one that this pool granted and the next one refused, but for the time that this pool needs to gain its tokens until
-//! the other one has them, if that one can say when. If it says another time again and again, it is believed once only.
+//! the other one has them, if that one can say when, and keeps its word.
 
 use std::collections::BTreeMap;
 
@@ -41,8 +41,6 @@ struct Refused {
     is_waited_for: bool,
     /// Its home was told that tokens were given back, and it has not asked since.
     woken: bool,
-    /// It was granted here, and the pool that refused it said that it would have its tokens at this time.
-    promised: Option<Instant>,
 }
 
 /// An order that was granted.
@@ -50,8 +48,6 @@ struct Refused {
 struct Granted {
     id: RequestId,
     order: LeaseOrder,
-    /// See [`Refused::promised`].
-    promised: Option<Instant>,
 }
 
 /// All of them.
@@ -59,9 +55,9 @@ struct Granted {
 pub(super) struct Orders {
     /// By age, and by the request that they are for.
     refused: BTreeMap<(Instant, RequestId), Refused>,
-    /// The pools that asked in vain, be it for a reservation that does not ask again, and whether they were told since that
-    /// something came to nothing.
-    homes: BTreeMap<PoolId, bool>,
+    /// The pools that asked in vain, be it for a reservation that does not ask again, and the most that they were told since
+    /// to be there by what came to nothing.
+    homes: BTreeMap<PoolId, Tokens>,
     /// Those that were granted, by the name of the lease.
     granted: BTreeMap<String, Granted>,
 }
@@ -118,23 +114,49 @@ impl Orders {
         self.granted.remove(key);
     }
 
-    /// What the fairness of these clients is in that home: for every order from there.
-    pub(super) fn stand(&mut self, home: &PoolId, standings: &BTreeMap<ClientId, i64>) {
+    /// What the fairness of a client was in that home, and when: for every order of its from there, unless something later is
+    /// known. Of one moment the least is the last, for a grant lowers it. The latest that is known.
+    pub(super) fn stand(
+        &mut self,
+        home: &PoolId,
+        client: &ClientId,
+        said: (Option<Instant>, i64),
+    ) -> (Option<Instant>, i64) {
+        let is_later = |one: (Option<Instant>, i64), other: (Option<Instant>, i64)| {
+            one.0 > other.0 || (one.0 == other.0 && one.1 < other.1)
+        };
+        let mut latest = said;
+        for known in self.known_of(home, client).filter_map(|order| Some((order.stood_at, order.standing?))) {
+            if is_later(known, latest) {
+                latest = known;
+            }
+        }
+        for order in self.known_of(home, client) {
+            (order.stood_at, order.standing) = (latest.0, Some(latest.1));
+        }
+        latest
+    }
+
+    fn known_of(&mut self, home: &PoolId, client: &ClientId) -> impl Iterator<Item = &mut LeaseOrder> {
         let refused = self.refused.iter_mut().map(|((_, id), refused)| (id, &mut refused.order));
         let granted = self.granted.values_mut().map(|granted| (&granted.id, &mut granted.order));
-        for (id, order) in refused.chain(granted) {
-            if let Some(standing) = standings.get(&order.client).filter(|_| id.home().as_ref() == Some(home)) {
-                order.standing = Some(*standing);
-            }
+        let of_both = refused.chain(granted).filter(|(_, order)| order.client == *client);
+        of_both.filter(|(id, _)| id.home().as_ref() == Some(home)).map(|(_, order)| order)
+    }
+
+    /// An order says what its client's fairness is in its home, or has what was said later.
+    pub(super) fn stand_alike(&mut self, id: &RequestId, order: &mut LeaseOrder) {
+        if let Some((home, standing)) = id.home().zip(order.standing) {
+            let (stood_at, standing) = self.stand(&home, &order.client, (order.stood_at, standing));
+            (order.stood_at, order.standing) = (stood_at, Some(standing));
         }
     }
 
     /// An order is granted.
     pub(super) fn granted(&mut self, id: &RequestId, order: &LeaseOrder) {
-        let refused = self.refused.remove(&(order.enqueued_at, id.clone()));
+        self.refused.remove(&(order.enqueued_at, id.clone()));
         if order.returns {
-            let promised = refused.and_then(|refused| refused.promised);
-            self.granted.insert(order.key.clone(), Granted { id: id.clone(), order: order.clone(), promised });
+            self.granted.insert(order.key.clone(), Granted { id: id.clone(), order: order.clone() });
         }
     }
 }
@@ -168,13 +190,13 @@ impl Pool {
         let retry_at = match answer {
             LeaseAnswer::NotNow { retry_at, .. } => retry_at,
             LeaseAnswer::Ready => {
-                let until = self.turn_ends_at(&order, now, now);
-                self.remember_order(id, order, Keep { is_waited_for: true, ..Keep::until(until, now) }, now);
+                // Its home has its tokens, or it is in vain to wait for it: there it waits in its place, however long.
+                self.remember_order(id, order, Keep::until(now.plus(GRACE_MS), now), now);
                 return answer;
             }
             _ => return answer,
         };
-        self.orders.homes.extend(id.home().map(|home| (home, false)));
+        self.orders.homes.extend(id.home().map(|home| (home, Tokens::ZERO)));
         let place = asked(&order, id);
         let ready_at = self.tokens_at(&place, self.before(&place, now), now);
         if order.returns {
@@ -201,22 +223,18 @@ impl Pool {
         if !is_late && self.has_place_for(&order, id, now) {
             let share = self.partition_of(&order.client, order.tier);
             let own = share.filter(|index| self.share_can_hold(*index, order.amount));
-            let Keep { from, until, is_waited_for, promised } = keep;
-            self.orders.remember(id, Refused { order, own, from, until, is_waited_for, woken: false, promised });
+            let Keep { from, until, is_waited_for } = keep;
+            self.orders.remember(id, Refused { order, own, from, until, is_waited_for, woken: false });
         }
     }
 
     /// Another pool refused one that was granted here, and has its tokens at `needed_at`.
     fn keep_until_needed(&mut self, granted: Granted, needed_at: Instant, now: Instant) {
-        let Granted { id, order, promised } = granted;
-        let promised = promised.unwrap_or(needed_at);
-        if needed_at > promised.plus(GRACE_MS) {
-            return;
-        }
+        let Granted { id, order } = granted;
         let own = self.partition_of(&order.client, order.tier);
         let from = self.gain_ms(order.amount, own).map_or(now, |gain_ms| needed_at.plus(gain_ms.saturating_neg()));
         let until = self.turn_ends_at(&order, needed_at.max(now), now);
-        self.remember_order(&id, order, Keep { from, until, is_waited_for: true, promised: Some(promised) }, now);
+        self.remember_order(&id, order, Keep { from, until, is_waited_for: true }, now);
     }
 
     /// A lease is settled, or an order for it is not given any more. One whose grant came to nothing is waited for again, if it
@@ -313,10 +331,11 @@ impl Pool {
         let Some(came_to_nothing) = self.gave_back.take().filter(|_| !self.state.bucket.level().is_zero()) else {
             return;
         };
+        let available = self.state.bucket.level();
         if came_to_nothing {
-            for (home, told) in self.orders.homes.iter_mut().filter(|(_, told)| !**told) {
-                *told = true;
-                self.effects.push(Effect::LeaseFree { home: home.clone(), came_to_nothing });
+            for (home, told) in self.orders.homes.iter_mut().filter(|(_, told)| **told < available) {
+                *told = available;
+                self.effects.push(Effect::LeaseFree { home: home.clone(), came_to_nothing, available });
             }
             return;
         }
@@ -335,7 +354,7 @@ impl Pool {
             }
         }
         let homes = std::mem::take(&mut self.orders.homes);
-        self.effects.extend(homes.into_keys().map(|home| Effect::LeaseFree { home, came_to_nothing }));
+        self.effects.extend(homes.into_keys().map(|home| Effect::LeaseFree { home, came_to_nothing, available }));
     }
 
     /// Tokens are given back in this event, be it only what a grant had that came to nothing.
@@ -350,12 +369,11 @@ struct Keep {
     from: Instant,
     until: Instant,
     is_waited_for: bool,
-    promised: Option<Instant>,
 }
 
 impl Keep {
     /// From now on.
     const fn until(until: Instant, now: Instant) -> Self {
-        Self { from: now, until, is_waited_for: false, promised: None }
+        Self { from: now, until, is_waited_for: false }
     }
 }

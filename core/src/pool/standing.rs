@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::orders::ORDERS_MAX;
 use crate::pool::{Effect, LeaseOrder, Pool};
+use crate::units::Instant;
 
 /// What is known of more clients is forgotten: they are told again.
 const TOLD_MAX: usize = 4 * ORDERS_MAX;
@@ -38,7 +39,7 @@ impl Standings {
 
 impl Pool {
     /// Tells the other pools what has changed since they were told, if this one is held back.
-    pub(super) fn tell_standings(&mut self) {
+    pub(super) fn tell_standings(&mut self, now: Instant) {
         if !std::mem::take(&mut self.standings.held_back) {
             return;
         }
@@ -59,7 +60,7 @@ impl Pool {
             let news: BTreeMap<ClientId, i64> =
                 standings.iter().filter(is_news).map(|(client, standing)| (client.clone(), *standing)).collect();
             if !news.is_empty() {
-                self.effects.push(Effect::TellStandings { pool: pool.clone(), standings: news });
+                self.effects.push(Effect::TellStandings { pool: pool.clone(), standings: news, stood_at: now });
             }
         }
         self.standings.told = current;

@@ -1,5 +1,7 @@
 //! A request arrives at its home pool.
 
+use std::collections::BTreeMap;
+
 use thiserror::Error;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
@@ -237,6 +239,7 @@ pub(super) fn waiting(submission: Submission) -> Request {
         expected_run_ms: None,
         others_ready_at: None,
         refused_by: None,
+        promises: BTreeMap::new(),
         others_regain_ms: 0,
         idle_wakes: 0,
         standing: None,

@@ -268,7 +268,7 @@ impl Pool {
             Some(Blocked::SecondaryPool) => {
                 let needs = |of: &Demand| request.others().iter().any(|own| own.pool == of.pool);
                 let waits_too = |one: &&Request| one.others().iter().any(needs);
-                let all = self.elsewhere.iter().filter_map(|id| self.requests.get(id));
+                let all = self.elsewhere.values().flatten().filter_map(|(_, id)| self.requests.get(id));
                 count(all.filter(waits_too).filter(is_before).count())
             }
             _ => 0,

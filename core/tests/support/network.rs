@@ -25,8 +25,8 @@ enum Call {
     Answer(PoolId, RequestId, u32, LeaseAnswer),
     Settle(PoolId, String, Tokens, LeaseEnd),
     Over(PoolId, Vec<String>),
-    Free(PoolId, PoolId, bool),
-    Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
+    Free(PoolId, PoolId, bool, Tokens),
+    Standings(PoolId, PoolId, BTreeMap<ClientId, i64>, Instant),
     Report(RequestId, u32),
 }
 
@@ -36,6 +36,8 @@ pub struct Network {
     pub starts: BTreeMap<RequestId, Instant>,
     /// How often a pool was asked for a lease.
     pub orders: usize,
+    /// The most of them that one event made.
+    pub most_orders: usize,
     /// How often one was told what the fairness of another's clients is.
     pub standings: usize,
     /// Runs use nothing of what was reserved for them of these pools.
@@ -58,6 +60,7 @@ impl Network {
             pools: configs.map(|config| (config.pool.clone(), pool(config))).collect(),
             starts: BTreeMap::new(),
             orders: 0,
+            most_orders: 0,
             standings: 0,
             unused: Vec::new(),
             run_ms: RUN_MS,
@@ -135,12 +138,12 @@ impl Network {
             Call::Settle(pool, key, used, end) => {
                 self.at_pool(&pool, now, |pool| pool.settle_lease(&key, used, end, &Signal::default(), now));
             }
-            Call::Standings(pool, home, standings) => {
-                self.at_pool(&pool, now, |pool| pool.standings_told(&home, &standings, now));
+            Call::Standings(pool, home, standings, stood_at) => {
+                self.at_pool(&pool, now, |pool| pool.standings_told(&home, &standings, stood_at, now));
             }
             Call::Over(pool, keys) => self.at_pool(&pool, now, |pool| pool.orders_over(&keys, now)),
-            Call::Free(home, from, came_to_nothing) => {
-                self.at_pool(&home, now, |pool| pool.lease_free(&from, came_to_nothing, now));
+            Call::Free(home, from, came_to_nothing, available) => {
+                self.at_pool(&home, now, |pool| pool.lease_free(&from, came_to_nothing, available, now));
             }
             Call::Report(id, grant) => {
                 let home = id.home().unwrap();
@@ -160,18 +163,21 @@ impl Network {
     }
 
     fn flush(&mut self, name: &PoolId, now: Instant) {
-        for effect in self.pools.get_mut(name).unwrap().take_effects() {
+        let effects = self.pools.get_mut(name).unwrap().take_effects();
+        let orders = effects.iter().filter(|effect| matches!(effect, Effect::AcquireLease { .. })).count();
+        self.most_orders = self.most_orders.max(orders);
+        for effect in effects {
             match effect {
                 Effect::AcquireSlot { id, grant, .. } => self.call(Call::Slot(id, grant), now),
                 Effect::AcquireLease { id, grant, pool, order } => self.call(Call::Order(pool, id, grant, order), now),
                 Effect::SettleLease { pool, key, used, end, .. } => self.call(Call::Settle(pool, key, used, end), now),
-                Effect::TellStandings { pool, standings } => {
+                Effect::TellStandings { pool, standings, stood_at } => {
                     self.standings += 1;
-                    self.call(Call::Standings(pool, name.clone(), standings), now);
+                    self.call(Call::Standings(pool, name.clone(), standings, stood_at), now);
                 }
                 Effect::OrdersOver { pool, keys } => self.call(Call::Over(pool, keys), now),
-                Effect::LeaseFree { home, came_to_nothing } => {
-                    self.call(Call::Free(home, name.clone(), came_to_nothing), now);
+                Effect::LeaseFree { home, came_to_nothing, available } => {
+                    self.call(Call::Free(home, name.clone(), came_to_nothing, available), now);
                 }
                 Effect::Start { id, grant, .. } => {
                     self.starts.insert(id.clone(), now);

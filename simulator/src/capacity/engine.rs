@@ -304,14 +304,14 @@ impl<'a> Engine<'a> {
                     self.at_pool(home, |pool| pool.lease_answered(&id, grant, &other, answer, now));
                 }
             }
-            Effect::LeaseFree { home: other, came_to_nothing } => {
-                self.at_pool(&other, |pool| pool.lease_free(home, came_to_nothing, now));
+            Effect::LeaseFree { home: other, came_to_nothing, available } => {
+                self.at_pool(&other, |pool| pool.lease_free(home, came_to_nothing, available, now));
             }
             Effect::OrdersOver { pool: other, keys } => {
                 self.at_pool(&other, |pool| pool.orders_over(&keys, now));
             }
-            Effect::TellStandings { pool: other, standings } => {
-                self.at_pool(&other, |pool| pool.standings_told(home, &standings, now));
+            Effect::TellStandings { pool: other, standings, stood_at } => {
+                self.at_pool(&other, |pool| pool.standings_told(home, &standings, stood_at, now));
             }
             Effect::SettleLease { pool: other, key, used, end, signal } => {
                 self.at_pool(&other, |pool| pool.settle_lease(&key, used, end, &signal, now));

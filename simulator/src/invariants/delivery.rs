@@ -47,8 +47,8 @@ impl World {
             Message::LeaseAnswer(home, id, grant, pool, answer) => {
                 self.at_pool(&home, |object, now| object.pool.lease_answered(&id, grant, &pool, answer, now));
             }
-            Message::LeaseFree(home, pool, came_to_nothing) => {
-                self.at_pool(&home, |object, now| object.pool.lease_free(&pool, came_to_nothing, now));
+            Message::LeaseFree(home, pool, came_to_nothing, available) => {
+                self.at_pool(&home, |object, now| object.pool.lease_free(&pool, came_to_nothing, available, now));
             }
             Message::OrdersOver(pool, keys) => {
                 for key in &keys {
@@ -56,8 +56,8 @@ impl World {
                 }
                 self.at_pool(&pool, |object, now| object.pool.orders_over(&keys, now));
             }
-            Message::Standings(pool, home, standings) => {
-                self.at_pool(&pool, |object, now| object.pool.standings_told(&home, &standings, now));
+            Message::Standings(pool, home, standings, stood_at) => {
+                self.at_pool(&pool, |object, now| object.pool.standings_told(&home, &standings, stood_at, now));
             }
             Message::SettleLease(pool, key, used, end, signal) => {
                 self.order_ends(&pool, &key, end);

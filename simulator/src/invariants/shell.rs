@@ -29,10 +29,10 @@ pub enum Message {
     /// What the other pool said.
     LeaseAnswer(PoolId, RequestId, u32, PoolId, LeaseAnswer),
     /// A pool tells a home that tokens were given back.
-    LeaseFree(PoolId, PoolId, bool),
+    LeaseFree(PoolId, PoolId, bool, Tokens),
     /// A home tells another pool what the fairness of its clients is.
     OrdersOver(PoolId, Vec<String>),
-    Standings(PoolId, PoolId, BTreeMap<ClientId, i64>),
+    Standings(PoolId, PoolId, BTreeMap<ClientId, i64>, Instant),
     /// A home tells another pool what was used.
     SettleLease(PoolId, String, Tokens, LeaseEnd, Signal),
     /// A pool tells an account of an end.

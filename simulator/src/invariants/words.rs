@@ -48,10 +48,10 @@ impl fmt::Display for Message {
                 };
                 write!(f, "{pool} → {home}: tokens for {id}, grant {grant}: {answer}")
             }
-            Self::LeaseFree(home, pool, false) => write!(f, "{pool} → {home}: tokens were given back"),
-            Self::LeaseFree(home, pool, true) => write!(f, "{pool} → {home}: a grant came to nothing"),
+            Self::LeaseFree(home, pool, false, _) => write!(f, "{pool} → {home}: tokens were given back"),
+            Self::LeaseFree(home, pool, true, _) => write!(f, "{pool} → {home}: a grant came to nothing"),
             Self::OrdersOver(pool, keys) => write!(f, "→ {pool}: nothing is asked any more for {}", keys.join(", ")),
-            Self::Standings(pool, home, _) => write!(f, "{home} → {pool}: how its clients stand"),
+            Self::Standings(pool, home, ..) => write!(f, "{home} → {pool}: how its clients stand"),
             Self::SettleLease(pool, key, used, ..) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),
             Self::Settled(pool, event) => write!(f, "→ {pool}: the account has the settlement of {event}"),

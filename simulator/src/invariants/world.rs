@@ -346,17 +346,17 @@ impl World {
             Effect::AcquireLease { id, grant, pool, order } => {
                 self.send(Message::AcquireLease(pool, home, id, grant, order));
             }
-            Effect::LeaseFree { home: other, came_to_nothing } => {
+            Effect::LeaseFree { home: other, came_to_nothing, available } => {
                 self.saw(if came_to_nothing { "lease free of nothing" } else { "lease free" });
-                self.send(Message::LeaseFree(other, home, came_to_nothing));
+                self.send(Message::LeaseFree(other, home, came_to_nothing, available));
             }
             Effect::OrdersOver { pool, keys } => {
                 self.saw("orders over");
                 self.send(Message::OrdersOver(pool, keys));
             }
-            Effect::TellStandings { pool, standings } => {
+            Effect::TellStandings { pool, standings, stood_at } => {
                 self.saw("standings told");
-                self.send(Message::Standings(pool, home, standings));
+                self.send(Message::Standings(pool, home, standings, stood_at));
             }
             Effect::SettleLease { pool, key, used, end, signal } => {
                 self.send(Message::SettleLease(pool, key, used, end, signal));

@@ -76,6 +76,9 @@ pub struct LeaseFreeCall {
     /// They were held by a grant that came to nothing.
     #[serde(default)]
     pub came_to_nothing: bool,
+    /// What is there now; `None` is not known.
+    #[serde(default)]
+    pub available: Option<Tokens>,
 }
 operation!(LeaseFreeCall, "/lease-free", ());
 
@@ -85,6 +88,9 @@ pub struct StandingsCall {
     pub home: PoolId,
     /// In millipoints.
     pub standings: BTreeMap<ClientId, i64>,
+    /// When that was so; `None` is now.
+    #[serde(default)]
+    pub stood_at: Option<Instant>,
 }
 operation!(StandingsCall, "/standings", ());
 
