@@ -91,8 +91,8 @@ test("availability tells the parts", async () => {
     return pool.available === 170 ? pool : null;
   }, "the snapshot");
   assert.deepEqual(seen.partitions, [
-    { name: "a", capacity: 50, available: 20, wanted: 0, claimed: 0, lends: true },
-    { name: "b", capacity: 20, available: 20, wanted: 0, claimed: 20, lends: false },
+    { name: "a", capacity: 50, available: 20, refillPerSecond: 0, wanted: 0, claimed: 0, lends: true },
+    { name: "b", capacity: 20, available: 20, refillPerSecond: 0, wanted: 0, claimed: 20, lends: false },
   ]);
   assert.deepEqual([seen.lent, seen.effectiveRefillPerSecond, seen.workers], [0, 0, []]);
 });

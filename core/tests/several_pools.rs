@@ -290,6 +290,38 @@ fn one_that_needs_eight_busy_pools_starts_within_the_time_that_they_need_togethe
     }
 }
 
+/// When one of the lowest rank starts that needs these, while others of the highest come without end, in seconds.
+fn promoted_beside_a_stream(needs: &[(&str, u64)]) -> Option<i64> {
+    let slow = |name: &str, micros| {
+        let mut config = PoolConfig { pool: id_of(name), ..config(10, 0) };
+        config.limits.refill_per_second = Tokens::from_micros(micros).unwrap();
+        config
+    };
+    let mut network = Network::of([slow("a", 1_000_000), slow("b", 1_200_000)].into_iter());
+    let low = network.send(needs, of("low", Tier::Basic, Urgency::Deferred, at(0)), at(0));
+    for tenth in 0..9_000 {
+        let now = at(tenth * 100);
+        network.run(now);
+        for name in ["a", "b"] {
+            while network.pools[&id_of(name)].queue_view(now).depth < 8 {
+                network.send(&[(name, 2)], of("high", Tier::Enterprise, Urgency::Fast, now), now);
+            }
+        }
+    }
+    network.starts.get(&low).map(|started| started.since(at(0)) / 1_000)
+}
+
+#[test]
+fn a_promoted_one_starts_soon_though_both_of_its_pools_are_busy_with_higher_ranks() {
+    let all: [&[(&str, u64)]; 4] =
+        [&[("b", 9), ("a", 6)], &[("a", 6), ("b", 9)], &[("b", 6), ("a", 6)], &[("b", 10), ("a", 10)]];
+    for needs in all {
+        // The one asked second gains what it needs, and three others of two each may go first in each.
+        let started = promoted_beside_a_stream(needs);
+        assert!(started.is_some_and(|second| second <= 640), "{needs:?}: {started:?}");
+    }
+}
+
 #[test]
 fn many_of_one_client_inquire_a_few_at_a_time() {
     let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(1_000, refill) };

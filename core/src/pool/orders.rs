@@ -190,8 +190,11 @@ impl Pool {
         let retry_at = match answer {
             LeaseAnswer::NotNow { retry_at, .. } => retry_at,
             LeaseAnswer::Ready => {
-                // Its home has its tokens, or it is in vain to wait for it: there it waits in its place, however long.
-                self.remember_order(id, order, Keep::until(now.plus(GRACE_MS), now), now);
+                // Its home has its tokens, or it is in vain to wait for it: there it waits in its place, however long. But a
+                // promoted one has them soon, and would never have both.
+                let is_old = self.is_old(order.enqueued_at, now);
+                let until = if is_old { self.turn_ends_at(&order, now, now) } else { now.plus(GRACE_MS) };
+                self.remember_order(id, order, Keep { is_waited_for: is_old, ..Keep::until(until, now) }, now);
                 return answer;
             }
             _ => return answer,

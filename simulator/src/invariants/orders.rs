@@ -49,13 +49,7 @@ impl Orders {
             }
             // An inquiry that is older than a lease of the request.
             _ if order.inquires && self.has_later(&order.key) => {}
-            // Its home is to have its tokens, or it is not waited for.
-            LeaseAnswer::Ready => {
-                self.expect(id, order, now, now);
-                if let Some(refused) = self.refused.get_mut(id) {
-                    refused.again_by = now.plus(LATE_AT_MOST_MS);
-                }
-            }
+            LeaseAnswer::Ready => self.expect(id, order, now, now),
             LeaseAnswer::NotNow { retry_at, .. } => self.expect(id, order, retry_at.unwrap_or(now), now),
             _ => {}
         }

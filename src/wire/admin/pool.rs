@@ -15,7 +15,7 @@ use crate::wire::admin::OffPeak;
 pub struct PoolBody {
     #[schema(min_length = 1, max_length = 200)]
     pub unit: String,
-    #[schema(value_type = f64, minimum = 0.000001, maximum = 9_007_199_254_i64)]
+    #[schema(value_type = f64, minimum = 1, maximum = 9_007_199_254_i64)]
     pub capacity: Tokens,
     pub refill_per_second: Tokens,
     /// Left out: what the model costs by the price table.
