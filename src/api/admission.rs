@@ -97,6 +97,13 @@ impl Plan {
         self.steps = vec![other.step.clone()];
     }
 
+    /// Goes on with a model for what its pools have: if that does not fit in the budget, one of the others still may.
+    pub fn take_for_its_pools(&mut self, other: &ByModel) {
+        let falls_back = self.falls_back;
+        self.take(other);
+        self.falls_back |= falls_back;
+    }
+
     /// The strategies that it is made for already: recommending them would change nothing.
     pub fn tried(&self, may_keep: bool, is_combined: bool) -> Vec<Strategy> {
         let all = [

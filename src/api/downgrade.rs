@@ -170,6 +170,19 @@ pub async fn reconsidered(call: &Call, plan: &Plan, now: Instant) -> Option<ByMo
     }
 }
 
+/// Goes on with the model that a request would be executed by now, as its pools are and with so much of its budget left.
+pub async fn take_as_executed(call: &Call, plan: &mut Plan, remaining: NanoUsd, now: Instant) {
+    if let Some(other) = reconsidered(call, plan, now).await {
+        plan.take_for_its_pools(&other);
+    }
+    if plan.cost > remaining && plan.falls_back {
+        let fitting = plan.others.iter().find(|other| other.cost <= remaining).cloned();
+        if let Some(other) = fitting {
+            plan.take(&other);
+        }
+    }
+}
+
 /// The cheaper model that a request goes on with because it would wait much less for it; `None` if it need not.
 async fn sooner(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<ByModel> {
     let first = plan.steps.first()?;

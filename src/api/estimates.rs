@@ -10,6 +10,7 @@ use crate::api::Call;
 use crate::api::admission::{Plan, plan};
 use crate::api::body::read_json;
 use crate::api::demands::check_reach;
+use crate::api::downgrade;
 use crate::api::executions::unavailable;
 use crate::api::kept::{self, CacheControl};
 use crate::api::rate_limit;
@@ -48,12 +49,9 @@ async fn planned(call: &mut Call) -> Result<Planned, Problem> {
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
     let mut kept = kept::usable(call, &catalog, &plan, control, now).await;
-    if kept.is_none() && plan.cost > account.remaining && plan.falls_back {
-        let fitting = plan.others.iter().find(|other| other.cost <= account.remaining).cloned();
-        if let Some(other) = fitting {
-            plan.take(&other);
-            kept = kept::usable(call, &catalog, &plan, control, now).await;
-        }
+    if kept.is_none() {
+        downgrade::take_as_executed(call, &mut plan, account.remaining, now).await;
+        kept = kept::usable(call, &catalog, &plan, control, now).await;
     }
     check_reach(&catalog, (&plan.client, account.tier), plan.demands())?;
     rate_limit::note(call, plan.demands()).await;

@@ -91,7 +91,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         return Ok(reply);
     }
     if let Some(other) = downgrade::reconsidered(&call, &plan, now).await {
-        plan.take(&other);
+        plan.take_for_its_pools(&other);
         if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
             return Ok(reply);
         }

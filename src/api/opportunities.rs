@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use rm_core::id::ClientId;
-use rm_core::optimizer::{Past, Strategy, WouldHave, would_have_saved};
+use rm_core::optimizer::{Level, Past, Strategy, WouldHave, would_have_saved};
 use rm_core::pricing::Discount;
 use rm_core::priority::Urgency;
 use rm_core::units::{Instant, NanoUsd};
@@ -78,7 +78,10 @@ fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
     if let Some(applied) = plan.applied.iter().find(|applied| applied.strategy == strategy) {
         let saved_usd = plan.baseline.saturating_sub(plan.cost);
         let change = Some(format!("none: {} is what it gets", applied.detail));
-        let reason = "its level is aggressive".to_owned();
+        let reason = match plan.allowed.downgrade {
+            Some(Level::Aggressive) => "its level is aggressive".to_owned(),
+            _ => "the other one would keep it waiting, or does not fit in its budget".to_owned(),
+        };
         return (Opportunity { strategy, applicable: true, reason, saved_usd, change }, None);
     }
     let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));

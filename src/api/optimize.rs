@@ -1,5 +1,6 @@
 //! `/api/optimize/…`: what could be cheaper, and what was.
 
+use rm_core::account::AccountView;
 use rm_core::id::ClientId;
 use rm_core::optimizer::Strategy;
 use rm_core::units::Instant;
@@ -8,7 +9,9 @@ use serde::Deserialize;
 use crate::api::Call;
 use crate::api::admission::plan;
 use crate::api::body::{parse, read_value};
+use crate::api::downgrade;
 use crate::api::executions::unavailable;
+use crate::api::kept::{self, CacheControl};
 use crate::api::opportunities;
 use crate::api::query::Query;
 use crate::api::reply::Reply;
@@ -46,8 +49,11 @@ pub async fn analyze(mut call: Call) -> Result<Reply, Problem> {
     let analysis = if shape.template_id.is_some() || shape.worker.is_some() || shape.resources.is_some() {
         let body: ExecuteBody = parse(&text)?;
         call.may_touch(&body.client_id)?;
-        let plan = plan(&call.env, &catalog, body, now)?;
-        known(&call, &plan.client).await?;
+        let mut plan = plan(&call.env, &catalog, body, now)?;
+        let remaining = known(&call, &plan.client).await?.remaining;
+        if kept::usable(&call, &catalog, &plan, CacheControl::of(&call), now).await.is_none() {
+            downgrade::take_as_executed(&call, &mut plan, remaining, now).await;
+        }
         opportunities::of_request(&call, &catalog, &plan, now).await
     } else {
         let body: HistoryBody = parse(&text)?;
@@ -62,9 +68,9 @@ pub async fn analyze(mut call: Call) -> Result<Reply, Problem> {
     Reply::json(200, &analysis)
 }
 
-async fn known(call: &Call, client: &ClientId) -> Result<(), Problem> {
+async fn known(call: &Call, client: &ClientId) -> Result<AccountView, Problem> {
     let view = self::call(&call.env, client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
-    view.map(|_| ()).ok_or_else(|| Problem::not_found("client"))
+    view.ok_or_else(|| Problem::not_found("client"))
 }
 
 async fn sum(call: &Call, client: &ClientId, from: Instant, to: Instant) -> Result<usage::Sum, Problem> {
