@@ -131,19 +131,19 @@ test("a request that would wait much longer for the dear pool goes to the cheap 
 });
 
 test("one that goes to a cheaper model for the wait goes to a still cheaper one for its budget, and is told so before", async () => {
-  await rm.pool("dry", { models: ["dry"], capacity: 100, refillPerSecond: 1, unitPriceUsd: 0.1 });
-  ok(await rm.put("/admin/templates/dry", template({ model: "dry", resources: [{ pool: "dry", base: 50 }] })));
-  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "saver", resources: [{ pool: "dry", amount: 100 }] }));
-  ok(await rm.post("/internal/consume", { reservationId, usage: [{ pool: "dry", amount: 100 }] }));
+  await rm.pool("parched", { models: ["parched"], capacity: 100, refillPerSecond: 1, unitPriceUsd: 0.1 });
+  ok(await rm.put("/admin/templates/parched", template({ model: "parched", resources: [{ pool: "parched", base: 50 }] })));
+  const { reservationId } = ok(await rm.post("/internal/reserve", { clientId: "saver", resources: [{ pool: "parched", amount: 100 }] }));
+  ok(await rm.post("/internal/consume", { reservationId, usage: [{ pool: "parched", amount: 100 }] }));
   await rm.client("short", { monthlyBudgetUsd: 0.2 });
-  for (const [clientId, pool, cost, detail] of [["saver", "medium", 1, "medium instead of dry"], ["short", "small", 0.15, "small instead of dry"]]) {
-    const body = { clientId, templateId: "dry" };
+  for (const [clientId, pool, cost, detail] of [["saver", "medium", 1, "medium instead of parched"], ["short", "small", 0.15, "small instead of parched"]]) {
+    const body = { clientId, templateId: "parched" };
     const estimate = ok(await rm.post("/api/cost/estimate", body));
     assert.deepEqual([estimate.lines[0].pool, estimate.estimatedUsd, estimate.baselineUsd, estimate.fitsBudget], [pool, cost, 5, true]);
     const { opportunities } = ok(await rm.post("/api/optimize/analyze", body));
     const downgrade = opportunities.find((one) => one.strategy === "model_downgrade");
     assert.deepEqual([downgrade.applicable, downgrade.change], [true, `none: ${detail} is what it gets`]);
-    const done = ok(await send({ clientId, templateId: "dry" }));
+    const done = ok(await send({ clientId, templateId: "parched" }));
     assert.deepEqual([done.status, done.resources[0].pool, done.cost.actualUsd, done.optimizations[0].detail], ["succeeded", pool, cost, detail]);
   }
 });
