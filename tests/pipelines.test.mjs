@@ -151,3 +151,14 @@ test("a pipeline that makes no sense is refused where it is wrong", async () => 
   const used = await rm.call("DELETE", "/admin/pools/p-third");
   assert.deepEqual([used.status, used.body.code], [409, "conflict"], "a step needs it");
 });
+
+test("a pipeline that has a kept result, or that of another one, has run none of its steps", async () => {
+  ok(await rm.put("/admin/templates/kept-steps", { cacheTtlSeconds: 60, steps: template().steps.slice(0, 2) }));
+  const first = ok(await run("the same", { wait: 10 }, "kept-steps"));
+  assert.deepEqual(steps(first), [["fetch", "succeeded", 1], ["think", "succeeded", 1]]);
+  const second = await waitFor(async () => {
+    const answer = ok(await run("the same", { wait: 10 }, "kept-steps"));
+    return answer.cached ? answer : null;
+  }, "the kept result");
+  assert.deepEqual([second.status, steps(second)], ["succeeded", [["fetch", "skipped", 0], ["think", "skipped", 0]]]);
+});

@@ -131,6 +131,8 @@ fn steps_of(spec: &Spec, request: &Request, has_ended: bool) -> Vec<StepView> {
             let status = match request.phase {
                 Phase::Abandoned { .. } => StepStatus::Cancelled,
                 Phase::Running { .. } => StepStatus::Running,
+                // It had the result of another one.
+                _ if has_ended => StepStatus::Skipped,
                 _ => StepStatus::Queued,
             };
             return StepView {

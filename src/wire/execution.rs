@@ -95,7 +95,7 @@ pub enum StepStatus {
     TimedOut,
     Cancelled,
     Expired,
-    /// The execution ended before it was due.
+    /// The execution ended without it.
     Skipped,
 }
 
