@@ -170,17 +170,21 @@ pub async fn reconsidered(call: &Call, plan: &Plan, now: Instant) -> Option<ByMo
     }
 }
 
-/// Goes on with the model that a request would be executed by now, as its pools are and with so much of its budget left.
-pub async fn take_as_executed(call: &Call, plan: &mut Plan, remaining: NanoUsd, now: Instant) {
-    if let Some(other) = reconsidered(call, plan, now).await {
-        plan.take_for_its_pools(&other);
+/// Goes on with the model that a request would be executed by now, as its pools are and with so much of its budget left;
+/// whether that is another one.
+pub async fn take_as_executed(call: &Call, plan: &mut Plan, remaining: NanoUsd, now: Instant) -> bool {
+    let other = reconsidered(call, plan, now).await;
+    if let Some(other) = &other {
+        plan.take_for_its_pools(other);
     }
     if plan.cost > remaining && plan.falls_back {
         let fitting = plan.others.iter().find(|other| other.cost <= remaining).cloned();
         if let Some(other) = fitting {
             plan.take(&other);
+            return true;
         }
     }
+    other.is_some()
 }
 
 /// The cheaper model that a request goes on with because it would wait much less for it; `None` if it need not.

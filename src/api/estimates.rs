@@ -49,8 +49,7 @@ async fn planned(call: &mut Call) -> Result<Planned, Problem> {
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
     let mut kept = kept::usable(call, &catalog, &plan, control, now).await;
-    if kept.is_none() {
-        downgrade::take_as_executed(call, &mut plan, account.remaining, now).await;
+    if kept.is_none() && downgrade::take_as_executed(call, &mut plan, account.remaining, now).await {
         kept = kept::usable(call, &catalog, &plan, control, now).await;
     }
     check_reach(&catalog, (&plan.client, account.tier), plan.demands())?;
