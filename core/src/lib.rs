@@ -11,6 +11,7 @@ pub mod alert;
 pub mod bill;
 pub mod breaker;
 pub mod decimal;
+pub mod demand;
 pub mod estimate;
 pub mod fair_share;
 pub mod id;
