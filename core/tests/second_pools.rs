@@ -91,6 +91,23 @@ fn very_many_that_expire_at_once_tell_the_other_pools_together() {
 }
 
 #[test]
+fn of_very_many_that_wait_for_another_pool_a_few_inquire_in_one_event() {
+    let mut pool = pool(config(100, 0));
+    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(2_000)), ready_at: None };
+    for n in 0..40 {
+        queue(&mut pool, of_two_pools(n, at(0)), at(0));
+        let (id, grant, _) = asked(&mut pool);
+        pool.lease_answered(&id, grant, &id_of("other"), not_now, at(0));
+    }
+    pool.take_effects();
+    let inquires = |effect: &Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
+    for (now, count) in [(2_000, 16), (2_100, 16), (2_200, 8)] {
+        pool.on_wakeup(at(now));
+        assert_eq!(pool.take_effects().iter().filter(|effect| inquires(effect)).count(), count, "at {now}");
+    }
+}
+
+#[test]
 fn when_it_starts_is_foretold_by_the_pool_that_it_waits_for() {
     let mut pool = pool(config(10, 1));
     queue(&mut pool, of_two_pools(0, at(0)), at(0));
