@@ -238,7 +238,8 @@ impl Queue {
         now: Instant,
         eligible: impl Fn(&Flow, Tier) -> bool,
     ) -> Ahead {
-        let bonus = weights.client_bonus(entry.tier, fairness.millipoints(entry.client));
+        let standing = entry.standing.unwrap_or_else(|| fairness.millipoints(entry.client));
+        let bonus = weights.client_bonus(entry.tier, standing);
         let own = (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id);
         let counted = self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
         counted.fold(Ahead::default(), |sum, (flow, queue)| {

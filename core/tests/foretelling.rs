@@ -5,7 +5,9 @@
 mod support;
 
 use rm_core::account::SlotAnswer;
+use rm_core::id::RequestId;
 use rm_core::lane::Lanes;
+use rm_core::off_peak::{WaitsFor, Window};
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{
     Blocked, Effect, LeaseAnswer, Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted,
@@ -243,6 +245,45 @@ fn those_that_wait_for_the_same_other_pool_are_before_each_other_and_are_measure
     pool.on_wakeup(at(1_000));
     started(&mut pool, at(1_000));
     assert_eq!((pool.starts_foretold().count, pool.starts_foretold().error_ms), (3, 6_000));
+}
+
+#[test]
+fn those_that_wait_for_the_same_worker_or_window_are_before_each_other_and_before_nobody_else() {
+    let mut pool = pool(config(1_000, 10));
+    let of = |n: u64, worker: &str| Submission {
+        worker: Some(worker.parse().unwrap()),
+        max_attempts: 1,
+        ..request(n, &format!("client-{n}"), Tier::Standard, Urgency::Normal, at(0))
+    };
+    (0..5).for_each(|n| drop(queue(&mut pool, of(n, "BAD"), at(0))));
+    for (id, grant) in started(&mut pool, at(0)) {
+        pool.report(&id, grant, Report::Failed { failure: failure(), retry: Retry::Failing }, at(0));
+    }
+    let ahead = |pool: &Pool, id: &RequestId| {
+        let position = pool.position(id, at(1)).unwrap();
+        (position.blocked_by.unwrap(), position.ahead)
+    };
+    let waiting: Vec<RequestId> = (10..13).map(|n| queue(&mut pool, of(n, "BAD"), at(0))).collect();
+    for (n, id) in (0..).zip(&waiting) {
+        assert_eq!(ahead(&pool, id), (Blocked::WorkerUnavailable, n));
+    }
+    let taken = queue(&mut pool, Submission { demands: vec![demand("home", 990)], ..of(20, "GOOD") }, at(0));
+    assert_eq!(started(&mut pool, at(1)).len(), 1);
+    assert!(pool.request(&taken).is_some());
+    let next = queue(&mut pool, Submission { demands: vec![demand("home", 900)], ..of(21, "GOOD") }, at(1));
+    assert_eq!(ahead(&pool, &next), (Blocked::Tokens, 0), "those of the other worker hold it up in nothing");
+    assert_eq!(ahead(&pool, &waiting[2]).1, 2);
+
+    let mut pool = support::pool(PoolConfig { off_peak: Some(vec![window()]), ..config(1_000, 10) });
+    let deferred = |n: u64| Submission { waits_for: Some(WaitsFor::Pool), urgency: Urgency::Deferred, ..of(n, "GOOD") };
+    let waiting: Vec<RequestId> = (10..13).map(|n| queue(&mut pool, deferred(n), at(0))).collect();
+    for (n, id) in (0..).zip(&waiting) {
+        assert_eq!(ahead(&pool, id), (Blocked::OffPeak, n));
+    }
+}
+
+fn window() -> Window {
+    Window { start: at(3_600_000), end: at(7_200_000) }
 }
 
 #[test]

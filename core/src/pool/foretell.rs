@@ -114,7 +114,7 @@ impl Pool {
         let flow = place.flow();
         let member = |other: &Flow, tier| {
             partition::index_of(&self.config.partitions, &other.client, tier) == own
-                && (*other == flow || self.is_eligible(other, now))
+                && self.is_held_up_by_nothing_else(other, &flow, now)
         };
         let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, place, now, member);
         let wanted = self.kept_before(place, own, now).saturating_add(place.amount);

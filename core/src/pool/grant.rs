@@ -239,6 +239,17 @@ impl Pool {
         self.may_go(flow, now) && !(flow.has_failed && self.another_one_probes(flow, now))
     }
 
+    /// Whether nothing holds up a flow's requests but what holds up those of `own` as well: a slot of the same client, the
+    /// same worker, the same window. Once that is over it is their rank that tells who goes first.
+    pub(super) fn is_held_up_by_nothing_else(&self, flow: &Flow, own: &Flow, now: Instant) -> bool {
+        let same_client = flow.client == own.client && own.needs_slot;
+        let same_worker = flow.worker == own.worker;
+        (same_client || self.may_take_slot(flow, now))
+            && (same_worker || self.worker_lets_through(flow, now))
+            && (same_worker && own.has_failed || !flow.has_failed || !self.another_one_probes(flow, now))
+            && (flow.off_peak == own.off_peak || self.is_open_for(flow.off_peak.as_ref(), now).is_ok())
+    }
+
     /// Whether one that has not failed yet is to try the worker of these that have: of those that fail whatever the worker
     /// does, nothing would be learnt of it. It has a moment for that, for its tokens may not be there.
     pub(super) fn another_one_probes(&self, flow: &Flow, now: Instant) -> bool {
@@ -251,11 +262,18 @@ impl Pool {
     }
 
     fn may_go(&self, flow: &Flow, now: Instant) -> bool {
-        let is_passed = || self.asks_enough(&flow.client) && !self.keeps_turn(&flow.client, now);
-        let lacks_slot = || self.blocked.contains_key(&flow.client) || is_passed();
-        (!flow.needs_slot || !lacks_slot())
-            && flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
+        self.may_take_slot(flow, now)
+            && self.worker_lets_through(flow, now)
             && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
+    }
+
+    fn may_take_slot(&self, flow: &Flow, now: Instant) -> bool {
+        let is_passed = || self.asks_enough(&flow.client) && !self.keeps_turn(&flow.client, now);
+        !flow.needs_slot || !(self.blocked.contains_key(&flow.client) || is_passed())
+    }
+
+    fn worker_lets_through(&self, flow: &Flow, now: Instant) -> bool {
+        flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
     }
 
     pub(super) fn lets_through(&self, worker: &crate::id::WorkerBinding, now: Instant) -> bool {

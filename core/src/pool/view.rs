@@ -236,7 +236,7 @@ impl Pool {
         })
     }
 
-    /// What goes before this one, of those that are not held up by something of their own.
+    /// What goes before this one, of those that nothing holds up which does not hold up this one as well.
     pub(super) fn ahead_of(&self, request: &Request, now: Instant) -> Ahead {
         let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
         self.ahead_in(queue, &entry(request), now)
@@ -249,9 +249,7 @@ impl Pool {
 
     fn ahead_in(&self, queue: &Queue, place: &Entry<'_>, now: Instant) -> Ahead {
         let flow = place.flow();
-        let is_blocked = self.blocked.contains_key(place.client);
-        let waits_too = |other: &Flow| is_blocked && other.client == *place.client && other.needs_slot;
-        let counted = |other: &Flow, _| *other == flow || waits_too(other) || self.is_eligible(other, now);
+        let counted = |other: &Flow, _| self.is_held_up_by_nothing_else(other, &flow, now);
         queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted)
     }
 
