@@ -133,6 +133,8 @@ test("a key has the answer that it had, kept or not", async () => {
   const [one, other] = await Promise.all([keyed(), keyed()]);
   assert.equal(ok(one).requestId, ok(other).requestId);
   assert.equal([one, other].filter((answer) => answer.headers.get("idempotency-replayed") === "true").length, 1);
+  const again = ok(await send({ n: "keyed" }, {}, { key: "kept-key", wait: 0 }));
+  assert.deepEqual([again.requestId, again.cached, again.result], [ok(one).requestId, true, ok(one).result], "200 without any Prefer");
   const run = { n: "run first" };
   const before = ok(await send(run, {}, { wait: 10, key: "run-key" }));
   await waitFor(async () => ok(await send(run)).cached, "a hit");

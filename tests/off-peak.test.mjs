@@ -25,6 +25,14 @@ test("what waited for a cheaper window costs less, and that is the saving", asyn
   const deferred = await send("night");
   assert.equal(await blockedBy(deferred), "off_peak");
   assert.equal(deferred.estimatedCostUsd, 0.05, "the full price is held: it may be forced out");
+  const estimate = async (more) => ok(await rm.post("/api/cost/estimate", rm.work("sleeper", "night", 5, { urgency: "deferred", ...more })));
+  const expected = await estimate({});
+  assert.deepEqual([expected.estimatedUsd, expected.savedUsd, expected.lines[0].discountPercent], [0.05, 0, undefined]);
+  const detail = "it waits for its window: 40 % less is charged there, the full price is held";
+  assert.deepEqual(expected.optimizations, [{ strategy: "off_peak", detail, savedUsd: 0 }]);
+  for (const more of [{ urgency: "normal" }, { optimization: { offPeak: false } }, { deadline: new Date(Date.now() + 120_000).toISOString() }]) {
+    assert.deepEqual((await estimate(more)).optimizations, [], JSON.stringify(more));
+  }
   const now = await send("night", { urgency: "normal" }, { wait: 10 });
   assert.deepEqual(now.cost, { estimatedUsd: 0.05, actualUsd: 0.05, baselineUsd: 0.05, savedUsd: 0 });
   await pool("night", window(-60, 60, { discountPercent: 40 }));
@@ -34,6 +42,8 @@ test("what waited for a cheaper window costs less, and that is the saving", asyn
   const inWindow = await send("night", { urgency: "normal" }, { wait: 10 });
   assert.deepEqual(inWindow.cost, { estimatedUsd: 0.05, actualUsd: 0.03, baselineUsd: 0.03, savedUsd: 0 }, "it would not have cost more");
   assert.deepEqual(inWindow.optimizations, []);
+  const line = { pool: "night", amount: 5, unitPriceUsd: 0.01, discountPercent: 40, costUsd: 0.03 };
+  assert.deepEqual(ok(await rm.get(`/api/cost/${inWindow.requestId}`)).lines, [line]);
 });
 
 test("a saving is made by those who come before the window and run in it", async () => {

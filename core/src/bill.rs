@@ -35,6 +35,9 @@ pub struct Line {
     pub actual: Tokens,
     /// The price of a whole unit; of a unit of input, where there are prices apart.
     pub unit_price: NanoUsd,
+    /// What is off these prices, in per cent: it started in a cheaper window.
+    #[serde(default, skip_serializing_if = "nothing_is_off")]
+    pub discount_percent: u8,
     /// What the use costs.
     pub cost: NanoUsd,
     /// The prices of cached input and output, where they differ.
@@ -57,6 +60,11 @@ pub struct Line {
     pub saved: Savings,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn nothing_is_off(percent: &u8) -> bool {
+    *percent == 0
+}
+
 impl Line {
     /// The bill for a use; one that is `None` was as reserved (`as_reserved`), or nothing. A use whose price would be
     /// beyond what can be counted is billed as it was reserved.
@@ -77,6 +85,7 @@ impl Line {
             estimated: demand.amount,
             actual,
             unit_price: demand.unit_price,
+            discount_percent: demand.discount.map_or(0, |discount| discount.percent_off),
             cost,
             apart: demand.apart,
             parts,

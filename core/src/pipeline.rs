@@ -140,6 +140,7 @@ impl Line {
         self.pool == other.pool
             && self.unit_price == other.unit_price
             && self.apart == other.apart
+            && self.discount_percent == other.discount_percent
             && self.price_version == other.price_version
     }
 }

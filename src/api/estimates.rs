@@ -1,10 +1,13 @@
 //! `/api/resources/estimate` and `/api/cost/estimate`: what a request would need and cost. They take nothing.
 
+use std::rc::Rc;
+
+use rm_core::off_peak::WaitsFor;
 use rm_core::optimizer::Strategy;
 use rm_core::pipeline::merged;
 use rm_core::priority::Points;
 use rm_core::request::Line;
-use rm_core::units::NanoUsd;
+use rm_core::units::{Instant, NanoUsd};
 
 use crate::api::Call;
 use crate::api::admission::{Plan, plan};
@@ -13,11 +16,11 @@ use crate::api::demands::check_reach;
 use crate::api::downgrade;
 use crate::api::executions::unavailable;
 use crate::api::kept::{self, CacheControl};
-use crate::api::rate_limit;
 use crate::api::reply::Reply;
+use crate::api::{patience, rate_limit, submission};
 use crate::host::clock;
 use crate::host::object::call;
-use crate::store::catalog;
+use crate::store::catalog::{self, Catalog};
 use crate::store::results::KeptResult;
 use crate::views::{estimate_lines, expected_optimizations, price_version};
 use crate::wire::account::ViewCall;
@@ -31,6 +34,8 @@ const SURE_PERMILLE: i64 = 1_000;
 
 /// A request that was not made.
 struct Planned {
+    catalog: Rc<Catalog>,
+    now: Instant,
     plan: Plan,
     /// What its client's budget has left.
     remaining: NanoUsd,
@@ -54,7 +59,7 @@ async fn planned(call: &mut Call) -> Result<Planned, Problem> {
     }
     check_reach(&catalog, (&plan.client, account.tier), plan.demands())?;
     rate_limit::note(call, plan.demands()).await;
-    Ok(Planned { plan, remaining: account.remaining, kept })
+    Ok(Planned { catalog, now, plan, remaining: account.remaining, kept })
 }
 
 /// `POST /api/resources/estimate`.
@@ -79,9 +84,21 @@ pub async fn resources(mut call: Call) -> Result<Reply, Problem> {
     Reply::json(200, &estimate)
 }
 
+/// The window that it would wait for, if it costs less there: the full price is held until then, and stands in the estimate.
+fn window(catalog: &Catalog, plan: &Plan, now: Instant) -> Option<OptimizationView> {
+    let percent_off = patience::percent_off(catalog, plan, &plan.steps, now).ok()?;
+    let waits = submission::waits_for(catalog, plan, now) != WaitsFor::Nothing;
+    waits.then(|| OptimizationView {
+        strategy: Strategy::OffPeak,
+        detail: format!("it waits for its window: {percent_off} % less is charged there, the full price is held"),
+        saved_usd: NanoUsd::ZERO,
+        saved_bytes: 0,
+    })
+}
+
 /// `POST /api/cost/estimate`.
 pub async fn cost(mut call: Call) -> Result<Reply, Problem> {
-    let Planned { plan, remaining, kept } = planned(&mut call).await?;
+    let Planned { catalog, now, plan, remaining, kept } = planned(&mut call).await?;
     let mut optimizations = expected_optimizations(&plan.applied, plan.baseline.saturating_sub(plan.cost));
     optimizations.extend(kept.as_ref().map(|kept| OptimizationView {
         strategy: Strategy::Cache,
@@ -90,6 +107,7 @@ pub async fn cost(mut call: Call) -> Result<Reply, Problem> {
         saved_bytes: 0,
     }));
     let is_run = kept.is_none();
+    optimizations.extend(window(&catalog, &plan, now).filter(|_| is_run));
     let steps = plan.steps.iter().filter(|_| is_run);
     let estimated_usd = if is_run { plan.cost } else { NanoUsd::ZERO };
     Reply::json(

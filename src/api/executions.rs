@@ -84,7 +84,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     let client = body.value.client_id.clone();
     let mut plan = match plan(&call.env, &catalog, body.value, now) {
         Ok(plan) => plan,
-        Err(problem) => return replayed(&call, &client, key, problem, wait).await,
+        Err(problem) => return replayed(&call, &client, key, problem, (kind, wait)).await,
     };
     let control = CacheControl::of(&call);
     if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
@@ -97,7 +97,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         }
     }
     if let Some(problem) = foretelling::kept_too_long(&call, &catalog, &plan, now).await {
-        return replayed(&call, &client, key, problem, wait).await;
+        return replayed(&call, &client, key, problem, (kind, wait)).await;
     }
     let others = if plan.falls_back { plan.others.clone() } else { Vec::new() };
     let is_downgraded = !plan.applied.is_empty();
@@ -159,11 +159,13 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
             )
             .await?
         }
-        SubmitAnswer::Here { execution, position } => of_execution(&call, *execution, position.as_ref(), wait).await?,
+        SubmitAnswer::Here { execution, position } => {
+            of_execution(&call, *execution, position.as_ref(), (kind, wait)).await?
+        }
         SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),
         // Its pool has let go of it: it is too old to be taken as new.
         SubmitAnswer::Refused { refusal: SubmitRefusal::Stale } if held.replayed => {
-            of_execution(&call, from_record(&call, &held.id).await?, None, wait).await?
+            of_execution(&call, from_record(&call, &held.id).await?, None, (kind, wait)).await?
         }
         SubmitAnswer::Refused { refusal } => {
             give_up(&call.env, &client, &held).await;
@@ -192,18 +194,17 @@ async fn kept_reply(
     let Some(keep) = kept::same(catalog, plan, control).keep.filter(|_| !control.no_cache) else { return Ok(None) };
     let Some(found) = kept::find(call, catalog, plan, &keep, now).await else { return Ok(None) };
     match kept::serve(call, plan, &keep, found, key, wait, now).await? {
-        Some((answer, held)) => served(call, answer, held.replayed, kind, wait).await.map(Some),
+        Some((answer, held)) => served(call, answer, held.replayed, (kind, wait)).await.map(Some),
         None => Ok(None),
     }
 }
 
-/// The answer for a request that ended with a kept result: the whole execution, whatever the caller prefers.
-async fn served(call: &Call, answer: SubmitAnswer, replayed: bool, kind: Kind, wait: i64) -> Result<Reply, Problem> {
+/// The answer for a request that ended with a kept result.
+async fn served(call: &Call, answer: SubmitAnswer, replayed: bool, as_asked: (Kind, i64)) -> Result<Reply, Problem> {
     let reply = match answer {
-        SubmitAnswer::Here { execution, .. } if execution.cached && kind == Kind::Execute => {
-            whole(call, *execution).await?
+        SubmitAnswer::Here { execution, position } => {
+            of_execution(call, *execution, position.as_ref(), as_asked).await?
         }
-        SubmitAnswer::Here { execution, position } => of_execution(call, *execution, position.as_ref(), wait).await?,
         SubmitAnswer::Refused { refusal } => return Err(not_queued(refusal, clock::now())),
         SubmitAnswer::RunHere { .. } | SubmitAnswer::Reserved { .. } => {
             return Err(Problem::unavailable("a request that is served was taken for another"));
@@ -235,10 +236,10 @@ async fn replayed(
     client: &ClientId,
     key: Option<Idempotency>,
     problem: Problem,
-    wait: i64,
+    as_asked: (Kind, i64),
 ) -> Result<Reply, Problem> {
     let (id, _) = used_before(call, client, key, problem).await?;
-    let reply = of_execution(call, find(call, &id).await?, None, wait).await?;
+    let reply = of_execution(call, find(call, &id).await?, None, as_asked).await?;
     Ok(reply.with("idempotency-replayed", "true"))
 }
 
@@ -277,9 +278,9 @@ async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem
         dispatch::keep(&env, to_keep).await;
     });
     match within(wait, receiver).await {
-        Ok(Ok(Ok(Some(execution)))) => of_execution(call, execution, None, wait).await,
+        Ok(Ok(Ok(Some(execution)))) => of_execution(call, execution, None, (Kind::Execute, wait)).await,
         Ok(Ok(Err(error))) => Err(unavailable(error)),
-        _ => of_execution(call, find(call, &id).await?, None, wait).await,
+        _ => of_execution(call, find(call, &id).await?, None, (Kind::Execute, wait)).await,
     }
 }
 
@@ -309,12 +310,17 @@ pub fn refused(refusal: SubmitRefusal, now: Instant) -> Problem {
     }
 }
 
+/// The whole execution, if it has ended and that is waited for, or it had a kept result and is not only to be queued; else
+/// where it stands.
 async fn of_execution(
     call: &Call,
     execution: ExecutionView,
     position: Option<&PositionView>,
-    wait: i64,
+    (kind, wait): (Kind, i64),
 ) -> Result<Reply, Problem> {
+    if execution.cached && kind == Kind::Execute {
+        return whole(call, execution).await;
+    }
     if wait > 0 && execution.status.is_end() {
         let waited = format!("wait={}", wait.saturating_div(1_000));
         return Ok(whole(call, execution).await?.with("preference-applied", waited));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use rm_core::id::ClientId;
+use rm_core::off_peak::WaitsFor;
 use rm_core::optimizer::{Level, Past, Strategy, WouldHave, would_have_saved};
 use rm_core::pricing::Discount;
 use rm_core::priority::Urgency;
@@ -12,8 +13,8 @@ use crate::api::Call;
 use crate::api::admission::Plan;
 use crate::api::downgrade::{ByModel, cheapest, cost_by_cheaper, keep_to_floor};
 use crate::api::kept::{self, CacheControl};
-use crate::api::patience;
 use crate::api::usage::day;
+use crate::api::{patience, submission};
 use crate::store::catalog::Catalog;
 use crate::store::payloads::INLINE_MAX_BYTES;
 use crate::store::record::{self, UsageEvent};
@@ -61,7 +62,7 @@ fn off_peak(catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
         Err(reason) => return not(strategy, reason),
     };
     let discounted = Discount { percent_off, waited_for: true }.applied_to(plan.cost);
-    let waits = plan.urgency == Urgency::Deferred || (plan.urgency == Urgency::Batch && plan.allowed.off_peak_in_batch);
+    let waits = submission::waits_for(catalog, plan, now) != WaitsFor::Nothing;
     let change = if waits { "none: it waits for the window" } else { "urgency deferred lets it wait for the window" };
     Opportunity {
         strategy,

@@ -80,6 +80,8 @@ struct StoredLine {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     output_price_nano_usd: Option<i64>,
     #[serde(default)]
+    discount_percent: u8,
+    #[serde(default)]
     cached_input_micros: i64,
     #[serde(default)]
     output_micros: i64,
@@ -132,6 +134,7 @@ impl StoredLine {
             unit_price_nano_usd: line.unit_price.nanos(),
             cached_input_price_nano_usd: line.apart.map(|apart| apart.cached_input.nanos()),
             output_price_nano_usd: line.apart.map(|apart| apart.output.nanos()),
+            discount_percent: line.discount_percent,
             cached_input_micros: line.parts.cached_input.micros(),
             output_micros: line.parts.output.micros(),
             cost_nano_usd: line.cost.nanos(),
@@ -165,6 +168,7 @@ impl StoredLine {
             estimated: Tokens::clamped(self.estimated_micros),
             actual: Tokens::clamped(self.actual_micros),
             unit_price: money(self.unit_price_nano_usd)?,
+            discount_percent: self.discount_percent,
             cost: money(self.cost_nano_usd)?,
             apart,
             parts: Parts {

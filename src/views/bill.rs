@@ -20,6 +20,7 @@ pub fn bill_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, model: Option<&
             kind,
             amount,
             unit_price_usd: price,
+            discount_percent: Some(line.discount_percent).filter(|percent| *percent > 0),
             cost_usd: price.times(amount).unwrap_or(NanoUsd::MAX),
         };
         let Some(apart) = line.apart else {

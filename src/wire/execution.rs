@@ -248,6 +248,9 @@ pub struct BillLine {
     pub kind: LineKind,
     pub amount: Tokens,
     pub unit_price_usd: NanoUsd,
+    /// What is off that price; left out where nothing is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discount_percent: Option<u8>,
     pub cost_usd: NanoUsd,
 }
 
