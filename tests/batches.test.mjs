@@ -113,6 +113,26 @@ test("a deadline is kept, and a batch larger than the client's slots goes in par
   assert.deepEqual(await batches(), [2]);
 });
 
+test("a full group whose pool is short of tokens is one call once they are there, if that is soon", async () => {
+  // There are tokens for one of the three. Those for the others are there in four seconds, or in forty.
+  for (const [name, refillPerSecond, sizes] of [["soon-there", 2, [3]], ["late-there", 0.2, []]]) {
+    await rm.pool(name, { capacity: 12, refillPerSecond, unitPriceUsd: 0.01 });
+    ok(await rm.put(`/admin/templates/${name}`, template({ resources: [{ pool: name, base: 4 }], batch: { maxSize: 3, windowMs: 8_000 } })));
+    ok(await rm.post("/internal/reserve", { clientId: "other", resources: [{ pool: name, amount: 8 }] }));
+    await rm.resetStats();
+    const sent = await Promise.all([1, 2, 3].map((n) => send({ n }, { templateId: name })));
+    if (sizes.length > 0) {
+      const blocked = await Promise.all(sent.map(async ({ requestId }) => ok(await rm.get(`/api/queue/position/${requestId}`)).blockedBy));
+      assert.deepEqual(blocked.sort(), ["batching", "tokens", "tokens"]);
+      assert.ok((await all(sent)).every(({ status }) => status === "succeeded"));
+    } else {
+      await waitFor(async () => (await rm.stats()).calls === 1, "the first by itself");
+      for (const { requestId } of sent) await rm.post(`/api/execution/${requestId}/cancel`);
+    }
+    assert.deepEqual(await batches(), sizes, name);
+  }
+});
+
 test("those whose deadlines are near are combined in time for them", async () => {
   ok(await rm.put("/admin/templates/patient", template({ timeoutMs: 1_000, batch: { maxSize: 3, windowMs: 20_000 } })));
   const within = (ms) => ({ templateId: "patient", ...(ms && { deadline: new Date(Date.now() + ms).toISOString() }) });

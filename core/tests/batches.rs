@@ -101,6 +101,41 @@ fn who_has_no_slot_or_no_tokens_holds_back_nobody() {
 }
 
 #[test]
+fn those_that_are_ready_wait_for_the_others_tokens_as_long_as_for_others_to_come() {
+    let sizes = |refill: u64, until: i64, of: &dyn Fn(Submission) -> Submission| {
+        let mut pool = pool(config(8, refill));
+        for n in 1..=3 {
+            let terms = BatchTerms { key: "all".into(), max_size: 3, window_ms: 2_000 };
+            queue(&mut pool, of(Submission { batch: Some(terms), ..item(n, 0) }), at(0));
+        }
+        let mut sizes: Vec<_> = calls(&mut pool, at(0)).iter().map(|call| (0, call.len())).collect();
+        let mut now = at(0);
+        while let Some(next) = pool.next_wakeup(now).filter(|next| *next <= at(until)) {
+            now = next;
+            pool.on_wakeup(now);
+            sizes.extend(calls(&mut pool, now).iter().map(|call| (now.since(at(0)), call.len())));
+        }
+        sizes
+    };
+    let any = |submission| submission;
+    assert_eq!(sizes(4, 10_000, &any), [(1_000, 3)], "the tokens for the third are there in a second");
+    assert_eq!(sizes(1, 10_000, &any), [(0, 2), (4_000, 1)], "they would wait for longer than for others to come");
+    let hurried = |submission| Submission { deadline: Some(at(601_000)), ..submission };
+    assert_eq!(sizes(4, 10_000, &hurried), [(0, 2), (1_000, 1)], "in half of what is left before it must start");
+}
+
+#[test]
+fn one_that_waits_for_the_others_tokens_goes_when_nobody_is_left_to_wait_for() {
+    let mut pool = pool(config(8, 4));
+    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();
+    assert!(calls(&mut pool, at(0)).is_empty());
+    let place = pool.position(&ids[0], at(1)).unwrap();
+    assert_eq!((place.blocked_by, place.estimated_start_at), (Some(Blocked::Batching), Some(at(1_000))));
+    pool.cancel(&ids[2], true, at(10));
+    assert_eq!(calls(&mut pool, at(10)).iter().map(Vec::len).collect::<Vec<_>>(), [2]);
+}
+
+#[test]
 fn one_that_is_ready_waits_no_longer_than_a_grant_may_take() {
     let mut pool = pool(config(100, 0));
     let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();

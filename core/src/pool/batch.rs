@@ -2,15 +2,21 @@
 //! those that are ready when it is. What a common call is for each of them is for the shell; here each has its own run,
 //! report and end.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::RequestId;
 use crate::optimizer::{Applied, Strategy};
 use crate::pool::acquire::Started;
+use crate::pool::index::entry;
 use crate::pool::{Effect, Pool};
 use crate::priority::Urgency;
-use crate::request::{Cause, Phase, Request};
+use crate::request::{ACQUIRE_LIMIT_MS, Cause, Phase, Request};
 use crate::units::Instant;
+
+/// So many of those that wait for tokens are looked at, whether one may go.
+const LOOKED_AT: usize = 16;
 
 /// With which others a request may be combined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +51,15 @@ impl Request {
         Some(now.plus(must_start.since(now) >> 1))
     }
 
+    /// Until when it waits, once it has all that it needs, for those to have their tokens that it is combined with: no longer
+    /// than for others to come.
+    pub(super) fn waits_for_tokens_until(&self) -> Option<Instant> {
+        let Phase::Acquiring { since, .. } = self.phase else { return None };
+        let terms = self.batch.as_ref().filter(|_| self.is_ready())?;
+        let until = since.plus(terms.window_ms.min(ACQUIRE_LIMIT_MS));
+        Some(self.gathers_until(since).map_or(until, |at| at.min(until)))
+    }
+
     const fn is_gathering(&self) -> bool {
         matches!(self.phase, Phase::Parked { cause: Cause::Batching, .. })
     }
@@ -61,7 +76,7 @@ impl Pool {
             _ => now.plus(terms.window_ms),
         };
         let until = [request.gathers_until(now), request.force_at()].into_iter().flatten().fold(until, Instant::min);
-        let waiting = self.gathering.get(&terms.key).map_or(0, std::collections::BTreeSet::len);
+        let waiting = self.gathering.get(&terms.key).map_or(0, BTreeSet::len);
         let enough = waiting.saturating_add(1) >= usize::try_from(terms.max_size).unwrap_or(usize::MAX);
         if enough {
             self.end_gathering(&terms.key);
@@ -96,7 +111,7 @@ impl Pool {
         let mut any = false;
         let keys: Vec<String> = self.ready.keys().cloned().collect();
         for key in keys {
-            while let Some(ids) = self.next_batch(&key) {
+            while let Some(ids) = self.next_batch(&key, now) {
                 self.start_together(&ids, now);
                 any = true;
             }
@@ -104,12 +119,22 @@ impl Pool {
         any
     }
 
-    fn next_batch(&self, key: &str) -> Option<Vec<RequestId>> {
+    fn next_batch(&self, key: &str, now: Instant) -> Option<Vec<RequestId>> {
         let ids = self.ready.get(key)?;
         let first = ids.first().and_then(|id| self.requests.get(id))?;
         let most = first.batch.as_ref().and_then(|terms| usize::try_from(terms.max_size).ok()).unwrap_or(1).max(1);
-        let pending = self.pending.get(key).copied().unwrap_or(0);
-        (pending == 0 || ids.len() >= most).then(|| ids.iter().take(most).cloned().collect())
+        let more_to_come = || self.pending.contains_key(key) || self.tokens_are_to_come(key, ids, now);
+        (ids.len() >= most || !more_to_come()).then(|| ids.iter().take(most).cloned().collect())
+    }
+
+    /// Whether some that these are combined with have their tokens soon: while the first of these waits for that.
+    fn tokens_are_to_come(&self, key: &str, ready: &BTreeSet<RequestId>, now: Instant) -> bool {
+        let request = |id| self.requests.get(id);
+        let until = ready.iter().filter_map(request).filter_map(Request::waits_for_tokens_until).min();
+        let in_time = |until| self.backlog || self.head_ready_at.is_some_and(|at| at <= until);
+        let mut next = self.combinable.get(key).into_iter().flatten().take(LOOKED_AT).filter_map(request);
+        until.is_some_and(|until| now < until && in_time(until))
+            && next.any(|request| self.is_eligible(&entry(request).flow(), now))
     }
 
     /// Starts one that has been ready for as long as a grant may take, with those that are ready too.

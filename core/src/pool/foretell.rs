@@ -52,6 +52,9 @@ impl Pool {
                 request.others_ready_at.map(|at| if at > now { at } else { until })?
             }
             Phase::Parked { until, .. } => until,
+            Phase::Acquiring { .. } if request.is_ready() => {
+                request.waits_for_tokens_until().map_or(now, |at| at.max(now))
+            }
             // Whether another pool has its tokens is not known before that has answered.
             Phase::Acquiring { .. } if !request.others().is_empty() => request.others_ready_at?.max(now),
             _ => now,

@@ -47,6 +47,9 @@ impl Pool {
             Phase::Waiting => {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
                 queue.remove(&entry(&request));
+                if let Some(key) = request.batch_key() {
+                    forget(&mut self.combinable, key, id);
+                }
             }
             Phase::Acquiring { .. } if request.is_ready() => {
                 forget(&mut self.ready, request.batch_key().unwrap_or_default(), id);
@@ -99,6 +102,9 @@ impl Pool {
             Phase::Waiting => {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
                 queue.insert(&entry(request));
+                if let Some(key) = request.batch_key() {
+                    self.combinable.entry(key.to_owned()).or_default().insert(request.id.clone());
+                }
             }
             Phase::Acquiring { .. } if request.is_ready() => {
                 let key = request.batch_key().unwrap_or_default().to_owned();

@@ -83,6 +83,8 @@ pub struct Pool {
     followers: BTreeMap<RequestId, BTreeSet<RequestId>>,
     /// Those that wait for others to be combined with, by what they have in common.
     gathering: BTreeMap<String, BTreeSet<RequestId>>,
+    /// Those that may be combined and wait for tokens, by the key that they have in common.
+    combinable: BTreeMap<String, BTreeSet<RequestId>>,
     /// Those that have all that they need, and how many are about to, by the same.
     ready: BTreeMap<String, BTreeSet<RequestId>>,
     pending: BTreeMap<String, u32>,
@@ -141,6 +143,7 @@ impl Pool {
             elsewhere: BTreeMap::new(),
             followers: BTreeMap::new(),
             gathering: BTreeMap::new(),
+            combinable: BTreeMap::new(),
             ready: BTreeMap::new(),
             pending: BTreeMap::new(),
             questions: BTreeMap::new(),

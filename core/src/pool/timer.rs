@@ -26,6 +26,8 @@ pub(super) enum Timer {
     Force(RequestId),
     /// A parked request comes back.
     Unpark(RequestId),
+    /// One that is ready waits no longer for others to have their tokens.
+    Join(RequestId),
     /// A grant has been acquiring for too long.
     Acquire(RequestId),
     /// Nobody reported.
@@ -47,7 +49,10 @@ pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 3] {
         Phase::Waiting => [expire(), force(), None],
         Phase::Following { .. } => [expire(), None, None],
         Phase::Parked { until, .. } => [expire(), force(), Some((until, Timer::Unpark(id())))],
-        Phase::Acquiring { since, .. } => [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), None, None],
+        Phase::Acquiring { since, .. } => {
+            let join = request.waits_for_tokens_until().map(|at| (at, Timer::Join(id())));
+            [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), join, None]
+        }
         Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until } => {
             [Some((lease_until, Timer::Run(id()))), None, None]
         }
@@ -68,6 +73,8 @@ impl Pool {
                 Timer::Expire(id) => self.expire(&id, now),
                 Timer::Force(id) => self.force(&id),
                 Timer::Unpark(id) => self.park_is_over(&id, now),
+                // It is started at the end of the event.
+                Timer::Join(_) => {}
                 Timer::Acquire(id) if self.requests.get(&id).is_some_and(Request::is_ready) => {
                     self.start_ready(&id, now);
                 }

@@ -287,6 +287,7 @@ impl Pool {
             Phase::Waiting => Some(Blocked::Tokens),
             Phase::Parked { cause: Cause::RetryBackoff, .. } => Some(Blocked::RetryBackoff),
             Phase::Parked { cause: Cause::Batching, .. } => Some(Blocked::Batching),
+            Phase::Acquiring { .. } if request.is_ready() => Some(Blocked::Batching),
             Phase::Parked { cause: Cause::SecondaryPool, .. } | Phase::Acquiring { slot: true, .. } => {
                 Some(Blocked::SecondaryPool)
             }
