@@ -322,6 +322,48 @@ fn a_promoted_one_starts_soon_though_both_of_its_pools_are_busy_with_higher_rank
     }
 }
 
+/// How long the last of sixty takes to start that have waited for ten minutes, half of them of each of two homes and in need
+/// of the other, and how long the pools take to gain what they need.
+fn promoted_and_opposed(round: u64) -> (i64, i64) {
+    let names = ["a", "b"];
+    let stopped = |name: &&str| PoolConfig { pool: id_of(name), scheduler_running: false, ..config(30, 2) };
+    let mut network = Network::of(names.iter().map(stopped));
+    let tiers = [Tier::Enterprise, Tier::Premium, Tier::Standard, Tier::Basic];
+    let mut needed = [0; 2];
+    let mut random = round;
+    let mut below = |most: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % most
+    };
+    let mut send = |network: &mut Network| {
+        let home = below(2) as usize;
+        let (first, second, client) = (1 + below(20), 1 + below(20), below(4));
+        needed[home] += first;
+        needed[1 - home] += second;
+        let submission = of(&format!("client-{client}"), tiers[client as usize], Urgency::Normal, at(0));
+        network.send(&[(names[home], first), (names[1 - home], second)], submission, at(0))
+    };
+    let ids: Vec<RequestId> = (0..60).map(|_| send(&mut network)).collect();
+    let go = 610_000;
+    network.run(at(go));
+    for name in names {
+        let pool = network.pools.get_mut(&id_of(name)).unwrap();
+        let config = PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() };
+        pool.configure(config, at(go));
+        network.send(&[(name, 1)], of("wakes", Tier::Basic, Urgency::Normal, at(go)), at(go));
+    }
+    let last = ids.iter().map(|id| network.started_at(id, at(3_600_000)).expect("it starts")).max().unwrap();
+    (last - go / 1_000, needed.iter().map(|needed| (needed - 30) as i64 / 2).max().unwrap())
+}
+
+#[test]
+fn promoted_ones_of_opposed_homes_are_served_at_the_rate_of_their_pools() {
+    let all: Vec<_> = (0..8).map(promoted_and_opposed).collect();
+    let (last, ideal) = all.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert!(last * 4 <= ideal * 5, "{last} s, and {ideal} s is what the pools need: {all:?}");
+    assert!(all.iter().all(|(last, ideal)| last * 2 <= ideal * 3), "{all:?}");
+}
+
 #[test]
 fn many_of_one_client_inquire_a_few_at_a_time() {
     let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(1_000, refill) };

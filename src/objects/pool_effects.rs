@@ -1,6 +1,6 @@
 //! What a pool asks for, done: slots, leases, runs, settlements. Each answer is an event of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,7 +23,9 @@ use crate::objects::waiters::Wake;
 use crate::store::pool_store::Extra;
 use crate::views::{baseline_of, optimizations};
 use crate::wire::account::{AcquireSlotCall, RaiseHoldCall, ReleaseSlotCall, SettleCall};
-use crate::wire::pool::{ANSWERS, LeaseCall, LeaseFreeCall, OrdersOverCall, SettleLeaseCall, StandingsCall};
+use crate::wire::pool::{
+    ANSWERS, HeldBackCall, LeaseCall, LeaseFreeCall, OrdersOverCall, SettleLeaseCall, StandingsCall,
+};
 
 /// How often a release is tried before it is left to the lease's own end.
 const RELEASE_TRIES: u32 = 3;
@@ -74,6 +76,7 @@ impl PoolObject {
                 Effect::TellStandings { pool, standings, stood_at } => {
                     spawn_local(object.tell_standings(pool, standings, stood_at));
                 }
+                Effect::TellHeldBack { pool, waiting } => spawn_local(object.tell_held_back(pool, waiting)),
                 Effect::SettleLease { pool, key, used, end, signal } => {
                     spawn_local(object.settle_lease(pool, SettleLeaseCall::new(key, used, end, signal)));
                 }
@@ -176,6 +179,14 @@ impl PoolObject {
     async fn tell_orders_over(self: Rc<Self>, pool: PoolId, keys: Vec<String>) {
         // If this gets lost, that pool keeps tokens for them until they do not ask in time.
         if let Err(error) = call(&self.env, pool.as_str(), &OrdersOverCall { keys }).await {
+            log::warn("pool_not_told", pool.as_str(), &error.to_string());
+        }
+    }
+
+    async fn tell_held_back(self: Rc<Self>, pool: PoolId, waiting: BTreeSet<PoolId>) {
+        let Ok(keeper) = self.look(|pool, _| pool.config().pool.clone()) else { return };
+        // If this gets lost, it is told again.
+        if let Err(error) = call(&self.env, pool.as_str(), &HeldBackCall { keeper, waiting }).await {
             log::warn("pool_not_told", pool.as_str(), &error.to_string());
         }
     }

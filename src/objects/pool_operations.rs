@@ -20,9 +20,9 @@ use crate::views::{bill_view, execution_view};
 use crate::wire::execution::{ExecutionStatus, ExecutionView};
 use crate::wire::pool::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ClaimCall, CloseAnswer, CloseCall, ConfigureCall,
-    ConsumeAnswer, ConsumeCall, ExecutionCall, ForetellAnswer, ForetellCall, LeaseCall, LeaseFreeCall, LeaseReply,
-    OrdersOverCall, PingCall, PositionAnswer, PositionCall, ReportBatchCall, ReportCall, Run, SettleLeaseCall,
-    StandingsCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
+    ConsumeAnswer, ConsumeCall, ExecutionCall, ForetellAnswer, ForetellCall, HeldBackCall, LeaseCall, LeaseFreeCall,
+    LeaseReply, OrdersOverCall, PingCall, PositionAnswer, PositionCall, ReportBatchCall, ReportCall, Run,
+    SettleLeaseCall, StandingsCall, SubmitAnswer, SubmitCall, SubmitRefusal, TickCall, ViewAnswer, ViewCall, WakeCall,
 };
 
 /// How long a reservation over several pools may take to be decided.
@@ -75,6 +75,11 @@ impl PoolObject {
                         })
                         .await?,
                 )
+            }
+            HeldBackCall::PATH => {
+                let held: HeldBackCall = read(body)?;
+                let told = self.event(|pool, now| pool.held_back_told(&held.keeper, held.waiting, now));
+                answer::<HeldBackCall>(&told.await?)
             }
             SettleLeaseCall::PATH => {
                 let settle: SettleLeaseCall = read(body)?;
@@ -371,6 +376,7 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
         | LeaseFreeCall::PATH
         | OrdersOverCall::PATH
         | StandingsCall::PATH
+        | HeldBackCall::PATH
         | SettleLeaseCall::PATH
         | ConfigureCall::PATH => answer::<WakeCall>(&()),
         TickCall::PATH => answer::<TickCall>(&None),

@@ -166,6 +166,16 @@ pub enum Effect {
         /// When that was so.
         stood_at: Instant,
     },
+    /// Tell another pool that tokens are kept for its requests which these pools wait for; to [`Pool::held_back_told`]. If this
+    /// gets lost, it is told again.
+    ///
+    /// [`Pool::held_back_told`]: crate::pool::Pool::held_back_told
+    TellHeldBack {
+        /// Which pool.
+        pool: PoolId,
+        /// Those that wait: none, if none does any more.
+        waiting: BTreeSet<PoolId>,
+    },
     /// Deliver a stored settlement to the client's account; confirm by `Pool::settlement_confirmed`.
     Settle {
         /// The settlement's event.

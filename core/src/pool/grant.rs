@@ -86,6 +86,7 @@ impl Pool {
     }
 
     fn next_turn(&mut self, now: Instant) -> Turn {
+        self.held_back.look_again();
         let wanted = self.wanted(now);
         let Some(head) = self.next_in_turn(None, now) else { return Turn::Wait(None) };
         let Some(first) = self.requests.get(&head.id) else { return Turn::Wait(None) };
@@ -96,13 +97,13 @@ impl Pool {
             Some(until) => Err(Availability::At(until)),
             None => self.take_tokens(amount, own, &wanted, leave, now),
         };
-        self.standings.held_back |= taken.is_err() && self.is_held_back(amount, leave.kept);
         let mut ready_at = match taken {
             Ok(drawn) => return Turn::Granted { pick: head, own: drawn, picked_for: None },
             Err(Availability::Never) => return Turn::Refused(head.id),
             Err(Availability::At(at)) => Some(at),
             Err(Availability::Now | Availability::NoRefill) => None,
         };
+        self.note_held_back(&head.id, None, now);
         let lent_stand_back = self.is_turn_of_one_that_waits(Some(&head), now);
         for index in 0..self.config.partitions.len() {
             if lent_stand_back && self.config.partitions.get(index).is_none_or(|partition| partition.lends) {
@@ -132,15 +133,10 @@ impl Pool {
                 Some(Availability::At(at)) => Some(at),
                 _ => None,
             };
-            self.standings.held_back |= self.is_held_back(amount, kept);
+            self.note_held_back(&pick.id, Some(index), now);
             ready_at = [ready_at, at].into_iter().flatten().min();
         }
         Turn::Wait(ready_at)
-    }
-
-    /// Whether the pool has an amount that was not granted, and keeps something for orders of other homes.
-    fn is_held_back(&self, amount: Tokens, kept: Tokens) -> bool {
-        !kept.is_zero() && self.state.bucket.level() >= amount
     }
 
     fn place_of(&self, request: &Request) -> (Option<usize>, Tokens) {

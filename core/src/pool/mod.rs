@@ -14,6 +14,7 @@ mod elsewhere;
 mod finish;
 mod foretell;
 mod grant;
+mod held_back;
 mod index;
 mod lease;
 mod lease_end;
@@ -96,6 +97,7 @@ pub struct Pool {
     settling: (Instant, usize),
     /// Requests of other pools that asked for tokens here in vain.
     orders: orders::Orders,
+    held_back: held_back::HeldBack,
     standings: standing::Standings,
     /// Tokens were given back in this event: `Some(true)` if all of them by grants that came to nothing.
     gave_back: Option<bool>,
@@ -151,6 +153,7 @@ impl Pool {
             settling: (now, 0),
             orders: orders::Orders::default(),
             standings: standing::Standings::default(),
+            held_back: held_back::HeldBack::default(),
             gave_back: None,
             head_ready_at: None,
             backlog: false,
@@ -228,6 +231,7 @@ impl Pool {
         self.grant_and_start(now, None);
         self.wake_lease_waiters(now);
         self.tell_standings(now);
+        self.tell_held_back(now);
         outcome
     }
 
@@ -236,7 +240,7 @@ impl Pool {
     pub fn next_wakeup(&self, now: Instant) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
         let backlog = self.backlog.then(|| now.plus(1));
-        [timer, backlog, self.head_ready_at].into_iter().flatten().min()
+        [timer, backlog, self.head_ready_at, self.held_back.due_at()].into_iter().flatten().min()
     }
 
     /// What is to be stored since the last call.

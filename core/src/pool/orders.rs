@@ -7,7 +7,7 @@
 //! Nor does one that this pool granted and the next one refused, but for the time that this pool needs to gain its tokens until
 //! the other one has them, if that one can say when, and keeps its word.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
@@ -76,6 +76,11 @@ impl Orders {
     /// Forgets all of them: the partitions are others.
     pub(super) fn forget(&mut self) {
         self.refused.clear();
+    }
+
+    /// Forgets those of these homes.
+    pub(super) fn forget_those_of(&mut self, homes: &BTreeSet<PoolId>) {
+        self.refused.retain(|(_, id), _| id.home().is_none_or(|home| !homes.contains(&home)));
     }
 
     /// When the first of them is late.
@@ -296,11 +301,22 @@ impl Pool {
 
     /// What is kept for requests of other pools that go before this one: among all, or among the members of a partition.
     pub(super) fn kept_before(&self, one: &Entry<'_>, partition: Option<usize>, now: Instant) -> Tokens {
+        let before = self.kept_for(one, partition, now);
+        before.fold(Tokens::ZERO, |sum, (_, amount)| sum.saturating_add(amount))
+    }
+
+    /// For which, and how much.
+    pub(super) fn kept_for<'a>(
+        &'a self,
+        one: &'a Entry<'a>,
+        partition: Option<usize>,
+        now: Instant,
+    ) -> impl Iterator<Item = (Entry<'a>, Tokens)> {
         let promoted_turn = self.is_promoted_turn(partition);
-        let before = self.orders.of(now).filter(|(entry, refused)| {
+        let before = self.orders.of(now).filter(move |(entry, refused)| {
             (partition.is_none() || refused.own == partition) && self.goes_before(entry, one, promoted_turn, now)
         });
-        before.fold(Tokens::ZERO, |sum, (entry, _)| sum.saturating_add(entry.amount))
+        before.map(|(entry, refused)| (entry, refused.order.amount))
     }
 
     /// What is kept for all of them.

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::arithmetic_side_effects, clippy::as_conversions)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::account::SlotAnswer;
 use rm_core::id::{ClientId, PoolId, RequestId};
@@ -27,6 +27,7 @@ enum Call {
     Over(PoolId, Vec<String>),
     Free(PoolId, PoolId, bool, Tokens),
     Standings(PoolId, PoolId, BTreeMap<ClientId, i64>, Instant),
+    HeldBack(PoolId, PoolId, BTreeSet<PoolId>),
     Report(RequestId, u32),
 }
 
@@ -40,6 +41,8 @@ pub struct Network {
     pub most_orders: usize,
     /// How often one was told what the fairness of another's clients is.
     pub standings: usize,
+    /// How often one was told that its requests hold others back.
+    pub held_back: usize,
     /// Runs use nothing of what was reserved for them of these pools.
     pub unused: Vec<PoolId>,
     /// How long a run takes.
@@ -62,6 +65,7 @@ impl Network {
             orders: 0,
             most_orders: 0,
             standings: 0,
+            held_back: 0,
             unused: Vec::new(),
             run_ms: RUN_MS,
             calls: BTreeMap::new(),
@@ -141,6 +145,9 @@ impl Network {
             Call::Standings(pool, home, standings, stood_at) => {
                 self.at_pool(&pool, now, |pool| pool.standings_told(&home, &standings, stood_at, now));
             }
+            Call::HeldBack(pool, keeper, waiting) => {
+                self.at_pool(&pool, now, |pool| pool.held_back_told(&keeper, waiting, now));
+            }
             Call::Over(pool, keys) => self.at_pool(&pool, now, |pool| pool.orders_over(&keys, now)),
             Call::Free(home, from, came_to_nothing, available) => {
                 self.at_pool(&home, now, |pool| pool.lease_free(&from, came_to_nothing, available, now));
@@ -174,6 +181,10 @@ impl Network {
                 Effect::TellStandings { pool, standings, stood_at } => {
                     self.standings += 1;
                     self.call(Call::Standings(pool, name.clone(), standings, stood_at), now);
+                }
+                Effect::TellHeldBack { pool, waiting } => {
+                    self.held_back += 1;
+                    self.call(Call::HeldBack(pool, name.clone(), waiting), now);
                 }
                 Effect::OrdersOver { pool, keys } => self.call(Call::Over(pool, keys), now),
                 Effect::LeaseFree { home, came_to_nothing, available } => {

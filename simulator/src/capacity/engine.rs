@@ -313,6 +313,9 @@ impl<'a> Engine<'a> {
             Effect::TellStandings { pool: other, standings, stood_at } => {
                 self.at_pool(&other, |pool| pool.standings_told(home, &standings, stood_at, now));
             }
+            Effect::TellHeldBack { pool: other, waiting } => {
+                self.at_pool(&other, |pool| pool.held_back_told(home, waiting, now));
+            }
             Effect::SettleLease { pool: other, key, used, end, signal } => {
                 self.at_pool(&other, |pool| pool.settle_lease(&key, used, end, &signal, now));
             }

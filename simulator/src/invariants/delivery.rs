@@ -59,6 +59,13 @@ impl World {
             Message::Standings(pool, home, standings, stood_at) => {
                 self.at_pool(&pool, |object, now| object.pool.standings_told(&home, &standings, stood_at, now));
             }
+            Message::HeldBack(pool, keeper, waiting) => {
+                if waiting.contains(&pool) {
+                    self.saw("ring of pools");
+                    self.orders.entry(pool.clone()).or_default().doubt();
+                }
+                self.at_pool(&pool, |object, now| object.pool.held_back_told(&keeper, waiting, now));
+            }
             Message::SettleLease(pool, key, used, end, signal) => {
                 self.order_ends(&pool, &key, end);
                 self.at_pool(&pool, |object, now| object.pool.settle_lease(&key, used, end, &signal, now));

@@ -109,7 +109,8 @@ impl Orders {
         self.granted.clear();
     }
 
-    /// The pool may have forgotten them, for its limits may be others.
+    /// The pool may have forgotten them, for its limits may be others, or it waits in a ring of pools for those that hold it
+    /// back.
     pub(crate) fn doubt(&mut self) {
         for refused in self.refused.values_mut() {
             refused.has_place = false;

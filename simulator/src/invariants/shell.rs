@@ -33,6 +33,8 @@ pub enum Message {
     /// A home tells another pool what the fairness of its clients is.
     OrdersOver(PoolId, Vec<String>),
     Standings(PoolId, PoolId, BTreeMap<ClientId, i64>, Instant),
+    /// A pool says which pools wait for what it keeps for requests of another.
+    HeldBack(PoolId, PoolId, BTreeSet<PoolId>),
     /// A home tells another pool what was used.
     SettleLease(PoolId, String, Tokens, LeaseEnd, Signal),
     /// A pool tells an account of an end.

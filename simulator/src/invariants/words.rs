@@ -3,6 +3,7 @@
 use std::fmt;
 
 use rm_core::account::{AtHome, SlotAnswer};
+use rm_core::id::PoolId;
 use rm_core::pool::{LeaseAnswer, Report, Retry};
 use rm_core::request::{Demand, Usage};
 
@@ -52,6 +53,13 @@ impl fmt::Display for Message {
             Self::LeaseFree(home, pool, true, _) => write!(f, "{pool} → {home}: a grant came to nothing"),
             Self::OrdersOver(pool, keys) => write!(f, "→ {pool}: nothing is asked any more for {}", keys.join(", ")),
             Self::Standings(pool, home, ..) => write!(f, "{home} → {pool}: how its clients stand"),
+            Self::HeldBack(pool, keeper, waiting) if waiting.is_empty() => {
+                write!(f, "{keeper} → {pool}: nobody waits any more for what is kept for yours")
+            }
+            Self::HeldBack(pool, keeper, waiting) => {
+                let waiting: Vec<&str> = waiting.iter().map(PoolId::as_str).collect();
+                write!(f, "{keeper} → {pool}: {} wait for what is kept for yours", waiting.join(", "))
+            }
             Self::SettleLease(pool, key, used, ..) => write!(f, "→ {pool}: the lease {key} used {}", used.units()),
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),
             Self::Settled(pool, event) => write!(f, "→ {pool}: the account has the settlement of {event}"),

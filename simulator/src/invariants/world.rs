@@ -358,6 +358,10 @@ impl World {
                 self.saw("standings told");
                 self.send(Message::Standings(pool, home, standings, stood_at));
             }
+            Effect::TellHeldBack { pool, waiting } => {
+                self.saw("held back told");
+                self.send(Message::HeldBack(pool, home, waiting));
+            }
             Effect::SettleLease { pool, key, used, end, signal } => {
                 self.send(Message::SettleLease(pool, key, used, end, signal));
             }

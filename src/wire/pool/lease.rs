@@ -3,7 +3,7 @@
 //! While a new version is rolled out, pools of both versions call each other: what one of them does not know of is left out, or
 //! said in the old way too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::id::{ClientId, PoolId};
 use rm_core::pool::{LeaseAnswer, LeaseEnd, LeaseOrder, Signal};
@@ -93,6 +93,15 @@ pub struct StandingsCall {
     pub stood_at: Option<Instant>,
 }
 operation!(StandingsCall, "/standings", ());
+
+/// Tokens are kept for requests of the pool that is called, and these pools wait for that: none, if none does any more.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct HeldBackCall {
+    /// The one that keeps them.
+    pub keeper: PoolId,
+    pub waiting: BTreeSet<PoolId>,
+}
+operation!(HeldBackCall, "/held-back", ());
 
 /// Nothing is asked any more under these names.
 #[derive(Debug, Serialize, Deserialize)]

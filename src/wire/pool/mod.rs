@@ -6,7 +6,9 @@ mod reservation;
 mod run;
 mod submission;
 
-pub use lease::{ANSWERS, LeaseCall, LeaseFreeCall, LeaseReply, OrdersOverCall, SettleLeaseCall, StandingsCall};
+pub use lease::{
+    ANSWERS, HeldBackCall, LeaseCall, LeaseFreeCall, LeaseReply, OrdersOverCall, SettleLeaseCall, StandingsCall,
+};
 pub use request::{
     AtHomeCall, BillAnswer, BillCall, CancelAnswer, CancelCall, ExecutionCall, ForetellAnswer, ForetellCall,
     PositionAnswer, PositionCall,

@@ -1,0 +1,114 @@
+//! A pool that is held back by what it keeps for requests of another one: whom it tells, and what becomes of a ring of them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use std::collections::BTreeSet;
+
+use rm_core::id::{PoolId, RequestId};
+use rm_core::pool::{Effect, LeaseOrder, Pool};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::units::{Instant, NanoUsd};
+use support::{at, config, id_of, pool, queue, request, started, started_ids, units, used};
+
+/// A pool of ten tokens, called "home", that keeps eight for a request of "elsewhere", which is of higher rank than the one
+/// that waits here for five.
+fn held_back() -> (Pool, RequestId) {
+    let mut pool = pool(config(10, 0));
+    let mut all = request(0, "holder", Tier::Basic, Urgency::Normal, at(0));
+    all.demands[0].amount = units(10);
+    queue(&mut pool, all, at(0));
+    let (holder, grant) = started(&mut pool, at(0)).remove(0);
+    let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
+    let order = LeaseOrder {
+        key: format!("{id}#1"),
+        client: "high".parse().unwrap(),
+        tier: Tier::Enterprise,
+        urgency: Urgency::Fast,
+        enqueued_at: at(0),
+        amount: units(8),
+        cost: NanoUsd::ZERO,
+        slots: None,
+        returns: true,
+        inquires: false,
+        regain_ms: 0,
+        standing: None,
+        stood_at: None,
+        ttl_ms: 60_000,
+    };
+    assert!(!pool.acquire_lease(order, at(0)).is_granted());
+    let mut waits = request(1, "here", Tier::Basic, Urgency::Normal, at(0));
+    waits.demands[0].amount = units(5);
+    let waits = queue(&mut pool, waits, at(0));
+    pool.report(&holder, grant, used(0), at(0));
+    assert!(started(&mut pool, at(0)).is_empty(), "the tokens are there, and kept");
+    (pool, waits)
+}
+
+fn names(of: &[&str]) -> BTreeSet<PoolId> {
+    of.iter().map(|name| id_of(name)).collect()
+}
+
+/// What is told by the pool's own alarms until then: when, whom, and who waits.
+fn told(pool: &mut Pool, from: Instant, until: Instant) -> Vec<(i64, PoolId, BTreeSet<PoolId>)> {
+    let mut now = from;
+    let mut told = Vec::new();
+    while let Some(next) = pool.next_wakeup(now).filter(|next| *next <= until) {
+        now = next.max(now.plus(1));
+        pool.on_wakeup(now);
+        told.extend(pool.take_effects().into_iter().filter_map(|effect| match effect {
+            Effect::TellHeldBack { pool, waiting } => Some((now.since(at(0)), pool, waiting)),
+            _ => None,
+        }));
+    }
+    told
+}
+
+#[test]
+fn it_says_so_after_a_second_and_again_until_it_is_held_back_no_more() {
+    let (mut pool, waits) = held_back();
+    let elsewhere = || id_of("elsewhere");
+    let own = || names(&["home"]);
+    assert_eq!(
+        told(&mut pool, at(0), at(5_500)),
+        [(1_000, elsewhere(), own()), (3_000, elsewhere(), own()), (5_000, elsewhere(), own())]
+    );
+    pool.cancel(&waits, true, at(6_000));
+    let free = Effect::TellHeldBack { pool: elsewhere(), waiting: BTreeSet::new() };
+    assert!(pool.take_effects().contains(&free));
+    assert!(told(&mut pool, at(6_000), at(20_000)).is_empty());
+}
+
+#[test]
+fn it_says_nothing_if_the_other_one_comes_in_time() {
+    let (mut pool, waits) = held_back();
+    pool.cancel(&waits, true, at(900));
+    assert!(told(&mut pool, at(900), at(20_000)).is_empty());
+}
+
+#[test]
+fn in_a_ring_nothing_is_kept_any_more_for_those_that_hold_it_back() {
+    let (mut pool, waits) = held_back();
+    // It is not held back for long enough to be sure.
+    pool.held_back_told(&id_of("elsewhere"), names(&["home"]), at(500));
+    assert!(started(&mut pool, at(500)).is_empty());
+    told(&mut pool, at(500), at(1_500));
+    pool.held_back_told(&id_of("elsewhere"), names(&["x"]), at(1_500));
+    assert!(started(&mut pool, at(1_500)).is_empty(), "that is no ring");
+    pool.held_back_told(&id_of("elsewhere"), names(&["home", "x"]), at(1_600));
+    assert_eq!(started_ids(&mut pool, at(1_600)), [waits]);
+}
+
+#[test]
+fn what_it_hears_of_those_with_a_greater_name_it_passes_on() {
+    let (mut pool, _) = held_back();
+    pool.held_back_told(&id_of("x"), names(&["a", "x", "y"]), at(100));
+    assert_eq!(told(&mut pool, at(100), at(1_500)), [(1_000, id_of("elsewhere"), names(&["home", "x", "y"]))]);
+    // What changes is told at once, and what is not said again for long is forgotten.
+    pool.held_back_told(&id_of("x"), names(&["x"]), at(1_600));
+    let change = Effect::TellHeldBack { pool: id_of("elsewhere"), waiting: names(&["home", "x"]) };
+    assert!(pool.take_effects().contains(&change));
+    let (_, _, last) = told(&mut pool, at(1_600), at(8_000)).pop().unwrap();
+    assert_eq!(last, names(&["home"]));
+}
