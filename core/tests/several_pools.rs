@@ -365,6 +365,35 @@ fn promoted_ones_of_opposed_homes_are_served_at_the_rate_of_their_pools() {
 }
 
 #[test]
+fn a_crowd_whose_home_is_flooded_by_others_holds_back_nobody_in_the_pool_that_it_waits_for() {
+    let mut network = Network::of(
+        [("a", 100), ("b", 50)].map(|(name, most)| PoolConfig { pool: id_of(name), ..config(most, 5) }).into_iter(),
+    );
+    network.send(&[("b", 50)], of("holder", Tier::Standard, Urgency::Normal, at(0)), at(0));
+    network.run(at(500));
+    for n in 0..100 {
+        let submission = of(&format!("client-{n}"), Tier::Standard, Urgency::Normal, at(500));
+        network.send(&[("a", 5), ("b", 5)], submission, at(500));
+    }
+    network.run(at(700));
+    network.send(&[("a", 100)], of("first", Tier::Enterprise, Urgency::Fast, at(700)), at(700));
+    let mut local = Vec::new();
+    for second in 1..=60 {
+        let now = at(second * 1_000);
+        network.run(now);
+        let depth = |network: &Network, name| network.pools[&id_of(name)].queue_view(now).depth;
+        while depth(&network, "a") < 140 {
+            network.send(&[("a", 5)], of("high", Tier::Enterprise, Urgency::Fast, now), now);
+        }
+        while depth(&network, "b") < 40 {
+            local.push(network.send(&[("b", 1)], of("low", Tier::Basic, Urgency::Deferred, now), now));
+        }
+    }
+    let started = local.iter().filter(|id| network.starts.contains_key(id)).count();
+    assert!(started >= 280, "{started} of the 300 that the pool has tokens for");
+}
+
+#[test]
 fn many_of_one_client_inquire_a_few_at_a_time() {
     let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(1_000, refill) };
     let mut network = Network::of([slow("a", 1), slow("b", 0)].into_iter());

@@ -8,10 +8,11 @@ use std::collections::BTreeSet;
 
 use crate::id::{PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
-use crate::pool::index::queue_elsewhere;
+use crate::pool::index::{entry, queue_elsewhere};
 use crate::pool::lease::lease_key;
 use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool, Signal};
 use crate::priority::PROMOTED_ONE_IN;
+use crate::queue::Entry;
 use crate::request::{Cause, Demand, Kind, Phase, Request};
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -27,6 +28,8 @@ const INQUIRY_LIMIT_MS: i64 = 5_000;
 const INQUIRERS: usize = 16;
 /// So many inquiries are made in one event, the others a moment later: an event has few calls.
 const INQUIRIES_AT_ONCE: usize = 16;
+/// One whose turn in its home comes this much later than it could gain what it needs does not inquire yet.
+const NEAR_MS: i64 = 10_000;
 /// That moment.
 const INQUIRIES_EVERY_MS: i64 = 100;
 /// A request that is woken in vain is woken at once the first time, the second time after so long, and twice that each
@@ -128,7 +131,7 @@ impl Pool {
         };
         let inquires = |effect: &&Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
         let inquired = self.effects.iter().filter(inquires).count();
-        match queue_elsewhere(request).is_some_and(is_first) {
+        match queue_elsewhere(request).is_some_and(is_first) && self.turn_is_near(request, now) {
             false => self.wait_elsewhere(id, now.plus(RECHECK_MAX_MS)),
             true if inquired >= INQUIRIES_AT_ONCE => self.wait_elsewhere(id, now.plus(INQUIRIES_EVERY_MS)),
             true => {
@@ -139,6 +142,17 @@ impl Pool {
                 self.wait_elsewhere(id, now.plus(INQUIRY_LIMIT_MS));
             }
         }
+    }
+
+    /// Whether those that go before it in its home have their tokens about as soon as it would gain its own: until then it could
+    /// not use what another pool would keep for it. A promoted one has a turn of its own.
+    fn turn_is_near(&self, request: &Request, now: Instant) -> bool {
+        if request.home_amount().is_zero() || self.is_old(request.enqueued_at, now) {
+            return true;
+        }
+        let near_ms = NEAR_MS.saturating_add(self.regain_ms(request.home_amount(), self.own_share(request), false));
+        let place = Entry { amount: Tokens::ZERO, ..entry(request) };
+        self.tokens_at(&place, self.before(&place, now), now).is_none_or(|at| at.since(now) <= near_ms)
     }
 
     fn is_parked(&self, id: &RequestId) -> bool {
