@@ -394,6 +394,32 @@ fn a_crowd_whose_home_is_flooded_by_others_holds_back_nobody_in_the_pool_that_it
 }
 
 #[test]
+fn one_whose_home_gains_slowly_has_its_other_pools_tokens_when_it_has_its_own() {
+    let slow = |name: &str, capacity, micros| {
+        let mut config = PoolConfig { pool: id_of(name), ..config(capacity, 0) };
+        config.limits.refill_per_second = Tokens::from_micros(micros).unwrap();
+        config
+    };
+    let mut network = Network::of([slow("a", 100, 500_000), slow("b", 20, 1_000_000)].into_iter());
+    let mut sent = None;
+    for second in 0..500 {
+        let now = at(second * 1_000);
+        network.run(now);
+        for name in ["a", "b"] {
+            while network.pools[&id_of(name)].queue_view(now).depth < 60 {
+                network.send(&[(name, 1)], of("low", Tier::Basic, Urgency::Deferred, now), now);
+            }
+        }
+        if second == 150 {
+            sent = Some(network.send(&[("a", 50), ("b", 20)], of("high", Tier::Enterprise, Urgency::Fast, now), now));
+        }
+    }
+    let started = sent.and_then(|id| network.starts.get(&id)).map(|started| started.since(at(150_000)) / 1_000);
+    // Its home gains its tokens twice: others had them meanwhile.
+    assert!(started.is_some_and(|second| second <= 205), "{started:?}");
+}
+
+#[test]
 fn many_of_one_client_inquire_a_few_at_a_time() {
     let slow = |name: &str, refill| PoolConfig { pool: id_of(name), ..config(1_000, refill) };
     let mut network = Network::of([slow("a", 1), slow("b", 0)].into_iter());

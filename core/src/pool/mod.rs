@@ -16,6 +16,7 @@ mod foretell;
 mod grant;
 mod held_back;
 mod index;
+mod keep;
 mod lease;
 mod lease_end;
 mod orders;

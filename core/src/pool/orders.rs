@@ -12,18 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::elsewhere::asks_again_at;
+use crate::pool::keep::{GRACE_MS, Keep};
 use crate::pool::lease::{grant_of, request_of};
 use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool};
-use crate::priority::STARVATION_BOUND_MS;
 use crate::queue::Entry;
 use crate::units::{Instant, Tokens};
 
-/// How much later than expected an order may come before nothing is kept for it any more.
-const GRACE_MS: i64 = 2_000;
-/// For so long at least tokens are kept for one whose turn it is: its home has to have its own tokens again meanwhile.
-const TURN_MS: i64 = 10_000;
-/// For no longer than this its home is given time for that, or else a home that cannot would hold back everybody here.
-const REGAIN_MAX_MS: i64 = 60_000;
 /// The most orders that are known at once: the oldest ones.
 pub(super) const ORDERS_MAX: usize = 256;
 
@@ -97,6 +91,11 @@ impl Orders {
             };
         }
         self.refused.insert(key, refused);
+    }
+
+    /// From when on tokens are kept for a request's order, if it is known.
+    pub(super) fn kept_from(&self, enqueued_at: Instant, id: &RequestId) -> Option<Instant> {
+        self.refused.get(&(enqueued_at, id.clone())).map(|refused| refused.from)
     }
 
     /// Whether the request has a lease of a later grant.
@@ -211,18 +210,13 @@ impl Pool {
             let is_next =
                 self.kept_before(&place, None, now).is_zero() && !self.somebody_is_before(&order, id, None, now);
             let asks_at = asks_again_at(retry_at, ready_at, order.enqueued_at, now);
-            let is_waited_for = is_next || self.is_old(order.enqueued_at, now);
-            let until = if is_waited_for { self.turn_ends_at(&order, asks_at, now) } else { asks_at.plus(GRACE_MS) };
-            self.remember_order(id, order, Keep { is_waited_for, ..Keep::until(until, now) }, now);
+            let keep = match is_next || self.is_old(order.enqueued_at, now) {
+                true => self.keep_for_turn(id, &order, asks_at, now),
+                false => Keep::until(asks_at.plus(GRACE_MS), now),
+            };
+            self.remember_order(id, order, keep, now);
         }
         LeaseAnswer::NotNow { retry_at, ready_at }
-    }
-
-    /// How long tokens are kept for an order that is waited for, and is given again at `asks_at`, if its home has its tokens
-    /// then.
-    fn turn_ends_at(&self, order: &LeaseOrder, asks_at: Instant, now: Instant) -> Instant {
-        let most = if self.is_old(order.enqueued_at, now) { STARVATION_BOUND_MS } else { REGAIN_MAX_MS };
-        now.plus(TURN_MS).max(asks_at.plus(order.regain_ms.clamp(0, most)).plus(GRACE_MS))
     }
 
     fn remember_order(&mut self, id: &RequestId, order: LeaseOrder, keep: Keep, now: Instant) {
@@ -379,20 +373,5 @@ impl Pool {
     /// Tokens are given back in this event, be it only what a grant had that came to nothing.
     pub(super) fn note_gave_back(&mut self, came_to_nothing: bool) {
         self.gave_back = Some(came_to_nothing && self.gave_back.unwrap_or(true));
-    }
-}
-
-/// For how long tokens are kept for an order, and why.
-#[derive(Debug, Clone, Copy)]
-struct Keep {
-    from: Instant,
-    until: Instant,
-    is_waited_for: bool,
-}
-
-impl Keep {
-    /// From now on.
-    const fn until(until: Instant, now: Instant) -> Self {
-        Self { from: now, until, is_waited_for: false }
     }
 }
