@@ -349,6 +349,28 @@ fn none_is_started_with_the_others_before_it_has_its_tokens_of_another_pool() {
 }
 
 #[test]
+fn none_is_started_with_leases_that_may_have_run_out_while_it_waited() {
+    let mut pool = pool(config(8, 4));
+    let of_two = |n| Submission { demands: vec![demand("home", 4), demand("other", 1)], ..item(n, 0) };
+    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, of_two(n), at(0))).collect();
+    for id in &ids[..2] {
+        pool.slot_answered(id, 1, Some(SlotAnswer::Granted), at(1));
+        pool.lease_answered(id, 1, &id_of("other"), LeaseAnswer::Granted { regain_ms: 0 }, at(2));
+    }
+    assert!(ids[..2].iter().all(|id| matches!(pool.request(id).unwrap().phase, Phase::Acquiring { .. })));
+    pool.take_effects();
+    // The alarm that would have started them in a second is lost.
+    pool.on_wakeup(at(40_000));
+    let effects = pool.take_effects();
+    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Start { .. } | Effect::StartBatch { .. })));
+    for id in &ids[..2] {
+        let key = format!("{id}#1");
+        assert!(effects.iter().any(|effect| matches!(effect, Effect::SettleLease { key: of, .. } if *of == key)));
+        assert_eq!(pool.request(id).unwrap().grants, 2, "it is granted anew");
+    }
+}
+
+#[test]
 fn a_call_is_as_short_as_the_shortest_limit_and_says_for_how_many_it_is() {
     let mut pool = pool(config(100, 0));
     let (backoff, one_more) = (|| Report::Failed { failure: failure(), retry: Retry::Backoff }, at(60_000));
