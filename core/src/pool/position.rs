@@ -1,0 +1,188 @@
+//! Where a waiting request stands, and what holds it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::RequestId;
+use crate::pool::Pool;
+use crate::pool::index::entry;
+use crate::pool::view::count;
+use crate::priority::{Points, STARVATION_BOUND_MS, Score};
+use crate::queue::{Ahead, Entry, Flow, Queue};
+use crate::request::{Cause, Demand, Phase, Request};
+use crate::units::Instant;
+
+/// What holds a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Blocked {
+    /// The pool's tokens, or those before it in the queue.
+    Tokens,
+    /// The client runs as many as it may.
+    Concurrency,
+    /// Another pool that it needs.
+    SecondaryPool,
+    /// The scheduler is stopped.
+    SchedulerStopped,
+    /// An attempt failed, and the next is not due.
+    RetryBackoff,
+    /// It waits for its off-peak window.
+    OffPeak,
+    /// Its downstream worker keeps failing, and is left alone for a while.
+    WorkerUnavailable,
+    /// The same request is in flight: it waits for that one's result.
+    InFlight,
+    /// It waits for others to be combined with.
+    Batching,
+}
+
+impl Blocked {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Tokens,
+        Self::Concurrency,
+        Self::SecondaryPool,
+        Self::SchedulerStopped,
+        Self::RetryBackoff,
+        Self::OffPeak,
+        Self::WorkerUnavailable,
+        Self::InFlight,
+        Self::Batching,
+    ];
+
+    /// Its name, as in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tokens => "tokens",
+            Self::Concurrency => "concurrency",
+            Self::SecondaryPool => "secondary_pool",
+            Self::SchedulerStopped => "scheduler_stopped",
+            Self::RetryBackoff => "retry_backoff",
+            Self::OffPeak => "off_peak",
+            Self::WorkerUnavailable => "worker_unavailable",
+            Self::InFlight => "in_flight",
+            Self::Batching => "batching",
+        }
+    }
+}
+
+/// Where a waiting request stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PositionView {
+    /// From 1; 0 once it runs.
+    pub position: u64,
+    /// How many are before it.
+    pub ahead: u64,
+    /// The score.
+    pub priority: Points,
+    /// Its parts.
+    pub score: Score,
+    /// Whether it is older than the starvation bound.
+    pub promoted: bool,
+    /// An estimate.
+    pub estimated_start_at: Option<Instant>,
+    /// What holds it, if anything.
+    pub blocked_by: Option<Blocked>,
+}
+
+impl Pool {
+    /// Where a request stands; `None` if the pool has let go of it.
+    #[must_use]
+    pub fn position(&self, id: &RequestId, now: Instant) -> Option<PositionView> {
+        let request = self.requests.get(id)?;
+        let weights = &self.config.weights;
+        let fairness = self.fairness.millipoints(&request.client);
+        let waited = now.since(request.enqueued_at);
+        let score = weights.score(request.tier, request.rank_urgency(), waited, fairness);
+        let waiting = request.is_waiting();
+        let ahead = if waiting { self.ahead_of(request, now) } else { Ahead::default() };
+        let in_all = if waiting { count(ahead.requests).saturating_add(self.ahead_elsewhere(request, now)) } else { 0 };
+        Some(PositionView {
+            position: if waiting { in_all.saturating_add(1) } else { 0 },
+            ahead: in_all,
+            priority: score.total(),
+            score,
+            promoted: waiting && waited >= STARVATION_BOUND_MS,
+            estimated_start_at: if waiting {
+                self.estimated_start(request, ahead, now)
+            } else {
+                request.first_started_at
+            },
+            blocked_by: self.blocked_by(request, now),
+        })
+    }
+
+    /// What goes before this one, of those that nothing holds up which does not hold up this one as well.
+    pub(super) fn ahead_of(&self, request: &Request, now: Instant) -> Ahead {
+        let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
+        self.ahead_in(queue, &entry(request), now)
+    }
+
+    /// The same for one of another pool, or of this one, by its place.
+    pub(super) fn before(&self, place: &Entry<'_>, now: Instant) -> Ahead {
+        self.ahead_in(&self.queue, place, now)
+    }
+
+    fn ahead_in(&self, queue: &Queue, place: &Entry<'_>, now: Instant) -> Ahead {
+        let flow = place.flow();
+        let counted = |other: &Flow, _| self.is_held_up_by_nothing_else(other, &flow, now);
+        queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted)
+    }
+
+    /// How many go before this one of those that are not in the queue, and hold back nobody else: its client's that ask for a
+    /// slot, if it waits for one, or those that wait for tokens of another pool that it waits for.
+    fn ahead_elsewhere(&self, request: &Request, now: Instant) -> u64 {
+        let place = entry(request);
+        let is_before = |one: &&Request| self.goes_before(&entry(one), &place, false, now);
+        match self.blocked_by(request, now) {
+            Some(Blocked::Concurrency) => {
+                let asking = self.acquiring(&request.client);
+                count(asking.iter().filter_map(|id| self.requests.get(id)).filter(is_before).count())
+            }
+            Some(Blocked::SecondaryPool) => {
+                let needs = |of: &Demand| request.others().iter().any(|own| own.pool == of.pool);
+                let waits_too = |one: &&Request| one.others().iter().any(needs);
+                let all = self.elsewhere.values().flatten().filter_map(|(_, id)| self.requests.get(id));
+                count(all.filter(waits_too).filter(is_before).count())
+            }
+            _ => 0,
+        }
+    }
+
+    fn blocked_by(&self, request: &Request, now: Instant) -> Option<Blocked> {
+        if request.is_waiting() && !self.config.scheduler_running {
+            return Some(Blocked::SchedulerStopped);
+        }
+        let is_left_alone = |worker| !self.lets_through(worker, now);
+        let worker_fails = request.worker.as_ref().is_some_and(is_left_alone)
+            || (request.attempts > 0 && self.another_one_probes(&entry(request).flow(), now));
+        match request.phase {
+            Phase::Waiting if self.is_open_for(request.window().as_ref(), now).is_err() => Some(Blocked::OffPeak),
+            Phase::Waiting if worker_fails => Some(Blocked::WorkerUnavailable),
+            Phase::Waiting if self.blocked.contains_key(&request.client) => Some(Blocked::Concurrency),
+            Phase::Waiting => Some(Blocked::Tokens),
+            Phase::Parked { cause: Cause::RetryBackoff, .. } => Some(Blocked::RetryBackoff),
+            Phase::Parked { cause: Cause::Batching, .. } => Some(Blocked::Batching),
+            Phase::Acquiring { .. } if request.is_ready() => Some(Blocked::Batching),
+            Phase::Parked { cause: Cause::SecondaryPool, .. } | Phase::Acquiring { slot: true, .. } => {
+                Some(Blocked::SecondaryPool)
+            }
+            Phase::Parked { cause: Cause::Concurrency, .. } | Phase::Acquiring { .. } => Some(Blocked::Concurrency),
+            Phase::Following { .. } => Some(Blocked::InFlight),
+            Phase::Running { .. } | Phase::Abandoned { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Blocked;
+
+    #[test]
+    fn what_blocks_has_one_name() {
+        for blocked in Blocked::ALL {
+            assert_eq!(serde_json::to_string(&blocked).unwrap(), format!("\"{}\"", blocked.as_str()));
+        }
+    }
+}
