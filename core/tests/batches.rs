@@ -125,6 +125,30 @@ fn those_that_are_ready_wait_for_the_others_tokens_as_long_as_for_others_to_come
 }
 
 #[test]
+fn those_that_are_ready_do_not_wait_for_one_that_has_no_tokens_or_no_slot_in_time() {
+    let start = |third: Submission, more: &[Submission]| {
+        let mut pool = pool(PoolConfig { scheduler_running: false, ..config(8, 4) });
+        let window = BatchTerms { key: "all".into(), max_size: 3, window_ms: 2_000 };
+        for submission in [item(1, 0), item(2, 0), third] {
+            let batch = submission.batch.as_ref().map(|_| window.clone());
+            queue(&mut pool, Submission { batch, ..submission }, at(0));
+        }
+        pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
+        let before: Vec<usize> = calls(&mut pool, at(1)).iter().map(Vec::len).collect();
+        for submission in more {
+            queue(&mut pool, submission.clone(), at(2));
+        }
+        (before, calls(&mut pool, at(2)).iter().map(Vec::len).collect::<Vec<_>>())
+    };
+    assert_eq!(start(item(3, 0), &[]), (vec![], vec![]), "its tokens are there in a second");
+    let high = |n| Submission { batch: None, urgency: Urgency::Fast, tier: Tier::Enterprise, ..item(n, 2) };
+    let many: Vec<Submission> = (10..14).map(high).collect();
+    assert_eq!(start(item(3, 0), &many), (vec![], vec![2]), "four of higher rank have theirs first");
+    let same_client = Submission { client: "client-1".parse().unwrap(), ..item(3, 0) };
+    assert_eq!(start(same_client, &[]), (vec![2], vec![]), "its client's only slot is taken by one that waits for it");
+}
+
+#[test]
 fn one_that_waits_for_the_others_tokens_goes_when_nobody_is_left_to_wait_for() {
     let mut pool = pool(config(8, 4));
     let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();

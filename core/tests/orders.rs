@@ -245,6 +245,31 @@ fn what_is_kept_for_a_client_is_kept_for_those_of_its_that_go_first() {
     assert_eq!(kept_for(only(high(3, 4), at(9_002))), units(5));
 }
 
+/// How many of those that are here start within ten minutes, and when the first does, in seconds, after that order was refused.
+fn started_beside(order: LeaseOrder) -> (usize, i64) {
+    let mut pool = pool(config(2_000, 1));
+    let mut all = request(0, "all", Tier::Basic, Urgency::Normal, at(0));
+    all.demands[0].amount = units(2_000);
+    queue(&mut pool, all, at(0));
+    started(&mut pool, at(0));
+    assert!(!is_granted(&mut pool, order, at(0)));
+    for n in 1..=200 {
+        let submission = request(n, "here", Tier::Basic, Urgency::Deferred, at(0));
+        queue(&mut pool, Submission { demands: vec![demand("home", 5)], ..submission }, at(0));
+    }
+    let starts = run_until(&mut pool, at(0), at(599_000));
+    (starts.len(), starts[0].0.since(at(0)) / 1_000)
+}
+
+#[test]
+fn for_one_whose_home_gains_slowly_nothing_is_kept_before_it_is_needed_nor_for_longer_than_until_it_is_promoted() {
+    let (count, first) = started_beside(LeaseOrder { regain_ms: 7_200_000, ..high(1, 1_800) });
+    assert!(count >= 118 && first == 5, "{count} of the 119 that there are tokens for, from {first} s on");
+    let soon_promoted = LeaseOrder { enqueued_at: at(-590_000), regain_ms: 400_000, ..high(1, 1_800) };
+    let (_, first) = started_beside(soon_promoted);
+    assert!(first <= 70, "{first} s");
+}
+
 #[test]
 fn one_that_asks_again_is_no_other_one() {
     let (mut pool, _) = empty(config(10, 0));

@@ -15,8 +15,8 @@ use crate::priority::Urgency;
 use crate::request::{ACQUIRE_LIMIT_MS, Cause, Phase, Request};
 use crate::units::Instant;
 
-/// So many of those that wait for tokens are looked at, whether one may go.
-const LOOKED_AT: usize = 16;
+/// So many of those that wait for tokens are looked at, whether one has them in time.
+const LOOKED_AT: usize = 4;
 
 /// With which others a request may be combined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -127,14 +127,23 @@ impl Pool {
         (ids.len() >= most || !more_to_come()).then(|| ids.iter().take(most).cloned().collect())
     }
 
-    /// Whether some that these are combined with have their tokens soon: while the first of these waits for that.
+    /// Whether one of those that these are combined with has its tokens, and a slot, while the first of these waits for that.
     fn tokens_are_to_come(&self, key: &str, ready: &BTreeSet<RequestId>, now: Instant) -> bool {
         let request = |id| self.requests.get(id);
         let until = ready.iter().filter_map(request).filter_map(Request::waits_for_tokens_until).min();
-        let in_time = |until| self.backlog || self.head_ready_at.is_some_and(|at| at <= until);
-        let mut next = self.combinable.get(key).into_iter().flatten().take(LOOKED_AT).filter_map(request);
-        until.is_some_and(|until| now < until && in_time(until))
-            && next.any(|request| self.is_eligible(&entry(request).flow(), now))
+        let Some(until) = until.filter(|until| now < *until) else { return false };
+        let has_slot = |one: &Request| {
+            let of_client = ready.iter().filter_map(request).filter(|ready| ready.client == one.client).count();
+            let taken = self.running.get(&one.client).map_or(0, BTreeSet::len).saturating_add(of_client);
+            one.slots.and_then(|slots| usize::try_from(slots).ok()).is_none_or(|slots| taken < slots)
+        };
+        let comes_in_time = |one: &Request| {
+            let place = entry(one);
+            self.is_eligible(&place.flow(), now)
+                && has_slot(one)
+                && self.tokens_at(&place, self.before(&place, now), now).is_some_and(|at| at <= until)
+        };
+        self.combinable.get(key).into_iter().flatten().take(LOOKED_AT).filter_map(request).any(comes_in_time)
     }
 
     /// Starts one that has been ready for as long as a grant may take, with those that are ready too.

@@ -144,15 +144,17 @@ impl Pool {
         }
     }
 
-    /// Whether those that go before it in its home have their tokens about as soon as it would gain its own: until then it could
-    /// not use what another pool would keep for it. A promoted one has a turn of its own.
+    /// Whether those that go before it in its home have their tokens about as soon as it would gain its own, or as the other
+    /// pool has its: until then it could not use what would be kept for it there. A promoted one has a turn of its own.
     fn turn_is_near(&self, request: &Request, now: Instant) -> bool {
         if request.home_amount().is_zero() || self.is_old(request.enqueued_at, now) {
             return true;
         }
         let near_ms = NEAR_MS.saturating_add(self.regain_ms(request.home_amount(), self.own_share(request), false));
+        let others_ms = request.others_ready_at.map_or(0, |at| at.since(now));
         let place = Entry { amount: Tokens::ZERO, ..entry(request) };
-        self.tokens_at(&place, self.before(&place, now), now).is_none_or(|at| at.since(now) <= near_ms)
+        let turn = self.tokens_at(&place, self.before(&place, now), now);
+        turn.is_none_or(|at| at.since(now) <= near_ms.max(others_ms))
     }
 
     fn is_parked(&self, id: &RequestId) -> bool {

@@ -10,7 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{PoolId, RequestId};
 use crate::pool::index::entry;
+use crate::pool::supply::Leave;
 use crate::pool::{Effect, Pool};
+use crate::queue::Entry;
+use crate::token_bucket::Availability;
 use crate::units::Instant;
 
 /// A pool is held back for so long before it says so: those that it is held back by may be about to come.
@@ -55,15 +58,23 @@ impl HeldBack {
 
 impl Pool {
     /// Notes who holds this one back, after that request, whose turn it is among all or in a partition, was not granted: its
-    /// tokens are there, and kept.
+    /// tokens are there, and kept. Only those that this pool has the tokens of are about to come; of what is still gathered
+    /// nobody can tell that it is in vain.
     pub(super) fn note_held_back(&mut self, id: &RequestId, partition: Option<usize>, now: Instant) {
         let Some(place) = self.requests.get(id).map(entry) else { return };
         if self.state.bucket.level() < place.amount {
             return;
         }
-        let kept_for = self.kept_for(&place, partition, now);
-        let by: Vec<PoolId> = kept_for.filter_map(|(order, _)| order.id.home()).collect();
-        self.standings.held_back |= !by.is_empty();
+        let wanted = self.wanted(now);
+        let has_its_tokens = |order: &Entry<'_>| {
+            let own = self.partition_of(order.client, order.tier);
+            let leave = Leave { insist: false, kept: self.kept_before(order, partition, now) };
+            self.availability(order.amount, own, &wanted, leave, now) == Availability::Now
+        };
+        let orders: Vec<Entry<'_>> = self.kept_for(&place, partition, now).map(|(order, _)| order).collect();
+        let by: Vec<PoolId> =
+            orders.iter().filter(|order| has_its_tokens(order)).filter_map(|order| order.id.home()).collect();
+        self.standings.held_back |= !orders.is_empty();
         self.held_back.found.extend(by);
     }
 

@@ -51,7 +51,9 @@ impl Pool {
         let ready_at = now.plus(needs_ms);
         let before = self.orders.kept_from(order.enqueued_at, id).unwrap_or(ready_at);
         let from = ready_at.plus(gain_ms.saturating_add(GRACE_MS).saturating_neg()).min(before).max(now);
-        let until = until.max(ready_at.plus(REGAIN_MAX_MS).plus(GRACE_MS));
+        // Once it is promoted it is another order.
+        let late = ready_at.plus(REGAIN_MAX_MS).plus(GRACE_MS).min(order.enqueued_at.plus(STARVATION_BOUND_MS));
+        let until = until.max(late);
         Keep { from, until, is_waited_for: true }
     }
 }

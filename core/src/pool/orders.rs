@@ -95,7 +95,7 @@ impl Orders {
 
     /// From when on tokens are kept for a request's order, if it is known.
     pub(super) fn kept_from(&self, enqueued_at: Instant, id: &RequestId) -> Option<Instant> {
-        self.refused.get(&(enqueued_at, id.clone())).map(|refused| refused.from)
+        self.refused.get(&(enqueued_at, id.clone())).filter(|refused| refused.is_waited_for).map(|refused| refused.from)
     }
 
     /// Whether the request has a lease of a later grant.
@@ -270,7 +270,7 @@ impl Pool {
         loop {
             let known = self.orders.refused.iter();
             let others = known.filter(|((_, other), refused)| {
-                other != id && refused.order.client == order.client && refused.from <= now
+                other != id && refused.order.client == order.client && refused.until > now
             });
             let others: Vec<_> = others.map(|(key, refused)| (asked(&refused.order, &key.1), key)).collect();
             if others.len() < slots {
