@@ -53,6 +53,20 @@ test("an aggressive one takes the cheapest of the chain, and is billed, told and
   assert.match(text, /resource_manager_optimizations_total\{strategy="model_downgrade"\} 1\n/);
 });
 
+test("a cheaper model with one price for any use is compared with what the parts would have cost", async () => {
+  await rm.client("parted");
+  await rm.pool("by-parts", { capacity: 1000, models: ["by-parts"], unitPriceUsd: 0.00003, outputPriceUsd: 0.00006 });
+  await rm.pool("flat", { capacity: 1000, models: ["flat"], unitPriceUsd: 0.000001 });
+  ok(await rm.put("/admin/templates/parted", { worker: "ECHO", model: "by-parts", resources: [{ pool: "by-parts", base: 10, perOutputToken: 1 }], downgradeTo: ["flat"] }));
+  const body = (level, usage) => ({ clientId: "parted", templateId: "parted", parameters: { maxOutputTokens: 10 }, input: { level, ...(usage && { simulate: { usage } }) }, optimization: { level } });
+  for (const level of ["off", "aggressive"]) assert.equal(ok(await rm.post("/api/cost/estimate", body(level))).baselineUsd, 0.0009, level);
+  assert.equal(ok(await rm.execute(body("off"), { wait: 10 })).cost.baselineUsd, 0.0009);
+  for (const usage of [undefined, { flat: 20 }, { flat: { amount: 20, output: 10 } }]) {
+    const { cost } = ok(await rm.execute(body("aggressive", usage), { wait: 10 }));
+    assert.deepEqual(cost, { estimatedUsd: 0.00002, actualUsd: 0.00002, baselineUsd: 0.0009, savedUsd: 0.00088 }, JSON.stringify(usage));
+  }
+});
+
 test("a quality floor, a caller's no and the level off are kept to", async () => {
   ok(await rm.put("/admin/templates/floored", template({ qualityFloor: "medium" })));
   assert.equal(ok(await send({ templateId: "floored", ...aggressive })).cost.actualUsd, 0.2);

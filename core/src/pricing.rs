@@ -119,13 +119,16 @@ pub fn cost(unit: NanoUsd, apart: Option<PricesApart>, amount: Tokens, parts: Pa
 }
 
 impl Demand {
-    /// How a use of `amount` is told apart when its user did not.
+    /// How a use of `amount` is told apart when its user did not: for its own price or, if that is one for any use, for the
+    /// price of the model that this one is a cheaper one for.
     #[must_use]
     pub fn expected_parts(&self, amount: Tokens) -> Parts {
-        let Some(apart) = self.apart else { return Parts::default() };
+        let own = BarePrice { unit: self.unit_price, apart: self.apart };
+        let price = self.instead_of.filter(|_| self.apart.is_none()).unwrap_or(own);
+        let Some(apart) = price.apart else { return Parts::default() };
         let output = match self.expected_output {
             Some(output) => share(amount, output, self.amount),
-            None if apart.output > self.unit_price => amount,
+            None if apart.output > price.unit => amount,
             None => Tokens::ZERO,
         };
         Parts { cached_input: Tokens::ZERO, output }.within(amount)
@@ -238,7 +241,7 @@ mod tests {
 
     use super::{BarePrice, OffPeakPrice, Parts, PricesApart, cost};
     use crate::off_peak::Window;
-    use crate::request::{Demand, Line};
+    use crate::request::{Demand, Line, Usage};
     use crate::units::{Instant, NanoUsd, Tokens};
 
     fn units(n: u64) -> Tokens {
@@ -350,6 +353,27 @@ mod tests {
         let parts = Parts { output: units(4), ..Parts::default() };
         let (cost, none) = dear_output.billed(units(4), parts, true).unwrap();
         assert_eq!((cost, none.request_batching), (nanos(400_000), NanoUsd::ZERO));
+    }
+
+    #[test]
+    fn a_flat_price_is_compared_with_what_the_same_use_would_have_cost_by_parts() {
+        let apart = Some(PricesApart { cached_input: nanos(1_250), output: nanos(10_000) });
+        let dear = demand(20, None, apart).with_output(units(20), units(10));
+        let flat = Demand { unit_price: nanos(100), apart: None, ..dear.clone() };
+        let cheap = Demand { instead_of: Some(BarePrice { unit: dear.unit_price, apart }), ..flat };
+        let would_be = dear.cost_of(units(20), dear.expected_parts(units(20))).unwrap();
+        assert_eq!((cheap.baseline_cost(), would_be), (Some(would_be), nanos(10 * 1_250 + 10 * 10_000)));
+        for (used, cost) in [(20, nanos(2_000)), (7, nanos(700))] {
+            let told = |demand: &Demand, parts| {
+                let usage = Usage { pool: demand.pool.clone(), amount: units(used), parts, is_share: false };
+                Line::of(demand, Some(&usage), true)
+            };
+            let output = Some(Parts { output: units(3), ..Parts::default() });
+            for parts in [None, output, Some(Parts::default())] {
+                let (by_dear, by_cheap) = (told(&dear, parts), told(&cheap, parts));
+                assert_eq!((by_cheap.baseline(), by_cheap.cost), (by_dear.cost, cost), "{parts:?}");
+            }
+        }
     }
 
     #[test]

@@ -55,7 +55,8 @@ pub fn of_template(
         let sure = learnt.and_then(estimate::Learnt::confidence_permille).unwrap_or(unlearnt);
         confidence_permille = confidence_permille.min(sure);
         let mut demand = demand(catalog, index, &rate.pool, amount, (step.model.as_deref(), now))?;
-        if demand.apart.is_some() {
+        if demand.apart.is_some() || step.model.is_some() {
+            // By a cheaper model with one price for any use, it is told what the same would have cost by this one.
             demand = demand.with_output(formula.amount, formula.output);
         }
         demand.formula = Some(formula.amount);
