@@ -60,6 +60,14 @@ impl Throttle {
         BucketLimits { refill_per_second, ..*limits }
     }
 
+    /// What a rate at this throttle is at another one.
+    #[must_use]
+    pub fn rate_at(&self, rate: Tokens, other: &Self) -> Tokens {
+        let scaled = i128::from(rate.micros()).saturating_mul(i128::from(other.permille));
+        let scaled = scaled.checked_div(i128::from(self.permille.max(1))).unwrap_or(0);
+        Tokens::clamped(i64::try_from(scaled).unwrap_or(i64::MAX))
+    }
+
     /// The downstream is busy; `false` if that was known already.
     pub fn slow_down(&mut self, now: Instant) -> bool {
         if self.slowed_at.is_some_and(|at| now.since(at) < ONE_SIGN_MS) {

@@ -11,9 +11,11 @@
 mod support;
 
 use rm_core::id::RequestId;
+use rm_core::partition::{Member, Partition};
 use rm_core::pipeline::Step;
-use rm_core::pool::{Effect, LeaseEnd, Pool, Remaining, Report, Retry, Signal, Submission};
-use rm_core::units::Instant;
+use rm_core::pool::{Effect, LeaseEnd, Pool, PoolConfig, Remaining, Report, Retry, Signal, Submission};
+use rm_core::request::Usage;
+use rm_core::units::{Instant, Tokens};
 use support::{at, config, demand, failure, id_of, normal, pool, queue, run_until, started, units};
 
 fn busy(pause_ms: Option<i64>) -> Report {
@@ -131,4 +133,42 @@ fn a_busy_answer_is_told_to_the_pool_whose_limit_it_is() {
         (20_000, None),
         "its home has nothing to do with it"
     );
+}
+
+#[test]
+fn a_view_that_is_brought_up_to_date_is_at_the_rate_that_has_been_learnt_since() {
+    let member = Member::Client("client-1".parse().unwrap());
+    let part = Partition { name: "part".into(), member, percent: 50, lends: true };
+    let mut pool = pool(PoolConfig { partitions: vec![part], ..config(1_000, 20) });
+    let first = Submission { max_attempts: 1, ..normal(0, 1_000, at(0)) };
+    queue(&mut pool, first, at(0));
+    let (id, grant) = started(&mut pool, at(0)).remove(0);
+    pool.report(&id, grant, busy(Some(3_000)), at(0));
+    let seen = pool.view(at(0));
+    assert_eq!(seen.clone().at(at(2_999)).paused_until, Some(at(3_000)));
+    for ms in [3_000, 7_000, 12_000, 31_000, 200_000] {
+        pool.on_wakeup(at(ms));
+        let (now, then) = (pool.view(at(ms)), seen.clone().at(at(ms)));
+        assert_eq!(then.effective_refill_per_second, now.effective_refill_per_second, "{ms}");
+        assert_eq!(
+            (then.paused_until, then.partitions[0].refill_per_second),
+            (None, now.partitions[0].refill_per_second)
+        );
+    }
+}
+
+#[test]
+fn what_was_refilled_at_rates_that_rose_meanwhile_is_in_it() {
+    let mut pool = pool(config(1_000, 20));
+    queue(&mut pool, Submission { max_attempts: 1, ..normal(0, 1_000, at(0)) }, at(0));
+    let (id, grant) = started(&mut pool, at(0)).remove(0);
+    let used = vec![Usage { pool: id_of("home"), amount: units(1_000), parts: None, is_share: false }];
+    pool.report(&id, grant, Report::Succeeded { usage: used, remaining: vec![] }, at(0));
+    pool.settle_lease("nothing", Tokens::ZERO, LeaseEnd::Over, &Signal { busy: true, ..Signal::default() }, at(0));
+    let seen = pool.view(at(0));
+    for ms in [4_000, 6_000, 17_000, 40_000] {
+        pool.on_wakeup(at(ms));
+        let difference = pool.view(at(ms)).available.micros() - seen.clone().at(at(ms)).available.micros();
+        assert!((0..10).contains(&difference), "{ms}: {difference}");
+    }
 }

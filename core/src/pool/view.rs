@@ -10,6 +10,7 @@ use crate::pool::Pool;
 use crate::priority::Urgency;
 use crate::queue::Flow;
 use crate::request::{Kind, Phase, Request};
+use crate::throttle::Throttle;
 use crate::token_bucket::TokenBucket;
 use crate::units::{Instant, Tokens};
 
@@ -71,6 +72,9 @@ pub struct PoolView {
     /// What it gains in a second at the rate that its downstream bears.
     #[serde(default)]
     pub effective_refill_per_second: Option<Tokens>,
+    /// How that rate was learnt, and goes on.
+    #[serde(default)]
+    pub throttle: Throttle,
     /// Nothing is granted before: the downstream asked for a pause.
     #[serde(default)]
     pub paused_until: Option<Instant>,
@@ -171,6 +175,7 @@ impl Pool {
             as_of: now,
             window_cap: self.config.limits.window_cap,
             effective_refill_per_second: Some(self.limits().refill_per_second),
+            throttle: self.state.throttle,
             paused_until: self.state.paused_until.filter(|until| *until > now),
             lent: self.state.shares.lent(self.available(now)),
             kept: self.kept(now),
