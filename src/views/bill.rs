@@ -40,21 +40,34 @@ pub fn bill_lines<'a>(lines: impl IntoIterator<Item = &'a Line>, model: Option<&
 }
 
 /// Has the parts of a line cost what it was charged: less than their prices say, where there was a discount. What does not
-/// divide is the first one's.
+/// divide goes to those that are cut most (the largest remainders).
 fn spread(parts: &mut [BillLine], cost: NanoUsd) {
     let total = parts.iter().fold(0_i128, |sum, part| sum.saturating_add(i128::from(part.cost_usd.nanos())));
     let charged = i128::from(cost.nanos());
     if total == charged {
         return;
     }
-    let mut left = charged;
-    for part in parts.iter_mut().skip(1) {
-        let share = i128::from(part.cost_usd.nanos()).saturating_mul(charged).checked_div(total).unwrap_or(0);
-        part.cost_usd = i64::try_from(share).ok().and_then(NanoUsd::from_nanos).unwrap_or(NanoUsd::ZERO);
-        left = left.saturating_sub(share);
+    let exact = |part: &BillLine| i128::from(part.cost_usd.nanos()).saturating_mul(charged);
+    let mut shares: Vec<(i128, i128)> = Vec::with_capacity(parts.len());
+    for part in parts.iter() {
+        let whole = exact(part).checked_div(total).unwrap_or(0);
+        shares.push((whole, exact(part).saturating_sub(whole.saturating_mul(total))));
     }
-    if let Some(first) = parts.first_mut() {
-        first.cost_usd = i64::try_from(left).ok().and_then(NanoUsd::from_nanos).unwrap_or(NanoUsd::ZERO);
+    let mut left = shares.iter().fold(charged, |left, (whole, _)| left.saturating_sub(*whole));
+    let mut by_remainder: Vec<usize> = (0..shares.len()).collect();
+    by_remainder.sort_by_key(|index| std::cmp::Reverse(shares.get(*index).map_or(0, |(_, remainder)| *remainder)));
+    for index in by_remainder {
+        if let Some((whole, _)) = shares.get_mut(index).filter(|_| left > 0 && total > 0) {
+            *whole = whole.saturating_add(1);
+            left = left.saturating_sub(1);
+        }
+    }
+    // Without any price there is nothing to divide by.
+    if let Some((whole, _)) = shares.first_mut() {
+        *whole = whole.saturating_add(left);
+    }
+    for (part, (share, _)) in parts.iter_mut().zip(shares) {
+        part.cost_usd = i64::try_from(share).ok().and_then(NanoUsd::from_nanos).unwrap_or(NanoUsd::ZERO);
     }
 }
 
@@ -100,4 +113,35 @@ pub fn bill_view(stored: &StoredExecution, live: Option<&Request>, settled: bool
         price_version: price_version(versions),
         settled: used.is_some() && settled,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use rm_core::units::{NanoUsd, Tokens};
+
+    use super::spread;
+    use crate::wire::execution::{BillLine, LineKind};
+
+    #[test]
+    fn what_does_not_divide_goes_to_the_largest_remainders() {
+        let line = |nanos| BillLine {
+            pool: "pool".parse().unwrap(),
+            model: None,
+            kind: LineKind::Unit,
+            amount: Tokens::ZERO,
+            unit_price_usd: NanoUsd::ZERO,
+            discount_percent: None,
+            cost_usd: NanoUsd::from_nanos(nanos).unwrap(),
+        };
+        let spread_over = |costs: &[i64], charged| {
+            let mut parts: Vec<BillLine> = costs.iter().map(|nanos| line(*nanos)).collect();
+            spread(&mut parts, NanoUsd::from_nanos(charged).unwrap());
+            parts.iter().map(|part| part.cost_usd.nanos()).collect::<Vec<_>>()
+        };
+        // 33 % off: 220.43, 66.33 and 154.77, together 441.53, rounded up.
+        assert_eq!(spread_over(&[329, 99, 231], 442), [221, 66, 155]);
+        assert_eq!(spread_over(&[329, 99, 231], 659), [329, 99, 231]);
+        assert_eq!(spread_over(&[0, 0], 7), [7, 0]);
+        assert_eq!(spread_over(&[5, 0], 0), [0, 0]);
+    }
 }
