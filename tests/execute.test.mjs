@@ -123,7 +123,7 @@ test("a request that is not finished by its deadline expires", async () => {
   await rm.client("late-client");
   const deadline = new Date(Date.now() + 400).toISOString();
   const running = await rm.execute(rm.work("late-client", "late", 1, { input: { simulate: { hang: true } }, deadline }), { wait: 20 });
-  assert.equal(running.body.status, "expired", running.text);
+  assert.deepEqual([running.body.status, running.body.error.code], ["expired", "expired"], running.text);
   const blocked = ok(await rm.post("/internal/reserve", { clientId: "late-client", resources: [{ pool: "late", amount: 10 }] }));
   const queued = await rm.execute(rm.work("late-client", "late", 5, { deadline: new Date(Date.now() + 300).toISOString() }), { wait: 20 });
   assert.equal(queued.body.status, "expired", queued.text);
