@@ -148,7 +148,12 @@ fn one_that_has_not_failed_yet_tries_the_worker_first() {
         let mut pool = poisoned();
         let good = Submission { client: client.parse().unwrap(), ..order(20, "BAD", at(5_000)) };
         let good = queue(&mut pool, Submission { tier: rm_core::priority::Tier::Basic, ..good }, at(5_000));
-        let (now, id) = run_until(&mut pool, at(5_000), at(OPEN_FIRST_MS)).remove(0);
+        pool.on_wakeup(at(9_000));
+        let ahead = |id: &RequestId| pool.position(id, at(9_000)).unwrap().ahead;
+        let failed: Vec<u64> =
+            pool.requests().filter(|one| one.id != good && one.is_waiting()).map(|one| ahead(&one.id)).collect();
+        assert_eq!((ahead(&good), failed.iter().min(), failed.len()), (0, Some(&1), 6), "it is first, and told so");
+        let (now, id) = run_until(&mut pool, at(9_000), at(OPEN_FIRST_MS)).remove(0);
         assert_eq!((now, &id), (at(OPEN_FIRST_MS), &good), "{client}");
         pool.report(&id, 1, used(1), now.plus(1));
         assert_eq!(started(&mut pool, now.plus(1)).len(), 6, "the worker is well: the others are tried too");

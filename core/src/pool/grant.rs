@@ -240,8 +240,10 @@ impl Pool {
     pub(super) fn is_held_up_by_nothing_else(&self, flow: &Flow, own: &Flow, now: Instant) -> bool {
         let same_client = flow.client == own.client && own.needs_slot;
         let same_worker = flow.worker == own.worker;
+        // One that has not failed yet tries a worker that is left alone before those that have.
+        let tries_later = flow.has_failed && !own.has_failed && !self.worker_lets_through(flow, now);
         (same_client || self.may_take_slot(flow, now))
-            && (same_worker || self.worker_lets_through(flow, now))
+            && (same_worker && !tries_later || self.worker_lets_through(flow, now))
             && (same_worker && own.has_failed || !flow.has_failed || !self.another_one_probes(flow, now))
             && (flow.off_peak == own.off_peak || self.is_open_for(flow.off_peak.as_ref(), now).is_ok())
     }
