@@ -39,6 +39,8 @@ test("what waited for a cheaper window costs less, and that is the saving", asyn
   const ended = await rm.ended(deferred.requestId);
   // Its price was that of when it came: the windows that were known then have not begun.
   assert.deepEqual([ended.status, ended.cost.actualUsd], ["succeeded", 0.05]);
+  const opened = (await estimate({ urgency: "normal" })).optimizations;
+  assert.deepEqual(opened, [{ strategy: "off_peak", detail: "its window is open: 40 % less of `night` is charged in it, the full price is held", savedUsd: 0 }]);
   const inWindow = await send("night", { urgency: "normal" }, { wait: 10 });
   assert.deepEqual(inWindow.cost, { estimatedUsd: 0.05, actualUsd: 0.03, baselineUsd: 0.03, savedUsd: 0 }, "it would not have cost more");
   assert.deepEqual(inWindow.optimizations, []);

@@ -84,16 +84,23 @@ pub async fn resources(mut call: Call) -> Result<Reply, Problem> {
     Reply::json(200, &estimate)
 }
 
-/// The window that it would wait for, if it costs less there: the full price is held until then, and stands in the estimate.
+/// The window that it would wait for, or that is open now, if it costs less there: the full price is held until it starts, and
+/// stands in the estimate.
 fn window(catalog: &Catalog, plan: &Plan, now: Instant) -> Option<OptimizationView> {
-    let percent_off = patience::percent_off(catalog, plan, &plan.steps, now).ok()?;
     let waits = submission::waits_for(catalog, plan, now) != WaitsFor::Nothing;
-    waits.then(|| OptimizationView {
-        strategy: Strategy::OffPeak,
-        detail: format!("it waits for its window: {percent_off} % less is charged there, the full price is held"),
-        saved_usd: NanoUsd::ZERO,
-        saved_bytes: 0,
-    })
+    let off_now = patience::off_now(catalog, plan, waits, now);
+    let detail = match patience::percent_off(catalog, plan, &plan.steps, now) {
+        Ok(percent_off) if waits => {
+            format!("it waits for its window: {percent_off} % less is charged there, the full price is held")
+        }
+        _ if off_now.is_empty() => return None,
+        _ => {
+            let less: Vec<String> =
+                off_now.iter().map(|(pool, percent)| format!("{percent} % less of `{pool}`")).collect();
+            format!("its window is open: {} is charged in it, the full price is held", less.join(", "))
+        }
+    };
+    Some(OptimizationView { strategy: Strategy::OffPeak, detail, saved_usd: NanoUsd::ZERO, saved_bytes: 0 })
 }
 
 /// `POST /api/cost/estimate`.

@@ -56,6 +56,25 @@ pub fn percent_off(catalog: &Catalog, plan: &Plan, steps: &[PlannedStep], now: I
     }
 }
 
+/// What is off the price of each pool of a request in a window that is open now, unless it waits for another one.
+pub fn off_now(catalog: &Catalog, plan: &Plan, waits: bool, now: Instant) -> Vec<(PoolId, u8)> {
+    let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
+    let windows = waited_for(catalog, template, plan.home(), now).filter(|_| waits);
+    if windows.is_some_and(|windows| is_open(&windows, now).is_err()) {
+        return Vec::new();
+    }
+    let demands = plan.steps.iter().flat_map(|step| step.demands.iter().map(|demand| (demand, step.model.as_deref())));
+    let mut off: Vec<(PoolId, u8)> = Vec::new();
+    for (demand, model) in demands.filter(|(demand, _)| !demand.amount.is_zero()) {
+        let off_peak = catalog.pools.get(&demand.pool).and_then(|pool| catalog.off_peak_price(pool, model, now));
+        let percent = off_peak.map_or(0, |off_peak| off_peak.percent_at(now));
+        if percent > 0 && !off.iter().any(|known| *known == (demand.pool.clone(), percent)) {
+            off.push((demand.pool.clone(), percent));
+        }
+    }
+    off
+}
+
 /// What would have been off the price of work of the lane `batch`, which did not wait for a window, if it had; by the rules
 /// as they are now. Deferred work waits as it is.
 pub fn would_have_been_off(catalog: &Catalog, event: &UsageEvent) -> Option<u8> {
