@@ -12,7 +12,7 @@ use crate::pool::grant::weight_of;
 use crate::pool::lease::lease_key;
 use crate::pool::timer::Timer;
 use crate::pool::{Effect, LeaseEnd, Pool, Signal};
-use crate::request::{ACQUIRE_LIMIT_MS, Cause, Failure, Kind, Phase, RUN_GRACE_MS, Request, Status};
+use crate::request::{Cause, Failure, Kind, Phase, RUN_GRACE_MS, Request, Status};
 use crate::units::{Instant, Tokens};
 
 /// When to ask an account again whether a slot is free, in case the news got lost.
@@ -118,8 +118,7 @@ impl Pool {
             return None;
         };
         let (id, grant) = (request.id.clone(), request.grants);
-        if !request.others().is_empty() && now.since(since) > ACQUIRE_LIMIT_MS.saturating_add(RUN_GRACE_MS) {
-            // The alarm that was to start it, or to give it up, came too late: its leases are not for so long.
+        if request.leases_may_be_over(now) {
             self.put(request);
             self.give_up_acquiring(&id, true, None, Some(now), now);
             return None;

@@ -12,11 +12,13 @@ use crate::pool::acquire::Started;
 use crate::pool::index::entry;
 use crate::pool::{Effect, Pool};
 use crate::priority::Urgency;
-use crate::request::{ACQUIRE_LIMIT_MS, Cause, Phase, Request};
+use crate::request::{ACQUIRE_LIMIT_MS, Cause, Phase, RUN_GRACE_MS, Request};
 use crate::units::Instant;
 
-/// So many of those that wait for tokens are looked at, whether one has them in time.
-const LOOKED_AT: usize = 4;
+/// So many of those that wait for tokens are looked at, whether one may go.
+const LOOKED_AT: usize = 64;
+/// And of so many of those, whether it has its tokens in time.
+const FORETOLD: usize = 4;
 
 /// With which others a request may be combined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +60,12 @@ impl Request {
         let terms = self.batch.as_ref().filter(|_| self.is_ready())?;
         let until = since.plus(terms.window_ms.min(ACQUIRE_LIMIT_MS));
         Some(self.gathers_until(since).map_or(until, |at| at.min(until)))
+    }
+
+    /// Whether the leases that it acquired may have run out: the alarm that was to start it, or to give it up, came too late.
+    pub(super) fn leases_may_be_over(&self, now: Instant) -> bool {
+        let Phase::Acquiring { since, .. } = self.phase else { return false };
+        !self.others().is_empty() && now.since(since) > ACQUIRE_LIMIT_MS.saturating_add(RUN_GRACE_MS)
     }
 
     const fn is_gathering(&self) -> bool {
@@ -139,11 +147,11 @@ impl Pool {
         };
         let comes_in_time = |one: &Request| {
             let place = entry(one);
-            self.is_eligible(&place.flow(), now)
-                && has_slot(one)
-                && self.tokens_at(&place, self.before(&place, now), now).is_some_and(|at| at <= until)
+            self.tokens_at(&place, self.before(&place, now), now).is_some_and(|at| at <= until)
         };
-        self.combinable.get(key).into_iter().flatten().take(LOOKED_AT).filter_map(request).any(comes_in_time)
+        let next = self.combinable.get(key).into_iter().flatten().take(LOOKED_AT).filter_map(request);
+        let mut may_come = next.filter(|one| self.is_eligible(&entry(one).flow(), now) && has_slot(one));
+        self.config.scheduler_running && may_come.by_ref().take(FORETOLD).any(comes_in_time)
     }
 
     /// Starts one that has been ready for as long as a grant may take, with those that are ready too.
@@ -154,6 +162,13 @@ impl Pool {
     }
 
     fn start_together(&mut self, ids: &[RequestId], now: Instant) {
+        let waited_too_long =
+            |id: &&RequestId| self.requests.get(*id).is_some_and(|request| request.leases_may_be_over(now));
+        let late: Vec<RequestId> = ids.iter().filter(waited_too_long).cloned().collect();
+        for id in &late {
+            self.give_up_acquiring(id, true, None, Some(now), now);
+        }
+        let ids: Vec<RequestId> = ids.iter().filter(|id| !late.contains(id)).cloned().collect();
         // One whose deadline leaves it less than its limit would shorten the call for all.
         let in_time = |id: &&RequestId| {
             self.requests.get(*id).is_some_and(|request| request.attempt_limit_ms(now) >= request.timeout_ms)

@@ -241,7 +241,7 @@ impl Pool {
         let same_client = flow.client == own.client && own.needs_slot;
         let same_worker = flow.worker == own.worker;
         // One that has not failed yet tries a worker that is left alone before those that have.
-        let tries_later = flow.has_failed && !own.has_failed && !self.worker_lets_through(flow, now);
+        let tries_later = flow.has_failed && self.tries_first(own, now);
         (same_client || self.may_take_slot(flow, now))
             && (same_worker && !tries_later || self.worker_lets_through(flow, now))
             && (same_worker && own.has_failed || !flow.has_failed || !self.another_one_probes(flow, now))
@@ -251,12 +251,20 @@ impl Pool {
     /// Whether one that has not failed yet is to try the worker of these that have: of those that fail whatever the worker
     /// does, nothing would be learnt of it. It has a moment for that, for its tokens may not be there.
     pub(super) fn another_one_probes(&self, flow: &Flow, now: Instant) -> bool {
-        let Some(worker) = &flow.worker else { return false };
-        let until = self.state.breakers.get(worker).and_then(Breaker::first_choice_until);
-        let has_choice = until.is_some_and(|until| now < until);
         let could =
-            |other: &Flow| !other.has_failed && other.worker.as_ref() == Some(worker) && self.may_go(other, now);
-        has_choice && (self.queue.has(could) || self.free.has(could))
+            |other: &Flow| other.worker == flow.worker && self.tries_first(other, now) && self.may_go(other, now);
+        self.queue.has(could) || self.free.has(could)
+    }
+
+    /// Whether these are the first to try their worker, which is left alone, once it may be: they have not failed, and have the
+    /// choice, and nothing else holds them up.
+    pub(super) fn tries_first(&self, flow: &Flow, now: Instant) -> bool {
+        let breaker = flow.worker.as_ref().and_then(|worker| self.state.breakers.get(worker));
+        let has_choice = breaker.and_then(Breaker::first_choice_until).is_some_and(|until| now < until);
+        has_choice
+            && !flow.has_failed
+            && self.may_take_slot(flow, now)
+            && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
     }
 
     fn may_go(&self, flow: &Flow, now: Instant) -> bool {

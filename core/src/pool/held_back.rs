@@ -14,7 +14,7 @@ use crate::pool::supply::Leave;
 use crate::pool::{Effect, Pool};
 use crate::queue::Entry;
 use crate::token_bucket::Availability;
-use crate::units::Instant;
+use crate::units::{Instant, Tokens};
 
 /// A pool is held back for so long before it says so: those that it is held back by may be about to come.
 const HELD_BACK_MS: i64 = 1_000;
@@ -66,16 +66,37 @@ impl Pool {
             return;
         }
         let wanted = self.wanted(now);
-        let has_its_tokens = |order: &Entry<'_>| {
-            let own = self.partition_of(order.client, order.tier);
-            let leave = Leave { insist: false, kept: self.kept_before(order, partition, now) };
-            self.availability(order.amount, own, &wanted, leave, now) == Availability::Now
-        };
-        let orders: Vec<Entry<'_>> = self.kept_for(&place, partition, now).map(|(order, _)| order).collect();
-        let by: Vec<PoolId> =
-            orders.iter().filter(|order| has_its_tokens(order)).filter_map(|order| order.id.home()).collect();
-        self.standings.held_back |= !orders.is_empty();
+        let mut is_held_back = false;
+        let mut by = BTreeSet::new();
+        for (order, _) in self.kept_for(&place, partition, now) {
+            is_held_back = true;
+            let home = order.id.home().filter(|home| !by.contains(home) && !self.held_back.found.contains(home));
+            by.extend(home.filter(|_| self.has_tokens_of(&order, partition, &wanted, now)));
+        }
+        self.standings.held_back |= is_held_back;
         self.held_back.found.extend(by);
+    }
+
+    /// Whether an order would be granted here, were nobody before it.
+    fn has_tokens_of(&self, order: &Entry<'_>, partition: Option<usize>, wanted: &[Tokens], now: Instant) -> bool {
+        let own = self.partition_of(order.client, order.tier);
+        let are_there = |insist, kept| {
+            self.availability(order.amount, own, wanted, Leave { insist, kept }, now) == Availability::Now
+        };
+        let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(partition);
+        if are_there(partition.is_some() || promoted, self.kept_before(order, partition, now)) {
+            return true;
+        }
+        // Out of its share it is granted whoever else waits, but for a promoted one where the share is lent.
+        let share = own.filter(|_| partition.is_none()).and_then(|index| self.config.partitions.get(index));
+        share.is_some_and(|share| {
+            let kept = self.kept_before(order, own, now);
+            let lent_stands_back =
+                share.lends && self.is_turn_of_one_that_waits(self.next_in_turn(None, now).as_ref(), now);
+            !lent_stands_back
+                && self.state.shares.left(share) >= order.amount.saturating_add(kept)
+                && are_there(true, kept)
+        })
     }
 
     /// Tells those that hold this one back for long.

@@ -222,7 +222,8 @@ impl Pool {
     fn remember_order(&mut self, id: &RequestId, order: LeaseOrder, keep: Keep, now: Instant) {
         // An inquiry may be older than the grant that it has led to.
         let is_late = order.inquires && self.orders.is_here_again(id, &order.key);
-        if !is_late && self.has_place_for(&order, id, now) {
+        // Where its home has its tokens after all that, there is nothing to keep.
+        if !is_late && keep.from < keep.until && self.has_place_for(&order, id, keep, now) {
             let share = self.partition_of(&order.client, order.tier);
             let own = share.filter(|index| self.share_can_hold(*index, order.amount));
             let Keep { from, until, is_waited_for } = keep;
@@ -262,15 +263,16 @@ impl Pool {
         }
     }
 
-    /// Makes sure that no more is known of a client's than it has slots for: more would be kept than it can use, and those
+    /// Makes sure that no more is known at once of a client's than it has slots for: more would be kept than it can use, and those
     /// that wait for its slots hold back nobody. It is those that go first which are known. One slot at least it has,
     /// whatever was known when it was admitted: an order is given with a slot in hand.
-    fn has_place_for(&mut self, order: &LeaseOrder, id: &RequestId, now: Instant) -> bool {
+    fn has_place_for(&mut self, order: &LeaseOrder, id: &RequestId, keep: Keep, now: Instant) -> bool {
         let Some(slots) = order.slots.and_then(|slots| usize::try_from(slots.max(1)).ok()) else { return true };
         loop {
             let known = self.orders.refused.iter();
             let others = known.filter(|((_, other), refused)| {
-                other != id && refused.order.client == order.client && refused.until > now
+                let at_once = refused.from < keep.until && keep.from < refused.until;
+                other != id && refused.order.client == order.client && at_once
             });
             let others: Vec<_> = others.map(|(key, refused)| (asked(&refused.order, &key.1), key)).collect();
             if others.len() < slots {

@@ -252,7 +252,7 @@ impl Pool {
         let pause_ms = signal.pause_ms.map_or(0, |pause_ms| pause_ms.clamp(0, MAX_PAUSE_MS));
         let next = now.plus(backoff_ms(&request.id, request.attempts).max(pause_ms));
         if request.expires_at() <= now {
-            let message = format!("it was not finished by its deadline; of its last attempt: {}", failure.message);
+            let message = format!("{}; of its last attempt: {}", request.why_expired(now), failure.message);
             let failure = Failure { code: "expired".into(), message };
             self.finish(request, Finish { uncertain: true, ..Finish::unused(Status::Expired, Some(failure)) }, now);
         } else if request.attempts >= request.max_attempts {

@@ -146,22 +146,18 @@ impl Pool {
                 let all = self.elsewhere.values().flatten().filter_map(|(_, id)| self.requests.get(id));
                 count(all.filter(waits_too).filter(is_before).count())
             }
-            Some(Blocked::WorkerUnavailable) => u64::from(self.another_one_tries_first(&place, now)),
+            Some(Blocked::WorkerUnavailable) => u64::from(self.another_one_tries_first(request, now)),
             _ => 0,
         }
     }
 
     /// Whether its worker, which is left alone, is tried first by one that has not failed, and is of lower rank.
-    fn another_one_tries_first(&self, place: &Entry<'_>, now: Instant) -> bool {
-        let tries = |other: &Flow| !other.has_failed && other.worker.as_ref() == place.worker;
-        let before = |queue: &Queue| {
-            let ahead = queue.ahead_of(&self.config.weights, &self.fairness, place, now, |other, _| tries(other));
-            ahead.requests > 0
-        };
-        place.has_failed
-            && (self.queue.has(tries) || self.free.has(tries))
-            && !before(&self.queue)
-            && !before(&self.free)
+    fn another_one_tries_first(&self, request: &Request, now: Instant) -> bool {
+        let place = entry(request);
+        let tries = |other: &Flow| other.worker.as_ref() == place.worker && self.tries_first(other, now);
+        let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };
+        let ahead = queue.ahead_of(&self.config.weights, &self.fairness, &place, now, |other, _| tries(other));
+        place.has_failed && ahead.requests == 0 && (self.queue.has(tries) || self.free.has(tries))
     }
 
     fn blocked_by(&self, request: &Request, now: Instant) -> Option<Blocked> {

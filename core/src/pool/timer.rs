@@ -59,6 +59,17 @@ pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 3] {
     }
 }
 
+impl Request {
+    /// Why it ends as expired.
+    pub(super) fn why_expired(&self, now: Instant) -> &'static str {
+        match (self.deadline.filter(|deadline| *deadline <= now), self.wait_limit_ms) {
+            (Some(_), _) => "it was not finished by its deadline",
+            (None, Some(_)) if self.attempts == 0 => "it waited for longer than its lane allows",
+            (None, _) => "it waited for longer than any request may",
+        }
+    }
+}
+
 impl Pool {
     /// Refills the bucket, and lets everything happen that was due by `now`.
     pub(super) fn advance(&mut self, now: Instant) {
@@ -96,12 +107,7 @@ impl Pool {
     fn expire(&mut self, id: &RequestId, now: Instant) {
         if let Some(request) = self.take(id) {
             self.order_nothing_more(&request);
-            let message = match (request.deadline.filter(|deadline| *deadline <= now), request.wait_limit_ms) {
-                (Some(_), _) => "it was not finished by its deadline",
-                (None, Some(_)) => "it waited for longer than its lane allows",
-                (None, None) => "it waited for longer than any request may",
-            };
-            let failure = Failure { code: "expired".into(), message: message.into() };
+            let failure = Failure { code: "expired".into(), message: request.why_expired(now).into() };
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
         }
     }

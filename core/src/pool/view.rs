@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use crate::account::AtHome;
 use crate::breaker::Breaker;
 use crate::id::{PoolId, RequestId, WorkerBinding};
-use crate::partition::{self, Partition};
+use crate::partition::{self, Partition, Shares};
 use crate::pool::Pool;
 use crate::priority::Urgency;
 use crate::queue::Flow;
 use crate::request::{Kind, Phase, Request};
 use crate::throttle::Throttle;
-use crate::token_bucket::TokenBucket;
+use crate::token_bucket::{BucketLimits, TokenBucket};
 use crate::units::{Instant, Tokens};
 
 /// One lane of a pool's queue.
@@ -161,34 +161,35 @@ impl Pool {
     /// The bucket.
     #[must_use]
     pub fn view(&self, now: Instant) -> PoolView {
+        // It may have learnt a better rate since its last event.
+        let supply = self.supply_at(now);
+        let limits = supply.throttle.apply(&self.config.limits);
+        let available = supply.bucket.available(&limits, now);
         let ledger = self.state.ledger;
         let settled = ledger.consumed.saturating_add(ledger.released).saturating_add(ledger.expired);
         PoolView {
             pool: self.config.pool.clone(),
             unit: self.config.unit.clone(),
             capacity: self.config.limits.capacity,
-            available: self.available(now),
+            available,
             reserved: Tokens::clamped(ledger.reserved.saturating_sub(settled)),
             refill_per_second: self.config.limits.refill_per_second,
             low_water_percent: self.config.low_water_percent,
             queued: count(self.waiting),
             as_of: now,
             window_cap: self.config.limits.window_cap,
-            effective_refill_per_second: Some(self.limits().refill_per_second),
-            throttle: self.state.throttle,
+            effective_refill_per_second: Some(limits.refill_per_second),
+            throttle: supply.throttle,
             paused_until: self.state.paused_until.filter(|until| *until > now),
-            lent: self.state.shares.lent(self.available(now)),
+            lent: self.state.shares.lent(available),
             kept: self.kept(now),
-            debt: self.bucket_at(now).debt(),
-            partitions: self.partition_views(now),
+            debt: supply.bucket.debt(),
+            partitions: self.partition_views(&supply.shares, &limits, now),
             breakers: self.state.breakers.iter().map(breaker_view).collect(),
         }
     }
 
-    fn partition_views(&self, now: Instant) -> Vec<PartitionView> {
-        let limits = self.limits();
-        let mut shares = self.state.shares.clone();
-        shares.refill(&self.config.partitions, &limits, now);
+    fn partition_views(&self, shares: &Shares, limits: &BucketLimits, now: Instant) -> Vec<PartitionView> {
         let partitions = &self.config.partitions;
         let group = |flow: &Flow, tier| {
             self.is_eligible(flow, now).then(|| partition::index_of(partitions, &flow.client, tier)).flatten()
@@ -201,7 +202,7 @@ impl Pool {
         let at = |amounts: &[Tokens], index: usize| amounts.get(index).copied().unwrap_or(Tokens::ZERO);
         let view = |(index, partition): (usize, &Partition)| {
             let available = shares.left(partition);
-            let of_share = partition.limits(&limits);
+            let of_share = partition.limits(limits);
             PartitionView {
                 name: partition.name.clone(),
                 capacity: of_share.capacity,
