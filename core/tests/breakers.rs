@@ -13,7 +13,9 @@ mod support;
 use rm_core::account::SlotAnswer;
 use rm_core::breaker::{FAILURES_MAX, FIRST_CHOICE_MS, OPEN_FIRST_MS};
 use rm_core::id::RequestId;
-use rm_core::pool::{Effect, Pool, Report, Retry, Submission};
+use rm_core::off_peak::{WaitsFor, Window};
+use rm_core::pool::{Effect, Pool, PoolConfig, Report, Retry, Submission};
+use rm_core::priority::Urgency;
 use rm_core::units::Instant;
 use support::{at, config, demand, failure, normal, pool, queue, run_until, started, used};
 
@@ -158,6 +160,19 @@ fn one_that_has_not_failed_yet_tries_the_worker_first() {
         pool.report(&id, 1, used(1), now.plus(1));
         assert_eq!(started(&mut pool, now.plus(1)).len(), 6, "the worker is well: the others are tried too");
     }
+}
+
+#[test]
+fn one_that_waits_for_a_window_is_not_told_to_try_the_worker_first() {
+    let window = Window { start: at(3_600_000), end: at(7_200_000) };
+    let mut pool = poisoned();
+    pool.configure(PoolConfig { off_peak: Some(vec![window]), revision: 2, ..pool.config().clone() }, at(1));
+    let waits = Submission { urgency: Urgency::Deferred, waits_for: Some(WaitsFor::Pool), ..order(20, "BAD", at(1)) };
+    let waits = queue(&mut pool, waits, at(1));
+    pool.on_wakeup(at(9_000));
+    let ahead = |id: &RequestId| pool.position(id, at(9_000)).unwrap().ahead;
+    let failed: Vec<u64> = pool.requests().filter(|one| one.id != waits).map(|one| ahead(&one.id)).collect();
+    assert_eq!((failed.iter().min(), ahead(&waits)), (Some(&0), 6));
 }
 
 #[test]

@@ -271,6 +271,18 @@ fn for_one_whose_home_gains_slowly_nothing_is_kept_before_it_is_needed_nor_for_l
 }
 
 #[test]
+fn what_is_kept_for_one_later_takes_no_slot_from_what_is_kept_now() {
+    let (mut pool, _) = empty(config(100, 1));
+    let only = |order: LeaseOrder, enqueued_at| LeaseOrder { slots: Some(1), enqueued_at, ..order };
+    let slow = LeaseOrder { regain_ms: 600_000, ..only(high(1, 5), at(0)) };
+    assert!(!is_granted(&mut pool, slow.clone(), at(1)));
+    assert!(!is_granted(&mut pool, only(high(2, 7), at(1)), at(2)));
+    assert_eq!(pool.view(at(2)).kept, units(7), "that one's home has its tokens in five minutes only");
+    assert!(!is_granted(&mut pool, LeaseOrder { key: slow.key.replace("#1", "#2"), regain_ms: 0, ..slow }, at(3)));
+    assert_eq!(pool.view(at(3)).kept, units(5), "now it is the one that goes first");
+}
+
+#[test]
 fn one_that_asks_again_is_no_other_one() {
     let (mut pool, _) = empty(config(10, 0));
     let only = LeaseOrder { slots: Some(1), ..high(1, 1) };

@@ -147,7 +147,9 @@ fn a_view_that_is_brought_up_to_date_is_at_the_rate_that_has_been_learnt_since()
     let seen = pool.view(at(0));
     assert_eq!(seen.clone().at(at(2_999)).paused_until, Some(at(3_000)));
     for ms in [3_000, 7_000, 12_000, 31_000, 200_000] {
+        let asked = pool.view(at(ms));
         pool.on_wakeup(at(ms));
+        assert_eq!(asked, pool.view(at(ms)), "{ms}: whether or not anything has happened there");
         let (now, then) = (pool.view(at(ms)), seen.clone().at(at(ms)));
         assert_eq!(then.effective_refill_per_second, now.effective_refill_per_second, "{ms}");
         assert_eq!(
