@@ -271,6 +271,14 @@ fn for_one_whose_home_gains_slowly_nothing_is_kept_before_it_is_needed_nor_for_l
 }
 
 #[test]
+fn what_is_kept_for_one_later_is_kept_from_when_it_is_promoted() {
+    let (mut pool, _) = empty(config(100, 1));
+    let slow = LeaseOrder { enqueued_at: at(-590_000), regain_ms: 600_000, ..high(1, 5) };
+    assert!(!is_granted(&mut pool, slow, at(0)));
+    assert_eq!((pool.view(at(9_999)).kept, pool.view(at(10_000)).kept), (units(0), units(5)));
+}
+
+#[test]
 fn what_is_kept_for_one_later_takes_no_slot_from_what_is_kept_now() {
     let (mut pool, _) = empty(config(100, 1));
     let only = |order: LeaseOrder, enqueued_at| LeaseOrder { slots: Some(1), enqueued_at, ..order };

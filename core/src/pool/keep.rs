@@ -50,9 +50,11 @@ impl Pool {
         let Some(gain_ms) = self.gain_ms(order.amount, own).filter(|_| is_slow) else { return at_once };
         let ready_at = now.plus(needs_ms);
         let before = self.orders.kept_from(order.enqueued_at, id).unwrap_or(ready_at);
-        let from = ready_at.plus(gain_ms.saturating_add(GRACE_MS).saturating_neg()).min(before).max(now);
-        // Once it is promoted it is another order.
-        let late = ready_at.plus(REGAIN_MAX_MS).plus(GRACE_MS).min(order.enqueued_at.plus(STARVATION_BOUND_MS));
+        // Once it is promoted it is another order, and waited for at once.
+        let promoted_at = order.enqueued_at.plus(STARVATION_BOUND_MS);
+        let from = ready_at.plus(gain_ms.saturating_add(GRACE_MS).saturating_neg());
+        let from = from.min(before).min(promoted_at).max(now);
+        let late = ready_at.plus(REGAIN_MAX_MS).plus(GRACE_MS).min(promoted_at);
         let until = until.max(late);
         Keep { from, until, is_waited_for: true }
     }
