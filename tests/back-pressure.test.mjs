@@ -22,7 +22,9 @@ const metric = async (name, pool) => {
 test("a busy worker halves its pool's rate, and the rate comes back in steps", async () => {
   await rm.pool("busy", { capacity: 100, refillPerSecond: 40 });
   assert.equal((await seen("busy")).effectiveRefillPerSecond, 40);
-  await rm.execute(rm.work("presser", "busy", 1, simulate({ status: 429 })), { wait: 5 });
+  const pressed = await rm.execute(rm.work("presser", "busy", 1, simulate({ status: 429 })), { wait: 5 });
+  // Each of its attempts halves it.
+  await rm.ended(pressed.body.requestId);
   const slowed = await waitFor(async () => {
     const view = await seen("busy");
     return view.effectiveRefillPerSecond < 40 ? view : null;
