@@ -150,8 +150,8 @@ impl Pool {
             self.tokens_at(&place, self.before(&place, now), now).is_some_and(|at| at <= until)
         };
         let next = self.combinable.get(key).into_iter().flatten().take(LOOKED_AT).filter_map(request);
-        let mut may_come = next.filter(|one| self.is_eligible(&entry(one).flow(), now) && has_slot(one));
-        self.config.scheduler_running && may_come.by_ref().take(FORETOLD).any(comes_in_time)
+        let may_come = next.filter(|one| self.is_eligible(&entry(one).flow(), now) && has_slot(one));
+        self.config.scheduler_running && may_come.take(FORETOLD).any(comes_in_time)
     }
 
     /// Starts one that has been ready for as long as a grant may take, with those that are ready too.

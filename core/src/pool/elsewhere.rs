@@ -28,10 +28,10 @@ const INQUIRY_LIMIT_MS: i64 = 5_000;
 const INQUIRERS: usize = 16;
 /// So many inquiries are made in one event, the others a moment later: an event has few calls.
 const INQUIRIES_AT_ONCE: usize = 16;
-/// One whose turn in its home comes this much later than it could gain what it needs does not inquire yet.
-const NEAR_MS: i64 = 10_000;
 /// That moment.
 const INQUIRIES_EVERY_MS: i64 = 100;
+/// One whose turn in its home comes this much later than it could gain what it needs does not inquire yet.
+const NEAR_MS: i64 = 10_000;
 /// A request that is woken in vain is woken at once the first time, the second time after so long, and twice that each
 /// time after it.
 const IDLE_WAKE_MS: i64 = 25;
