@@ -5,7 +5,6 @@
 mod support;
 
 use rm_core::account::SlotAnswer;
-use rm_core::id::RequestId;
 use rm_core::lane::{LaneLimits, Lanes};
 use rm_core::optimizer::Strategy;
 use rm_core::pool::{
@@ -13,37 +12,9 @@ use rm_core::pool::{
 };
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Cause, Phase, Status, Usage};
-use rm_core::units::{Instant, NanoUsd, Tokens};
+use rm_core::units::{NanoUsd, Tokens};
+use support::batches::{calls, item};
 use support::{PRICE, at, config, demand, failure, id_of, pool, queue, request, units};
-
-fn item(n: u64, now: i64) -> Submission {
-    let terms = BatchTerms { key: "all".into(), max_size: 3, window_ms: 1_000 };
-    let client = format!("client-{n}");
-    Submission {
-        batch: Some(terms),
-        demands: vec![demand("home", 4)],
-        ..request(n, &client, Tier::Standard, Urgency::Batch, at(now))
-    }
-}
-
-/// What starts now, every slot being given: each call with the requests that it is for.
-fn calls(pool: &mut Pool, now: Instant) -> Vec<Vec<(RequestId, u32)>> {
-    let mut calls = Vec::new();
-    loop {
-        let effects = pool.take_effects();
-        if effects.is_empty() {
-            return calls;
-        }
-        for effect in effects {
-            match effect {
-                Effect::AcquireSlot { id, grant, .. } => pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now),
-                Effect::Start { id, grant, .. } => calls.push(vec![(id, grant)]),
-                Effect::StartBatch { items, .. } => calls.push(items),
-                _ => {}
-            }
-        }
-    }
-}
 
 fn used(n: u64) -> Report {
     let usage = vec![Usage { pool: id_of("home"), amount: units(n), parts: None, is_share: true }];
@@ -98,65 +69,6 @@ fn who_has_no_slot_or_no_tokens_holds_back_nobody() {
         pool.take_effects().into_iter().filter(|effect| matches!(effect, Effect::StartBatch { .. })).collect();
     assert_eq!(batches.len(), 1);
     assert_eq!(pool.request(&ids[1]).unwrap().phase, Phase::Waiting);
-}
-
-#[test]
-fn those_that_are_ready_wait_for_the_others_tokens_as_long_as_for_others_to_come() {
-    let sizes = |refill: u64, until: i64, of: &dyn Fn(Submission) -> Submission| {
-        let mut pool = pool(config(8, refill));
-        for n in 1..=3 {
-            let terms = BatchTerms { key: "all".into(), max_size: 3, window_ms: 2_000 };
-            queue(&mut pool, of(Submission { batch: Some(terms), ..item(n, 0) }), at(0));
-        }
-        let mut sizes: Vec<_> = calls(&mut pool, at(0)).iter().map(|call| (0, call.len())).collect();
-        let mut now = at(0);
-        while let Some(next) = pool.next_wakeup(now).filter(|next| *next <= at(until)) {
-            now = next;
-            pool.on_wakeup(now);
-            sizes.extend(calls(&mut pool, now).iter().map(|call| (now.since(at(0)), call.len())));
-        }
-        sizes
-    };
-    let any = |submission| submission;
-    assert_eq!(sizes(4, 10_000, &any), [(1_000, 3)], "the tokens for the third are there in a second");
-    assert_eq!(sizes(1, 10_000, &any), [(0, 2), (4_000, 1)], "they would wait for longer than for others to come");
-    let hurried = |submission| Submission { deadline: Some(at(601_000)), ..submission };
-    assert_eq!(sizes(4, 10_000, &hurried), [(0, 2), (1_000, 1)], "in half of what is left before it must start");
-}
-
-#[test]
-fn those_that_are_ready_do_not_wait_for_one_that_has_no_tokens_or_no_slot_in_time() {
-    let start = |third: Submission, more: &[Submission]| {
-        let mut pool = pool(PoolConfig { scheduler_running: false, ..config(8, 4) });
-        let window = BatchTerms { key: "all".into(), max_size: 3, window_ms: 2_000 };
-        for submission in [item(1, 0), item(2, 0), third] {
-            let batch = submission.batch.as_ref().map(|_| window.clone());
-            queue(&mut pool, Submission { batch, ..submission }, at(0));
-        }
-        pool.configure(PoolConfig { scheduler_running: true, revision: 2, ..pool.config().clone() }, at(1));
-        let before: Vec<usize> = calls(&mut pool, at(1)).iter().map(Vec::len).collect();
-        for submission in more {
-            queue(&mut pool, submission.clone(), at(2));
-        }
-        (before, calls(&mut pool, at(2)).iter().map(Vec::len).collect::<Vec<_>>())
-    };
-    assert_eq!(start(item(3, 0), &[]), (vec![], vec![]), "its tokens are there in a second");
-    let high = |n| Submission { batch: None, urgency: Urgency::Fast, tier: Tier::Enterprise, ..item(n, 2) };
-    let many: Vec<Submission> = (10..14).map(high).collect();
-    assert_eq!(start(item(3, 0), &many), (vec![], vec![2]), "four of higher rank have theirs first");
-    let same_client = Submission { client: "client-1".parse().unwrap(), ..item(3, 0) };
-    assert_eq!(start(same_client, &[]), (vec![2], vec![]), "its client's only slot is taken by one that waits for it");
-}
-
-#[test]
-fn one_that_waits_for_the_others_tokens_goes_when_nobody_is_left_to_wait_for() {
-    let mut pool = pool(config(8, 4));
-    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, item(n, 0), at(0))).collect();
-    assert!(calls(&mut pool, at(0)).is_empty());
-    let place = pool.position(&ids[0], at(1)).unwrap();
-    assert_eq!((place.blocked_by, place.estimated_start_at), (Some(Blocked::Batching), Some(at(1_000))));
-    pool.cancel(&ids[2], true, at(10));
-    assert_eq!(calls(&mut pool, at(10)).iter().map(Vec::len).collect::<Vec<_>>(), [2]);
 }
 
 #[test]
@@ -370,28 +282,6 @@ fn none_is_started_with_the_others_before_it_has_its_tokens_of_another_pool() {
         pool.lease_answered(id, 1, &id_of("other"), LeaseAnswer::Granted { regain_ms: 0 }, at(2));
     }
     assert_eq!(pool.take_effects().iter().filter(|effect| starts(effect)).count(), 1);
-}
-
-#[test]
-fn none_is_started_with_leases_that_may_have_run_out_while_it_waited() {
-    let mut pool = pool(config(8, 4));
-    let of_two = |n| Submission { demands: vec![demand("home", 4), demand("other", 1)], ..item(n, 0) };
-    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, of_two(n), at(0))).collect();
-    for id in &ids[..2] {
-        pool.slot_answered(id, 1, Some(SlotAnswer::Granted), at(1));
-        pool.lease_answered(id, 1, &id_of("other"), LeaseAnswer::Granted { regain_ms: 0 }, at(2));
-    }
-    assert!(ids[..2].iter().all(|id| matches!(pool.request(id).unwrap().phase, Phase::Acquiring { .. })));
-    pool.take_effects();
-    // The alarm that would have started them in a second is lost.
-    pool.on_wakeup(at(40_000));
-    let effects = pool.take_effects();
-    assert!(!effects.iter().any(|effect| matches!(effect, Effect::Start { .. } | Effect::StartBatch { .. })));
-    for id in &ids[..2] {
-        let key = format!("{id}#1");
-        assert!(effects.iter().any(|effect| matches!(effect, Effect::SettleLease { key: of, .. } if *of == key)));
-        assert_eq!(pool.request(id).unwrap().grants, 2, "it is granted anew");
-    }
 }
 
 #[test]

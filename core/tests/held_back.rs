@@ -9,8 +9,8 @@ use std::collections::BTreeSet;
 use rm_core::id::{PoolId, RequestId};
 use rm_core::pool::{Effect, LeaseOrder, Pool};
 use rm_core::priority::{Tier, Urgency};
-use rm_core::units::{Instant, NanoUsd};
-use support::{at, config, id_of, pool, queue, request, started, started_ids, units, used};
+use rm_core::units::Instant;
+use support::{at, config, id_of, lease_order, pool, queue, request, started, started_ids, units, used};
 
 /// A pool of ten tokens, called "home", that keeps eight for a request of "elsewhere", which is of higher rank than the one
 /// that waits here for five.
@@ -21,22 +21,7 @@ fn held_back() -> (Pool, RequestId) {
     queue(&mut pool, all, at(0));
     let (holder, grant) = started(&mut pool, at(0)).remove(0);
     let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
-    let order = LeaseOrder {
-        key: format!("{id}#1"),
-        client: "high".parse().unwrap(),
-        tier: Tier::Enterprise,
-        urgency: Urgency::Fast,
-        enqueued_at: at(0),
-        amount: units(8),
-        cost: NanoUsd::ZERO,
-        slots: None,
-        returns: true,
-        inquires: false,
-        regain_ms: 0,
-        standing: None,
-        stood_at: None,
-        ttl_ms: 60_000,
-    };
+    let order = LeaseOrder { amount: units(8), ..lease_order(&id, "high", Tier::Enterprise, Urgency::Fast) };
     assert!(!pool.acquire_lease(order, at(0)).is_granted());
     let mut waits = request(1, "here", Tier::Basic, Urgency::Normal, at(0));
     waits.demands[0].amount = units(5);

@@ -20,8 +20,8 @@ use rm_core::pool::{
 };
 use rm_core::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use rm_core::request::{Phase, Status};
-use rm_core::units::{Instant, NanoUsd, Tokens};
-use support::{at, config, demand, failure, id_of, pool, queue, request, started_ids, units, used};
+use rm_core::units::{Instant, Tokens};
+use support::{at, config, demand, failure, id_of, lease_order, pool, queue, request, started_ids, units, used};
 
 const SECOND: i64 = 1_000;
 const HOUR: i64 = 3_600 * SECOND;
@@ -105,19 +105,8 @@ fn an_order_of_another_home_has_its_turn_too() {
     let id = RequestId::new(at(0), [9; 10], &id_of("elsewhere"));
     let order = |number: i64| LeaseOrder {
         key: format!("{id}#{number}"),
-        client: "old".parse().unwrap(),
-        tier: Tier::Basic,
-        urgency: Urgency::Deferred,
-        enqueued_at: at(0),
-        amount: units(1),
-        cost: NanoUsd::ZERO,
-        slots: None,
-        returns: true,
-        inquires: false,
-        regain_ms: 0,
-        standing: None,
-        stood_at: None,
         ttl_ms: SECOND,
+        ..lease_order(&id, "old", Tier::Basic, Urgency::Deferred)
     };
     for second in 0..1_000 {
         let now = at(second * SECOND);
@@ -149,22 +138,7 @@ fn leases_do_not_pass_a_promoted_request_without_end() {
             return;
         }
         let id = RequestId::new(now, [7; 10], &id_of("elsewhere"));
-        let order = LeaseOrder {
-            key: format!("{id}#1"),
-            client: "other".parse().unwrap(),
-            tier: Tier::Enterprise,
-            urgency: Urgency::Immediate,
-            enqueued_at: now,
-            amount: units(1),
-            cost: NanoUsd::ZERO,
-            slots: None,
-            returns: true,
-            inquires: false,
-            regain_ms: 0,
-            standing: None,
-            stood_at: None,
-            ttl_ms: 60 * SECOND,
-        };
+        let order = LeaseOrder { enqueued_at: now, ..lease_order(&id, "other", Tier::Enterprise, Urgency::Immediate) };
         let key = order.key.clone();
         if pool.acquire_lease(order, now).is_granted() {
             pool.settle_lease(&key, units(1), LeaseEnd::Ran, &Signal::default(), now);
@@ -343,19 +317,9 @@ fn an_order_of_another_home_is_not_passed_over_by_those_of_lower_rank() {
     let id = RequestId::new(at(0), [9; 10], &id_of("elsewhere"));
     let order = |number: i64| LeaseOrder {
         key: format!("{id}#{number}"),
-        client: "high".parse().unwrap(),
-        tier: Tier::Enterprise,
-        urgency: Urgency::Normal,
-        enqueued_at: at(0),
         amount: units(8),
-        cost: NanoUsd::ZERO,
-        slots: None,
-        returns: true,
-        inquires: false,
-        regain_ms: 0,
-        standing: None,
-        stood_at: None,
         ttl_ms: SECOND,
+        ..lease_order(&id, "high", Tier::Enterprise, Urgency::Normal)
     };
     for second in 0..60 {
         let now = at(second * SECOND);
@@ -416,20 +380,9 @@ fn leases_out_of_a_share_that_is_lent_stand_back_on_a_promoted_ones_turn() {
         }
         let id = RequestId::new(now, [7; 10], &id_of("elsewhere"));
         let order = LeaseOrder {
-            key: format!("{id}#1"),
-            client: "member".parse().unwrap(),
-            tier: Tier::Standard,
-            urgency: Urgency::Normal,
             enqueued_at: now,
-            amount: units(1),
-            cost: NanoUsd::ZERO,
-            slots: None,
             returns: false,
-            inquires: false,
-            regain_ms: 0,
-            standing: None,
-            stood_at: None,
-            ttl_ms: 60 * SECOND,
+            ..lease_order(&id, "member", Tier::Standard, Urgency::Normal)
         };
         let key = order.key.clone();
         if pool.acquire_lease(order, now).is_granted() {

@@ -14,28 +14,15 @@ use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, Signal, Submission};
 use rm_core::priority::{STARVATION_BOUND_MS, Tier, Urgency};
-use rm_core::units::{Instant, NanoUsd};
-use support::{at, config, demand, id_of, pool, queue, request, run_until, started, started_ids, units, used};
+use rm_core::units::Instant;
+use support::{
+    at, config, demand, id_of, lease_order, pool, queue, request, run_until, started, started_ids, units, used,
+};
 
 /// An order for a request of another home.
 fn order(n: u8, client: &str, tier: Tier, urgency: Urgency, amount: u64) -> LeaseOrder {
     let id = RequestId::new(at(0), [n; 10], &id_of("elsewhere"));
-    LeaseOrder {
-        key: format!("{id}#1"),
-        client: client.parse().unwrap(),
-        tier,
-        urgency,
-        enqueued_at: at(0),
-        amount: units(amount),
-        cost: NanoUsd::ZERO,
-        slots: None,
-        returns: true,
-        inquires: false,
-        regain_ms: 0,
-        standing: None,
-        stood_at: None,
-        ttl_ms: 60_000,
-    }
+    LeaseOrder { amount: units(amount), ..lease_order(&id, client, tier, urgency) }
 }
 
 fn high(n: u8, amount: u64) -> LeaseOrder {

@@ -11,8 +11,7 @@ use rm_core::pool::{
 };
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Kind, Phase};
-use rm_core::units::NanoUsd;
-use support::{at, config, demand, normal, pool, queue, request, started, used};
+use support::{at, config, demand, lease_order, normal, pool, queue, request, started, used};
 
 /// The slots that are asked for.
 fn asked(pool: &mut Pool) -> Vec<(RequestId, u32)> {
@@ -318,22 +317,8 @@ fn there_is_enough_for_all_only_if_there_is_for_those_of_other_pools_too() {
     let half = queue(&mut pool, half, at(0));
     let (_, grant) = started(&mut pool, at(0)).remove(0);
     let id = RequestId::new(at(0), [9; 10], &"elsewhere".parse().unwrap());
-    let order = LeaseOrder {
-        key: format!("{id}#1"),
-        client: "between".parse().unwrap(),
-        tier: Tier::Standard,
-        urgency: Urgency::Normal,
-        enqueued_at: at(0),
-        amount: support::units(70),
-        cost: NanoUsd::ZERO,
-        slots: None,
-        returns: true,
-        inquires: false,
-        regain_ms: 0,
-        standing: None,
-        stood_at: None,
-        ttl_ms: 60_000,
-    };
+    let order =
+        LeaseOrder { amount: support::units(70), ..lease_order(&id, "between", Tier::Standard, Urgency::Normal) };
     assert!(matches!(pool.acquire_lease(order, at(1)), LeaseAnswer::NotNow { .. }));
     pool.report(&half, grant, used(0), at(2));
     (1..=15).for_each(|n| drop(queue(&mut pool, of(n, "high", Tier::Enterprise), at(3))));

@@ -16,8 +16,10 @@ use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, Report, Signal, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{Phase, Usage};
-use rm_core::units::{Instant, NanoUsd, Tokens};
-use support::{at, config, demand, id_of, normal, pool, queue, request, run_until, started, started_ids, units, used};
+use rm_core::units::{Instant, Tokens};
+use support::{
+    at, config, demand, id_of, lease_order, normal, pool, queue, request, run_until, started, started_ids, units, used,
+};
 
 fn of_two_pools(n: u64, held_at: Instant) -> Submission {
     Submission { demands: vec![demand("home", 1), demand("other", 3)], has_slot: true, ..normal(n, 1, held_at) }
@@ -157,22 +159,7 @@ fn a_grant_that_nobody_answers_is_given_up_and_made_again() {
 
 fn lease(client: &str, tier: Tier, amount: u64, enqueued_at: Instant) -> LeaseOrder {
     let id = RequestId::new(at(0), [9; 10], &id_of("elsewhere"));
-    LeaseOrder {
-        key: format!("{id}#1"),
-        client: client.parse().unwrap(),
-        tier,
-        urgency: Urgency::Normal,
-        enqueued_at,
-        amount: units(amount),
-        cost: NanoUsd::ZERO,
-        slots: None,
-        returns: true,
-        inquires: false,
-        regain_ms: 0,
-        standing: None,
-        stood_at: None,
-        ttl_ms: 60_000,
-    }
+    LeaseOrder { enqueued_at, amount: units(amount), ..lease_order(&id, client, tier, Urgency::Normal) }
 }
 
 /// A pool with five tokens, and a premium request that waits for ten.

@@ -3,6 +3,7 @@
 // Each file is a crate of its own and uses a part of this.
 #![allow(dead_code)]
 
+pub mod batches;
 pub mod network;
 
 use rm_core::account::SlotAnswer;
@@ -10,7 +11,9 @@ use rm_core::fair_share::FairShare;
 use rm_core::id::{PoolId, RequestId};
 use rm_core::lane::Lanes;
 use rm_core::off_peak::Window;
-use rm_core::pool::{Effect, Ended, LeaseAnswer, Mode, Pool, PoolConfig, Report, Stored, Submission, Submitted};
+use rm_core::pool::{
+    Effect, Ended, LeaseAnswer, LeaseOrder, Mode, Pool, PoolConfig, Report, Stored, Submission, Submitted,
+};
 use rm_core::pricing::OffPeakPrice;
 use rm_core::priority::{Tier, Urgency, Weights};
 use rm_core::request::{Demand, Failure, Kind, Usage};
@@ -127,6 +130,26 @@ pub fn started(pool: &mut Pool, now: Instant) -> Vec<(RequestId, u32)> {
 /// The same, without the grants.
 pub fn started_ids(pool: &mut Pool, now: Instant) -> Vec<RequestId> {
     started(pool, now).into_iter().map(|(id, _)| id).collect()
+}
+
+/// An order for a lease of one unit for a request, by its first grant.
+pub fn lease_order(id: &RequestId, client: &str, tier: Tier, urgency: Urgency) -> LeaseOrder {
+    LeaseOrder {
+        key: format!("{id}#1"),
+        client: client.parse().unwrap(),
+        tier,
+        urgency,
+        enqueued_at: at(0),
+        amount: units(1),
+        cost: NanoUsd::ZERO,
+        slots: None,
+        returns: true,
+        inquires: false,
+        regain_ms: 0,
+        standing: None,
+        stood_at: None,
+        ttl_ms: 60_000,
+    }
 }
 
 /// Lets the pool's alarms go off until `until`, and tells what starts and when.
