@@ -1,12 +1,12 @@
 //! The invariants: what must hold after each step, and what must hold in the end.
 
 use rm_core::id::{ClientId, RequestId};
-use rm_core::optimizer::Strategy;
 use rm_core::partition;
 use rm_core::pool::{Blocked, Pool, PositionView};
 use rm_core::request::{Kind, Phase, Request};
-use rm_core::units::{Instant, NanoUsd, Tokens};
+use rm_core::units::{Instant, Tokens};
 
+use super::bills::savings_add_up;
 use super::shell::{Message, PoolObject};
 use super::turns::is_old;
 use super::world::World;
@@ -38,6 +38,7 @@ pub const ALL: Checks = Checks {
         Check { name: "3: running within the client's limit", holds: slots },
         Check { name: "4: what runs has its tokens in every pool", holds: runs_have_their_leases },
         Check { name: "4: what is leased is wanted", holds: leases_are_wanted },
+        Check { name: "5: nothing waits beyond its time", holds: nothing_waits_too_long },
         Check { name: "6: the ledger adds up", holds: the_ledger_adds_up },
         Check { name: "7: no token idles while somebody waits for it", holds: no_token_idles },
         Check { name: "7: no member's share idles while it waits for it", holds: no_share_idles },
@@ -151,6 +152,20 @@ fn leases_are_wanted(world: &World) {
                 _ => false,
             };
             assert!(goes_on || world.messages.values().any(on_its_way), "{name}: {key} is leased for nobody");
+        }
+    }
+}
+
+/// 5: after an event of its pool, nothing waits that has waited for as long as it may, or until its deadline.
+fn nothing_waits_too_long(world: &World) {
+    for (name, object) in &world.pools {
+        let now = world.pool_time[name];
+        if is_not_done(object, now) {
+            continue;
+        }
+        let waits = |phase: &Phase| matches!(phase, Phase::Waiting | Phase::Parked { .. } | Phase::Following { .. });
+        for request in object.pool.requests().filter(|request| waits(&request.phase)) {
+            assert!(request.expires_at() > now, "{name}: {} waits since {:?}", request.id, request.enqueued_at);
         }
     }
 }
@@ -321,29 +336,7 @@ fn every_end_is_charged_once(world: &World) {
         assert_eq!(object.spent(), charged, "{name}: spent and charged");
         let ends = world.pools.values().flat_map(|pool| &pool.ended);
         let own = ends.filter(|(id, _)| world.owners.get(*id) == Some(name));
-        let ended: i64 = own.map(|(_, end)| end.cost.nanos()).sum();
+        let ended: i64 = own.map(|(_, ended)| ended.end.cost.nanos()).sum();
         assert_eq!(ended, charged, "{name}: what its requests cost and what it was charged");
-    }
-}
-
-/// 10: a bill is the sum of its lines, no line costs more than its use by its price, and none has saved less than nothing.
-fn savings_add_up(world: &World) {
-    for (id, end) in world.pools.values().flat_map(|pool| &pool.ended) {
-        let costs = end.lines.iter().fold(NanoUsd::ZERO, |sum, line| sum.saturating_add(line.cost));
-        assert_eq!(costs, end.cost, "{id}: the bill and its lines");
-        for line in &end.lines {
-            let saved = Strategy::ALL.map(|strategy| line.saved.by(strategy));
-            assert!(saved.iter().all(|saved| *saved >= NanoUsd::ZERO), "{id} saved less than nothing");
-            let full = line.unit_price.times(line.actual).unwrap();
-            assert!(line.cost <= full, "{id} costs more than its use");
-            // What was not used itself would have cost what another one used.
-            if line.actual.is_zero() {
-                continue;
-            }
-            assert!(line.cost.saturating_add(line.saved.off_peak) <= full, "{id} saved more than its window gave");
-            let used = line.actual.saturating_add(line.estimated);
-            let dearest = NanoUsd::from_nanos(3_000).unwrap().times(used).unwrap();
-            assert!(line.baseline() <= dearest, "{id} saved what nothing could have cost");
-        }
     }
 }

@@ -18,6 +18,7 @@
 )]
 
 mod alarms;
+mod bills;
 pub mod campaign;
 pub mod caught;
 pub mod checks;

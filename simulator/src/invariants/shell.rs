@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use rm_core::account::{Account, AccountConfig, AccountEffect, AtHome, Hold, PeriodTotals, SlotAnswer};
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{
-    Effect, Lease, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, PoolState, Report, Signal, Stored,
+    Effect, Ended, Lease, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, PoolConfig, PoolState, Report, Signal, Stored,
 };
-use rm_core::request::{End, Request, Settlement, Status};
+use rm_core::request::{Request, Settlement, Status};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
 use crate::setup;
@@ -75,7 +75,7 @@ pub struct PoolObject {
     /// Settlements that the account has not confirmed, by event.
     pub settlements: BTreeMap<String, Settlement>,
     /// How requests ended.
-    pub ended: BTreeMap<RequestId, End>,
+    pub ended: BTreeMap<RequestId, Ended>,
     /// Requests that the store has heard of, ended or not.
     pub known: BTreeSet<RequestId>,
 }
@@ -126,11 +126,13 @@ impl PoolObject {
             if self.pool.request(id).is_none() {
                 self.requests.remove(id);
             }
-            let before = self.ended.insert(id.clone(), ended.end.clone());
+            let before = self.ended.insert(id.clone(), ended.clone());
+            let before = before.map(|before| before.end);
             assert!(before.is_none(), "{id} ended twice: {before:?} and {:?}", ended.end);
         }
         for late in &changes.late {
-            let end = self.ended.get_mut(&late.request.id).expect("use is late only after an end");
+            let ended = self.ended.get_mut(&late.request.id).expect("use is late only after an end");
+            let end = &mut ended.end;
             end.cost = late.end.cost;
             end.lines.clone_from(&late.end.lines);
         }

@@ -97,7 +97,7 @@ impl World {
             }
         });
         self.accepted.insert(id.clone());
-        assert_eq!(self.pools[&home].ended[id].cost, NanoUsd::ZERO, "{id} was not run");
+        assert_eq!(self.pools[&home].ended[id].end.cost, NanoUsd::ZERO, "{id} was not run");
     }
 
     fn draw_order(&mut self) -> Option<(Order, NanoUsd)> {

@@ -299,7 +299,7 @@ impl World {
         for (id, status) in saved.ended {
             self.saw(status.as_str());
             self.log.say(now, || format!("  {id} ends: {}", status.as_str()));
-            let lines = &self.pools[name].ended[&id].lines;
+            let lines = &self.pools[name].ended[&id].end.lines;
             let saved = lines.iter().fold(Savings::default(), |sum, line| sum.and(line.saved));
             self.saw_savings(saved);
         }
