@@ -289,7 +289,9 @@ impl Request {
     /// When it expires in the queue.
     #[must_use]
     pub fn expires_at(&self) -> Instant {
-        let oldest = self.enqueued_at.plus(if self.is_off_peak() { OFF_PEAK_MAX_AGE_MS } else { MAX_AGE_MS });
+        // One that its deadline forces out of its window has waited for that until then.
+        let waits_for_windows = self.waits_for_windows() != WaitsFor::Nothing;
+        let oldest = self.enqueued_at.plus(if waits_for_windows { OFF_PEAK_MAX_AGE_MS } else { MAX_AGE_MS });
         let limit = self.wait_limit_ms.filter(|_| self.first_started_at.is_none());
         let by_lane = limit.map_or(oldest, |limit| self.enqueued_at.plus(limit));
         self.deadline.map_or(oldest, |deadline| deadline.min(oldest)).min(by_lane)
@@ -298,9 +300,12 @@ impl Request {
     /// Which windows it waits for; `None` once its deadline does not let it.
     #[must_use]
     pub fn window(&self) -> Option<WaitsFor> {
+        Some(self.waits_for_windows()).filter(|windows| *windows != WaitsFor::Nothing && !self.forced)
+    }
+
+    fn waits_for_windows(&self) -> WaitsFor {
         let by_lane = if self.urgency == Urgency::Deferred { WaitsFor::Pool } else { WaitsFor::Nothing };
-        let waits_for = self.waits_for.clone().unwrap_or(by_lane);
-        Some(waits_for).filter(|waits_for| *waits_for != WaitsFor::Nothing && !self.forced)
+        self.waits_for.clone().unwrap_or(by_lane)
     }
 
     /// Whether it waits for an off-peak window.

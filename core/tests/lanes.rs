@@ -220,3 +220,15 @@ fn an_immediate_request_is_refused_where_nothing_will_come_and_waits_for_what_ma
     pool.report(&id, grant, used(8), at(1));
     assert_eq!(refused_until(&mut pool, three(3), 2), Some(IMMEDIATE_WAIT_MS - 2), "two are left, and none is out");
 }
+
+#[test]
+fn what_its_deadline_forces_out_of_its_window_after_days_runs() {
+    let day = 24 * 3_600_000;
+    let window = Window { start: at(7 * day), end: at(7 * day + 1_800_000) };
+    let mut pool = pool(PoolConfig { off_peak: Some(vec![window]), ..config(10, 1) });
+    let deadline = Some(at(3 * day));
+    let id = queue(&mut pool, Submission { deadline, ..order(1, Urgency::Deferred, 0) }, at(0));
+    let force_at = pool.request(&id).unwrap().force_at().unwrap();
+    let started = run_until(&mut pool, at(0), at(3 * day));
+    assert_eq!(started.first(), Some(&(force_at, id)), "it is not over at the age that others end at");
+}

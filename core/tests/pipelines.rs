@@ -7,6 +7,7 @@ mod support;
 use rm_core::id::RequestId;
 use rm_core::pipeline::Step;
 use rm_core::pool::{CancelOutcome, Effect, Mode, Pool, Refusal, Report, ReportOutcome, Retry, Submission, Submitted};
+use rm_core::priority::Urgency;
 use rm_core::request::{End, Phase, Status};
 use rm_core::units::{NanoUsd, Tokens};
 use support::{PRICE, at, config, demand, failure, id_of, normal, pool, queue, started, units, used};
@@ -230,4 +231,15 @@ fn a_cancelled_run_that_failed_is_charged_nothing() {
     let settlements = pool.take_changes().settlements;
     assert_eq!((settlements.len(), settlements[0].cost), (1, NanoUsd::ZERO));
     assert_eq!(pool.view(at(2)).available, units(10));
+}
+
+#[test]
+fn a_step_that_waits_for_as_long_as_any_may_is_not_said_to_have_waited_longer_than_its_lane_allows() {
+    let mut pool = pool(config(10, 0));
+    let id = queue(&mut pool, Submission { urgency: Urgency::Immediate, ..pipeline(1, 2, &[9]) }, at(0));
+    let (_, first) = one(&mut pool, 0);
+    assert_eq!(pool.report(&id, first, used(2), at(1)), ReportOutcome::StepEnded { step: 0 });
+    pool.on_wakeup(at(24 * 3_600_000));
+    let failure = the_end(&mut pool).failure.unwrap();
+    assert_eq!(failure.message, "it waited for longer than any request may");
 }

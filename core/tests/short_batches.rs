@@ -91,3 +91,27 @@ fn none_is_started_with_leases_that_may_have_run_out_while_it_waited() {
         assert_eq!(pool.request(id).unwrap().grants, 2, "it is granted anew");
     }
 }
+
+#[test]
+fn those_that_are_ready_do_not_miss_their_deadline_for_an_answer() {
+    let mut pool = pool(config(100, 4));
+    let hurried = Submission { deadline: Some(at(9_000)), timeout_ms: 2_000, ..item(1, 0) };
+    let ids = [hurried, item(2, 0)].map(|submission| queue(&mut pool, submission, at(0)));
+    let mut now = at(0);
+    let mut started = Vec::new();
+    while now <= at(9_000) {
+        for effect in pool.take_effects() {
+            match effect {
+                Effect::AcquireSlot { id, grant, .. } if id == ids[0] => {
+                    pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now);
+                }
+                Effect::Start { id, .. } => started.push((now.since(at(0)), id)),
+                _ => {}
+            }
+        }
+        now = pool.next_wakeup(now).unwrap();
+        pool.on_wakeup(now);
+    }
+    let [hurried, _] = ids;
+    assert_eq!(started, [(4_000, hurried)], "its account never answers: half of what is left before it must start");
+}

@@ -62,6 +62,13 @@ impl Request {
         Some(self.gathers_until(since).map_or(until, |at| at.min(until)))
     }
 
+    /// Until when it waits, once it has all that it needs, for the answers that those are asking for that it is combined with;
+    /// `None` if it has the time that any grant may take.
+    pub(super) fn waits_for_answers_until(&self) -> Option<Instant> {
+        let Phase::Acquiring { since, .. } = self.phase else { return None };
+        self.gathers_until(since).filter(|_| self.is_ready())
+    }
+
     /// Whether the leases that it acquired may have run out: the alarm that was to start it, or to give it up, came too late.
     pub(super) fn leases_may_be_over(&self, now: Instant) -> bool {
         let Phase::Acquiring { since, .. } = self.phase else { return false };
@@ -131,7 +138,11 @@ impl Pool {
         let ids = self.ready.get(key)?;
         let first = ids.first().and_then(|id| self.requests.get(id))?;
         let most = first.batch.as_ref().and_then(|terms| usize::try_from(terms.max_size).ok()).unwrap_or(1).max(1);
-        let more_to_come = || self.pending.contains_key(key) || self.tokens_are_to_come(key, ids, now);
+        let answers_may_come = || {
+            let until = |id| self.requests.get(id).and_then(Request::waits_for_answers_until);
+            self.pending.contains_key(key) && ids.iter().filter_map(until).all(|until| now < until)
+        };
+        let more_to_come = || answers_may_come() || self.tokens_are_to_come(key, ids, now);
         (ids.len() >= most || !more_to_come()).then(|| ids.iter().take(most).cloned().collect())
     }
 
@@ -150,7 +161,8 @@ impl Pool {
             self.tokens_at(&place, self.before(&place, now), now).is_some_and(|at| at <= until)
         };
         let next = self.combinable.get(key).into_iter().flatten().take(LOOKED_AT).filter_map(request);
-        let may_come = next.filter(|one| self.is_eligible(&entry(one).flow(), now) && has_slot(one));
+        let is_eligible = self.eligible(now);
+        let may_come = next.filter(|one| is_eligible(&entry(one).flow()) && has_slot(one));
         self.config.scheduler_running && may_come.take(FORETOLD).any(comes_in_time)
     }
 

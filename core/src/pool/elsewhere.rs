@@ -20,6 +20,8 @@ use crate::units::{Instant, NanoUsd, Tokens};
 pub(super) const RECHECK_MS: i64 = 1_000;
 /// The longest wait for another pool: what is given back there is there before it is refilled.
 const RECHECK_MAX_MS: i64 = 5_000;
+/// Those that only wait for others before them are all looked at in one event, so often.
+const RECHECKS_EVERY_MS: i64 = 1_000;
 /// The shortest.
 const RECHECK_MIN_MS: i64 = 50;
 /// How long an inquiry may take before it is made again.
@@ -58,6 +60,12 @@ fn idle_wake_ms(wakes: u32) -> i64 {
         None => 0,
         Some(doublings) => IDLE_WAKE_MS.saturating_mul(1_i64.checked_shl(doublings.min(10)).unwrap_or(1)),
     }
+}
+
+/// The next moment at which those are looked at that are in no hurry.
+fn with_others(at: Instant) -> Instant {
+    let over = at.millis().checked_rem_euclid(RECHECKS_EVERY_MS).unwrap_or(0);
+    if over == 0 { at } else { at.plus(RECHECKS_EVERY_MS.saturating_sub(over)) }
 }
 
 impl Pool {
@@ -132,7 +140,7 @@ impl Pool {
         let inquires = |effect: &&Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
         let inquired = self.effects.iter().filter(inquires).count();
         match queue_elsewhere(request).is_some_and(is_first) && self.turn_is_near(request, now) {
-            false => self.wait_elsewhere(id, now.plus(RECHECK_MAX_MS)),
+            false => self.wait_elsewhere(id, with_others(now.plus(RECHECK_MAX_MS))),
             true if inquired >= INQUIRIES_AT_ONCE => self.wait_elsewhere(id, now.plus(INQUIRIES_EVERY_MS)),
             true => {
                 let (pool, mut order) = (demand.pool.clone(), self.order_for(request, demand, true, now));

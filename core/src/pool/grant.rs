@@ -1,8 +1,10 @@
 //! Granting: who gets the tokens that are there.
 
+use std::collections::BTreeSet;
+
 use crate::breaker::Breaker;
 use crate::fair_share::weight;
-use crate::id::RequestId;
+use crate::id::{RequestId, WorkerBinding};
 use crate::off_peak::{self, WaitsFor, Window};
 use crate::partition;
 use crate::pool::Pool;
@@ -230,9 +232,16 @@ impl Pool {
         self.note_question(&client, now);
     }
 
-    /// Whether a flow's requests could be granted now, were their tokens there.
-    pub(super) fn is_eligible(&self, flow: &Flow, now: Instant) -> bool {
-        self.may_go(flow, now) && !(flow.has_failed && self.another_one_probes(flow, now))
+    /// Which flows' requests could be granted now, were their tokens there.
+    pub(super) fn eligible(&self, now: Instant) -> impl Fn(&Flow) -> bool {
+        // Looked for once, and not for each flow again: it looks at all flows itself.
+        let has_choice = |(_, breaker): &(_, &Breaker)| breaker.first_choice_until().is_some_and(|until| now < until);
+        let left_alone = self.state.breakers.iter().filter(has_choice).map(|(worker, _)| worker);
+        let tried_first: BTreeSet<_> = left_alone.filter(|worker| self.another_one_probes(worker, now)).collect();
+        move |flow| {
+            let another_one_probes = || flow.worker.as_ref().is_some_and(|worker| tried_first.contains(worker));
+            self.may_go(flow, now) && !(flow.has_failed && another_one_probes())
+        }
     }
 
     /// Whether nothing holds up a flow's requests but what holds up those of `own` as well: a slot of the same client, the
@@ -244,15 +253,21 @@ impl Pool {
         let tries_later = flow.has_failed && self.tries_first(own, now);
         (same_client || self.may_take_slot(flow, now))
             && (same_worker && !tries_later || self.worker_lets_through(flow, now))
-            && (same_worker && own.has_failed || !flow.has_failed || !self.another_one_probes(flow, now))
+            && (same_worker && own.has_failed || !self.is_tried_by_another_one(flow, now))
             && (flow.off_peak == own.off_peak || self.is_open_for(flow.off_peak.as_ref(), now).is_ok())
     }
 
-    /// Whether one that has not failed yet is to try the worker of these that have: of those that fail whatever the worker
-    /// does, nothing would be learnt of it. It has a moment for that, for its tokens may not be there.
-    pub(super) fn another_one_probes(&self, flow: &Flow, now: Instant) -> bool {
-        let could =
-            |other: &Flow| other.worker == flow.worker && self.tries_first(other, now) && self.may_go(other, now);
+    /// Whether one that has not failed yet is to try the worker of these that have.
+    pub(super) fn is_tried_by_another_one(&self, flow: &Flow, now: Instant) -> bool {
+        flow.has_failed && flow.worker.as_ref().is_some_and(|worker| self.another_one_probes(worker, now))
+    }
+
+    /// Whether one that has not failed yet is to try a worker: of those that fail whatever the worker does, nothing would be
+    /// learnt of it. It has a moment for that, for its tokens may not be there.
+    fn another_one_probes(&self, worker: &WorkerBinding, now: Instant) -> bool {
+        let could = |other: &Flow| {
+            other.worker.as_ref() == Some(worker) && self.tries_first(other, now) && self.may_go(other, now)
+        };
         self.queue.has(could) || self.free.has(could)
     }
 
@@ -282,7 +297,7 @@ impl Pool {
         flow.worker.as_ref().is_none_or(|worker| self.lets_through(worker, now))
     }
 
-    pub(super) fn lets_through(&self, worker: &crate::id::WorkerBinding, now: Instant) -> bool {
+    pub(super) fn lets_through(&self, worker: &WorkerBinding, now: Instant) -> bool {
         self.state.breakers.get(worker).is_none_or(|breaker| breaker.lets_through(now))
     }
 
@@ -325,17 +340,18 @@ impl Pool {
             let share = self.config.partitions.get(index).map(|partition| partition.limits(&limits).capacity);
             share.is_some_and(|share| self.requests.get(id).is_some_and(|request| request.home_amount() <= share))
         };
+        let is_eligible = self.eligible(now);
         let eligible = |flow: &Flow, tier: Tier, first: &RequestId| {
             let own = || partition::index_of(&self.config.partitions, &flow.client, tier);
-            partition.is_none_or(|index| own() == Some(index) && fits(index, first)) && self.is_eligible(flow, now)
+            partition.is_none_or(|index| own() == Some(index) && fits(index, first)) && is_eligible(flow)
         };
         self.queue.pick(&self.config.weights, &self.fairness, promoted_turn, now, eligible)
     }
 
     fn pick_free(&self, now: Instant) -> Option<Pick> {
-        let eligible = |flow: &Flow, _, _: &RequestId| {
-            self.is_eligible(flow, now) && !(flow.needs_slot && self.asks_enough(&flow.client))
-        };
+        let is_eligible = self.eligible(now);
+        let eligible =
+            |flow: &Flow, _, _: &RequestId| is_eligible(flow) && !(flow.needs_slot && self.asks_enough(&flow.client));
         self.free.pick(&self.config.weights, &self.fairness, true, now, eligible)
     }
 

@@ -275,6 +275,7 @@ impl Pool {
     }
 
     fn end_lease(&mut self, key: &str, used: Tokens, now: Instant) {
+        let more = self.lease_uses.add(key, used, now);
         match self.leases.remove(key) {
             Some(lease) => {
                 self.timers.remove(&(lease.expires_at, Timer::Lease(lease.key.clone())));
@@ -286,9 +287,9 @@ impl Pool {
                 }
                 self.settle_tokens(self.taken_by_lease(&lease), used, false, now);
             }
-            None if !used.is_zero() => {
+            None if !more.is_zero() => {
                 let nothing = Taken { amount: Tokens::ZERO, own: Tokens::ZERO, partition: None, since: now };
-                self.settle_tokens(nothing, used, false, now);
+                self.settle_tokens(nothing, more, false, now);
             }
             None => {}
         }

@@ -19,6 +19,7 @@ mod index;
 mod keep;
 mod lease;
 mod lease_end;
+mod lease_use;
 mod orders;
 mod outcome;
 mod position;
@@ -101,6 +102,7 @@ pub struct Pool {
     /// Requests of other pools that asked for tokens here in vain.
     orders: orders::Orders,
     held_back: held_back::HeldBack,
+    lease_uses: lease_use::LeaseUses,
     standings: standing::Standings,
     /// Tokens were given back in this event: `Some(true)` if all of them by grants that came to nothing.
     gave_back: Option<bool>,
@@ -157,6 +159,7 @@ impl Pool {
             orders: orders::Orders::default(),
             standings: standing::Standings::default(),
             held_back: held_back::HeldBack::default(),
+            lease_uses: lease_use::LeaseUses::default(),
             gave_back: None,
             head_ready_at: None,
             backlog: false,

@@ -166,7 +166,7 @@ impl Pool {
         }
         let is_left_alone = |worker| !self.lets_through(worker, now);
         let worker_fails = request.worker.as_ref().is_some_and(is_left_alone)
-            || (request.attempts > 0 && self.another_one_probes(&entry(request).flow(), now));
+            || self.is_tried_by_another_one(&entry(request).flow(), now);
         match request.phase {
             Phase::Waiting if self.is_open_for(request.window().as_ref(), now).is_err() => Some(Blocked::OffPeak),
             Phase::Waiting if worker_fails => Some(Blocked::WorkerUnavailable),

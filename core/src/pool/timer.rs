@@ -26,7 +26,7 @@ pub(super) enum Timer {
     Force(RequestId),
     /// A parked request comes back.
     Unpark(RequestId),
-    /// One that is ready waits no longer for others to have their tokens.
+    /// One that is ready waits no longer for others to have their tokens, or their answers.
     Join(RequestId),
     /// A grant has been acquiring for too long.
     Acquire(RequestId),
@@ -50,8 +50,9 @@ pub(super) fn of_request(request: &Request) -> [Option<(Instant, Timer)>; 3] {
         Phase::Following { .. } => [expire(), None, None],
         Phase::Parked { until, .. } => [expire(), force(), Some((until, Timer::Unpark(id())))],
         Phase::Acquiring { since, .. } => {
-            let join = request.waits_for_tokens_until().map(|at| (at, Timer::Join(id())));
-            [Some((since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()))), join, None]
+            let join = |at| (at, Timer::Join(id()));
+            let acquire = (since.plus(ACQUIRE_LIMIT_MS), Timer::Acquire(id()));
+            [Some(acquire), request.waits_for_tokens_until().map(join), request.waits_for_answers_until().map(join)]
         }
         Phase::Running { lease_until, .. } | Phase::Abandoned { lease_until } => {
             [Some((lease_until, Timer::Run(id()))), None, None]
@@ -64,7 +65,7 @@ impl Request {
     pub(super) fn why_expired(&self, now: Instant) -> &'static str {
         match (self.deadline.filter(|deadline| *deadline <= now), self.wait_limit_ms) {
             (Some(_), _) => "it was not finished by its deadline",
-            (None, Some(_)) if self.attempts == 0 => "it waited for longer than its lane allows",
+            (None, Some(_)) if self.first_started_at.is_none() => "it waited for longer than its lane allows",
             (None, _) => "it waited for longer than any request may",
         }
     }

@@ -191,8 +191,9 @@ impl Pool {
 
     fn partition_views(&self, shares: &Shares, limits: &BucketLimits, now: Instant) -> Vec<PartitionView> {
         let partitions = &self.config.partitions;
+        let is_eligible = self.eligible(now);
         let group = |flow: &Flow, tier| {
-            self.is_eligible(flow, now).then(|| partition::index_of(partitions, &flow.client, tier)).flatten()
+            is_eligible(flow).then(|| partition::index_of(partitions, &flow.client, tier)).flatten()
         };
         let ordered = self.ordered_of_shares(now);
         let wanted = self.queue.wanted_by(partitions.len(), group);

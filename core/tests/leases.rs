@@ -1,0 +1,73 @@
+//! What pools say to each other of leases: it may come twice, and there may be very many of those that wait.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+mod support;
+
+use rm_core::account::SlotAnswer;
+use rm_core::id::RequestId;
+use rm_core::pool::{Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, Signal, Submission};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::units::Instant;
+use support::{at, config, demand, id_of, lease_order, pool, queue, request, units};
+
+#[test]
+fn what_is_said_twice_of_a_lease_is_used_once() {
+    let mut pool = pool(config(100, 0));
+    let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
+    let order = LeaseOrder { amount: units(40), ..lease_order(&id, "a", Tier::Basic, Urgency::Normal) };
+    assert!(pool.acquire_lease(order.clone(), at(0)).is_granted());
+    for ms in [1, 10_000, 20_000] {
+        pool.settle_lease(&order.key, units(45), LeaseEnd::Ran, &Signal::default(), at(ms));
+        assert_eq!((pool.view(at(ms)).available, pool.ledger().overused), (units(55), units(5).micros()));
+    }
+    pool.settle_lease(&order.key, units(50), LeaseEnd::Ran, &Signal::default(), at(20_001));
+    assert_eq!(pool.view(at(20_001)).available, units(50), "more than was said before is more use");
+}
+
+/// Answers all questions: slots are given, the other pool has nothing for an hour. How many orders it got.
+fn refuse(pool: &mut Pool, now: Instant) -> usize {
+    let mut orders = 0;
+    loop {
+        let effects = pool.take_effects();
+        if effects.is_empty() {
+            return orders;
+        }
+        for effect in effects {
+            match effect {
+                Effect::AcquireSlot { id, grant, .. } => pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now),
+                Effect::AcquireLease { id, grant, pool: other, .. } => {
+                    orders += 1;
+                    let later = LeaseAnswer::NotNow { retry_at: None, ready_at: Some(at(3_600_000)) };
+                    pool.lease_answered(&id, grant, &other, later, now);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn very_many_that_wait_for_another_pool_are_looked_at_together() {
+    let mut pool = pool(config(1_000_000, 1_000));
+    for n in 0..400_u32 {
+        let demands = vec![demand("home", 1), demand("other", 5)];
+        let now = at(3 * i64::from(n));
+        queue(
+            &mut pool,
+            Submission { demands, slots: Some(10), ..request(u64::from(n), "a", Tier::Basic, Urgency::Normal, now) },
+            now,
+        );
+        refuse(&mut pool, now);
+    }
+    let mut now = at(10_000);
+    let (mut alarms, mut orders) = (0, 0);
+    while let Some(next) = pool.next_wakeup(now).filter(|next| *next <= at(30_000)) {
+        now = next.max(now.plus(1));
+        pool.on_wakeup(now);
+        alarms += 1;
+        orders += refuse(&mut pool, now);
+    }
+    assert!(orders > 0, "the first ones ask");
+    assert!(alarms <= 60, "{alarms} alarms in twenty seconds, and {orders} orders");
+}
