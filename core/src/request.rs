@@ -184,6 +184,9 @@ pub struct Request {
     /// It was granted out of its partition's share, on a turn of that.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub by_share: bool,
+    /// It was granted on a turn of the promoted ones.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub on_turn: bool,
     /// When it was expected to start, when it came and had to wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expected_start: Option<Instant>,

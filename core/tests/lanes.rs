@@ -8,7 +8,7 @@ use rm_core::account::SlotAnswer;
 use rm_core::lane::{IMMEDIATE_WAIT_MS, LaneLimits, Lanes};
 use rm_core::off_peak::Window;
 use rm_core::pipeline::Step;
-use rm_core::pool::{Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted};
+use rm_core::pool::{Effect, Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::{FORCE_SLACK_MS, Status};
 use support::{at, config, demand, failure, pool, queue, request, run_until, started, started_ids, used};
@@ -231,4 +231,35 @@ fn what_its_deadline_forces_out_of_its_window_after_days_runs() {
     let force_at = pool.request(&id).unwrap().force_at().unwrap();
     let started = run_until(&mut pool, at(0), at(3 * day));
     assert_eq!(started.first(), Some(&(force_at, id)), "it is not over at the age that others end at");
+}
+
+#[test]
+fn a_slot_that_comes_after_the_lanes_limit_comes_too_late() {
+    let mut pool = pool(PoolConfig { lanes: Lanes::default(), ..config(10, 1) });
+    let immediate = Submission { has_slot: false, ..order(1, Urgency::Immediate, 0) };
+    let id = queue(&mut pool, immediate, at(0));
+    let limit = pool.request(&id).unwrap().wait_limit_ms.unwrap();
+    // Its account does not answer, until it does after the limit.
+    let mut now = at(0);
+    loop {
+        let asked = pool.take_effects().into_iter().find_map(|effect| match effect {
+            Effect::AcquireSlot { grant, .. } => Some(grant),
+            _ => None,
+        });
+        let next = pool.next_wakeup(now).unwrap();
+        match asked {
+            Some(grant) if next > at(limit) => {
+                pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), at(limit + 1));
+                break;
+            }
+            _ => {
+                now = next;
+                pool.on_wakeup(now);
+            }
+        }
+    }
+    let ended = pool.take_changes().ended;
+    assert_eq!((ended.len(), ended[0].end.status), (1, Status::Expired));
+    let given_back = |effect: &Effect| matches!(effect, Effect::ReleaseSlot { .. });
+    assert!(pool.take_effects().iter().any(given_back), "and the slot is free again");
 }

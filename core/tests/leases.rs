@@ -71,3 +71,24 @@ fn very_many_that_wait_for_another_pool_are_looked_at_together() {
     assert!(orders > 0, "the first ones ask");
     assert!(alarms <= 60, "{alarms} alarms in twenty seconds, and {orders} orders");
 }
+
+#[test]
+fn a_lease_that_runs_out_when_a_request_comes_is_news_to_those_that_wait() {
+    let mut pool = pool(config(10, 0));
+    let of = |n: u8| {
+        let id = RequestId::new(at(0), [n; 10], &id_of("elsewhere"));
+        LeaseOrder {
+            amount: units(10),
+            returns: true,
+            ttl_ms: 1_000,
+            ..lease_order(&id, "a", Tier::Standard, Urgency::Normal)
+        }
+    };
+    assert!(pool.acquire_lease(of(1), at(0)).is_granted());
+    assert!(!pool.acquire_lease(of(2), at(1)).is_granted());
+    pool.take_effects();
+    let much = request(1, "b", Tier::Basic, Urgency::Deferred, at(1_000));
+    queue(&mut pool, Submission { demands: vec![demand("home", 10)], ..much }, at(1_000));
+    let told = |effect: &Effect| matches!(effect, Effect::LeaseFree { home, .. } if *home == id_of("elsewhere"));
+    assert!(pool.take_effects().iter().any(told), "not only by the next event");
+}

@@ -124,9 +124,9 @@ impl Pool {
             return None;
         }
         let limit_ms = request.attempt_limit_ms(now);
-        if limit_ms == 0 && request.kind == Kind::Execution {
+        if request.expires_at() <= now && request.kind == Kind::Execution {
             self.give_back_acquired(&request, true, LeaseEnd::Over, now);
-            let failure = Failure { code: "expired".into(), message: "it was not finished by its deadline".into() };
+            let failure = Failure { code: "expired".into(), message: request.why_expired(now).into() };
             request.phase = Phase::Waiting;
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
             return None;
@@ -147,7 +147,7 @@ impl Pool {
         request.started_grant = grant;
         (request.others_regain_ms, request.idle_wakes) = (0, 0);
         request.promises.clear();
-        self.turn_is_used(&request, now);
+        self.turn_is_used(&request);
         request.step_started_at = request.step_started_at.or(Some(now));
         if request.first_started_at.is_none() {
             request.first_started_at = Some(now);

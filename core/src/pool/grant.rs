@@ -11,7 +11,7 @@ use crate::pool::Pool;
 use crate::pool::finish::Finish;
 use crate::pool::index::entry;
 use crate::pool::supply::Leave;
-use crate::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier};
+use crate::priority::{PROMOTED_ONE_IN, Tier};
 use crate::queue::{Flow, Pick};
 use crate::request::{Failure, Phase, Request, Status};
 use crate::token_bucket::Availability;
@@ -52,7 +52,7 @@ impl Pool {
             && let Some(pick) = self.pick_free(now)
         {
             *granted = granted.saturating_add(1);
-            self.begin_acquiring(&pick.id, Tokens::ZERO, false, slot_of, now);
+            self.begin_acquiring(&pick.id, Tokens::ZERO, false, false, slot_of, now);
         }
         if let Some(until) = self.state.paused_until {
             let until = (!self.queue.is_empty()).then_some(until);
@@ -68,8 +68,9 @@ impl Pool {
             match self.next_turn(now) {
                 Turn::Granted { pick, own, picked_for } => {
                     *granted = granted.saturating_add(1);
-                    self.count_turn(picked_for, pick.promoted && self.is_promoted_turn(picked_for));
-                    self.begin_acquiring(&pick.id, own, picked_for.is_some(), slot_of, now);
+                    let on_turn = pick.promoted && self.is_promoted_turn(picked_for);
+                    self.count_turn(picked_for, on_turn);
+                    self.begin_acquiring(&pick.id, own, picked_for.is_some(), on_turn, slot_of, now);
                 }
                 Turn::Refused(id) => {
                     *granted = granted.saturating_add(1);
@@ -164,9 +165,10 @@ impl Pool {
         }
     }
 
-    /// A request starts: if it is promoted, it has had its turn.
-    pub(super) fn turn_is_used(&mut self, request: &Request, now: Instant) {
-        if request.home_amount().is_zero() || now.since(request.enqueued_at) < STARVATION_BOUND_MS {
+    /// A request starts: if it was granted on a turn of the promoted ones, they have had it. One that is promoted and goes
+    /// first by its score takes none: where all that goes first is promoted, the oldest would never have one.
+    pub(super) fn turn_is_used(&mut self, request: &Request) {
+        if request.home_amount().is_zero() || !request.on_turn {
             return;
         }
         self.turn_was_used(self.partition_of(&request.client, request.tier).filter(|_| request.by_share));
@@ -210,6 +212,7 @@ impl Pool {
         id: &RequestId,
         own: Tokens,
         by_share: bool,
+        on_turn: bool,
         slot_of: Option<&RequestId>,
         now: Instant,
     ) {
@@ -219,6 +222,7 @@ impl Pool {
         request.grants = request.grants.saturating_add(1);
         request.own = own;
         request.by_share = by_share;
+        request.on_turn = on_turn;
         request.refused_by = None;
         if let Some(worker) = &request.worker
             && let Some(breaker) = self.state.breakers.get_mut(worker)

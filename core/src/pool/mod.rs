@@ -235,10 +235,15 @@ impl Pool {
         self.advance(now);
         let outcome = body(self);
         self.grant_and_start(now, None);
+        self.tell_others(now);
+        outcome
+    }
+
+    /// What an event has changed for other pools is told to them.
+    fn tell_others(&mut self, now: Instant) {
         self.wake_lease_waiters(now);
         self.tell_standings(now);
         self.tell_held_back(now);
-        outcome
     }
 
     /// When to call [`Self::on_wakeup`], if nothing happens before.

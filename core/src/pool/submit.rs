@@ -110,6 +110,12 @@ pub enum Submitted {
 impl Pool {
     /// Takes a request in. If everything is there it starts at once.
     pub fn submit(&mut self, submission: Submission, mode: Mode, now: Instant) -> Submitted {
+        let submitted = self.take_in(submission, mode, now);
+        self.tell_others(now);
+        submitted
+    }
+
+    fn take_in(&mut self, submission: Submission, mode: Mode, now: Instant) -> Submitted {
         self.advance(now);
         if self.requests.contains_key(&submission.id) {
             self.grant_and_start(now, None);
@@ -230,6 +236,7 @@ pub(super) fn waiting(submission: Submission) -> Request {
         forced: false,
         own: Tokens::ZERO,
         by_share: false,
+        on_turn: false,
         expected_start: None,
         applied: submission.applied,
         twin: submission.twin,

@@ -67,14 +67,14 @@ impl Waiting {
             };
         }
         for request in object.pool.requests().filter(|request| !request.home_amount().is_zero()) {
-            // A grant counts for those who are not promoted, a start for those who are. What a partition grants of its own
+            // On a turn of the promoted ones a start counts, for others a grant. What a partition grants of its own
             // is nobody else's turn; but what is lent was theirs to wait for.
-            let old = is_old(request, now);
-            if old && request.started_grant > before(&self.starts, &request.id) {
+            let on_turn = request.on_turn;
+            if on_turn && request.started_grant > before(&self.starts, &request.id) {
                 if !request.by_share {
                     count = 0;
                 }
-            } else if !old
+            } else if !on_turn
                 && request.grants > before(&self.grants, &request.id)
                 && !(request.by_share && is_dedicated_to(object, &request.client, request.tier))
             {
