@@ -171,8 +171,31 @@ test("one that nobody may wait for keeps no others from sharing a run", async ()
   const deferred = ok(await run({ urgency: "deferred" }));
   const crowd = await Promise.all(Array.from({ length: 15 }, () => run()));
   for (const sent of crowd) assert.equal((await rm.ended(ok(sent).requestId)).status, "succeeded");
+  const patient = await rm.ended(deferred.requestId);
+  assert.deepEqual([patient.status, patient.cost.actualUsd], ["succeeded", 0], "it has the result of those that go before it");
   assert.equal((await rm.stats()).calls, 1);
-  ok(await rm.call("DELETE", `/api/queue/${deferred.requestId}`));
+});
+
+test("the same request is waited for by those only that would wait as long for themselves", async () => {
+  const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+  const clock = (offsetMinutes) => new Date(Date.now() + offsetMinutes * 60_000).toISOString().slice(11, 16);
+  const template = { worker: "ECHO", resources: [{ pool: "kept", base: 1 }], timeoutMs: 2_000, dedupe: true };
+  const offPeak = { days, from: clock(120), to: clock(180) };
+  ok(await rm.put("/admin/templates/windowed", { ...template, offPeak }));
+  const send = (templateId, more) => rm.execute({ clientId: "keeper", templateId, input: "same", ...more });
+  const patient = ok(await send("windowed", { urgency: "deferred" }));
+  const deadline = new Date(Date.now() + 66_000).toISOString();
+  const hurried = ok(await send("windowed", { urgency: "deferred", deadline }));
+  const position = ok(await rm.call("GET", `/api/queue/position/${hurried.requestId}`));
+  assert.ok(Date.parse(position.estimatedStartAt) < Date.parse(deadline), `it starts in time: ${position.estimatedStartAt}`);
+  ok(await rm.put("/admin/templates/gathering", { ...template, batch: { maxSize: 5, windowMs: 60_000 } }));
+  const parked = ok(await send("gathering", { urgency: "batch" }));
+  const plain = ok(await send("gathering", { optimization: { level: "standard" } }));
+  assert.equal((await rm.ended(plain.requestId)).status, "succeeded", "nobody waits for a minute who does not want to");
+  const shared = await rm.ended(parked.requestId);
+  assert.deepEqual([shared.status, shared.cost.actualUsd], ["succeeded", 0], "and the one that would has the result");
+  assert.equal((await rm.ended(hurried.requestId)).status, "succeeded");
+  assert.equal((await rm.ended(patient.requestId)).cost.actualUsd, 0);
 });
 
 test("a crowd of the same runs once, though its run has to be tried again", async () => {

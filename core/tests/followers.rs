@@ -80,7 +80,7 @@ fn if_the_one_that_runs_has_no_result_the_next_is_run() {
 #[test]
 fn one_that_waits_is_cancelled_and_expires_on_its_own() {
     let (mut pool, ids, grant) = three();
-    assert_eq!(pool.cancel(&ids[1], true, at(1)), CancelOutcome::Cancelled);
+    assert_eq!(pool.cancel(&ids[1], false, at(1)), CancelOutcome::Cancelled);
     let late = Submission { deadline: Some(at(50)), ..twin(4, Urgency::Normal) };
     let late = queue(&mut pool, late, at(2));
     pool.on_wakeup(at(50));
@@ -96,7 +96,11 @@ fn nobody_waits_for_one_of_lower_rank_that_has_not_begun() {
     let deferred = queue(&mut pool, twin(1, Urgency::Deferred), at(0));
     let normal = queue(&mut pool, twin(2, Urgency::Normal), at(0));
     assert_eq!(started(&mut pool, at(0)).len(), 1);
-    assert_eq!(pool.request(&deferred).unwrap().phase, Phase::Waiting);
+    assert_eq!(
+        pool.request(&deferred).unwrap().phase,
+        Phase::Following { leader: normal.clone() },
+        "the other way round"
+    );
     assert!(matches!(pool.request(&normal).unwrap().phase, Phase::Running { .. }));
 }
 

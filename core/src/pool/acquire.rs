@@ -390,6 +390,6 @@ impl Pool {
         }
         request.phase = park_until.map_or(Phase::Waiting, |until| Phase::Parked { until, cause });
         self.put(request);
-        self.let_go_of_followers(id);
+        self.let_go_of_followers(id, now);
     }
 }

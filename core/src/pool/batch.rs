@@ -46,7 +46,7 @@ impl Request {
 
     /// How long it may wait for others at most: half of the time that it has until it must start, for then it may still have
     /// to wait for its turn. `None` if there is no such moment.
-    fn gathers_until(&self, now: Instant) -> Option<Instant> {
+    pub(super) fn gathers_until(&self, now: Instant) -> Option<Instant> {
         let by_deadline = self.deadline.map(|deadline| deadline.plus(self.timeout_ms.saturating_neg()));
         let by_lane = self.wait_limit_ms.map(|limit| self.enqueued_at.plus(limit));
         let must_start = [by_deadline, by_lane].into_iter().flatten().min()?;
@@ -83,7 +83,7 @@ impl Request {
 impl Pool {
     /// Has a new request wait for others: until the first of them has waited for its window, or there are enough.
     pub(super) fn gather(&mut self, request: &mut Request, now: Instant) {
-        let may_wait = request.batch_key().is_some() && request.urgency != Urgency::Immediate;
+        let may_wait = request.batch_key().is_some() && request.urgency != Urgency::Immediate && !request.forced;
         let Some(terms) = request.batch.clone().filter(|_| may_wait) else { return };
         let first = self.gathering.get(&terms.key).and_then(|ids| ids.first()).and_then(|id| self.requests.get(id));
         let until = match first.map(|first| &first.phase) {

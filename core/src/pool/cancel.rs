@@ -77,6 +77,10 @@ impl Pool {
         match (&request.phase, request.kind) {
             (Phase::Abandoned { .. }, _) => return CancelOutcome::Cancelled,
             (Phase::Running { .. }, _) if only_waiting => return CancelOutcome::Running,
+            // The run that it waits for is its own.
+            (Phase::Following { .. }, _) if only_waiting && request.first_started_at.is_some() => {
+                return CancelOutcome::Running;
+            }
             _ => {}
         }
         let Some(mut request) = self.take(id) else { return CancelOutcome::Unknown };

@@ -236,7 +236,7 @@ impl Pool {
         let id = request.id.clone();
         request.phase = Phase::Waiting;
         self.put(request);
-        self.let_go_of_followers(&id);
+        self.let_go_of_followers(&id, now);
     }
 
     /// After a failed attempt: back to its place after a backoff, or the end.
@@ -265,7 +265,7 @@ impl Pool {
             let id = request.id.clone();
             request.phase = Phase::Parked { until: next, cause: Cause::RetryBackoff };
             self.put(request);
-            self.let_go_of_followers(&id);
+            self.let_go_of_followers(&id, now);
         }
     }
 

@@ -1,5 +1,7 @@
 //! Requests whose result is there already, or about to be: a result that was kept, and the same request in flight.
 
+use std::collections::BTreeSet;
+
 use crate::id::RequestId;
 use crate::optimizer::{Applied, Strategy};
 use crate::pipeline::merged;
@@ -50,21 +52,61 @@ impl Pool {
 
     /// Has a new request wait for the same one that is in flight, if there is one that is not behind it.
     pub(super) fn follow(&mut self, request: &mut Request, now: Instant) {
-        let Some(leader) = self.leader_for(request) else { return };
-        let detail = format!("the same as {}, which was in flight", leader.id);
-        request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
+        let Some(leader) = self.leader_for(request, now) else { return };
         if matches!(leader.phase, Phase::Running { .. }) {
             request.first_started_at = Some(now);
         }
-        request.phase = Phase::Following { leader: leader.id.clone() };
+        waits_for(request, leader.id.clone());
+    }
+
+    /// A new request is accepted that does not wait for those that are the same and wait, for it goes before them or waits in
+    /// no such place: they wait for it, with those that wait for them. Whether there are any.
+    pub(super) fn lead_those_that_wait(&mut self, id: &RequestId, now: Instant) -> bool {
+        let Some(leader) = self.requests.get(id).filter(|one| !matches!(one.phase, Phase::Following { .. })) else {
+            return false;
+        };
+        let leader = leader.clone();
+        let twins = leader.twin.as_ref().and_then(|twin| self.twins.get(twin)).into_iter().flatten().rev();
+        let goes_after = |one: &&Request| {
+            let waits = matches!(one.phase, Phase::Waiting | Phase::Parked { .. }) && one.first_started_at.is_none();
+            // A promoted one may have its turn before this one.
+            one.id != *id && waits && !self.is_old(one.enqueued_at, now) && may_follow(one, &leader, now)
+        };
+        let others = twins.take(LEADERS_MAX).filter_map(|id| self.requests.get(id)).filter(goes_after);
+        let others: Vec<RequestId> = others.map(|one| one.id.clone()).collect();
+        let any = !others.is_empty();
+        for other in others.into_iter().take(FOLLOWERS_MAX) {
+            let theirs: Vec<RequestId> = self.followers.get(&other).into_iter().flatten().cloned().collect();
+            let together = theirs.len().saturating_add(1);
+            let known = self.followers.get(id).map_or(0, BTreeSet::len);
+            if known.saturating_add(together) > FOLLOWERS_MAX {
+                continue;
+            }
+            let mut free = Vec::new();
+            for one in std::iter::once(other).chain(theirs) {
+                let Some(mut request) = self.take(&one) else { continue };
+                if !may_follow(&request, &leader, now) {
+                    free.push(request);
+                    continue;
+                }
+                self.order_nothing_more(&request);
+                if matches!(leader.phase, Phase::Running { .. }) {
+                    request.first_started_at = request.first_started_at.or(Some(now));
+                }
+                waits_for(&mut request, id.clone());
+                self.put(request);
+            }
+            self.lead_each_other(free);
+        }
+        any
     }
 
     /// Of those that are the same and in flight the one to wait for: one that is underway, if it may. Among many the last
     /// ones are looked at; those before them may wait for something that this one does not.
-    fn leader_for(&self, request: &Request) -> Option<&Request> {
+    fn leader_for(&self, request: &Request, now: Instant) -> Option<&Request> {
         let same = request.twin.as_ref().and_then(|twin| self.twins.get(twin)).into_iter().flatten();
         let leaders = same.rev().take(LEADERS_MAX).filter_map(|id| self.requests.get(id));
-        let may_lead = |leader: &&Request| !self.is_full(&leader.id) && may_follow(request, leader);
+        let may_lead = |leader: &&Request| !self.is_full(&leader.id) && may_follow(request, leader, now);
         leaders.filter(may_lead).min_by_key(|leader| !is_underway(leader))
     }
 
@@ -74,7 +116,7 @@ impl Pool {
     }
 
     /// A request that was underway waits again: those that follow it and are not behind it do not wait with it.
-    pub(super) fn let_go_of_followers(&mut self, leader: &RequestId) {
+    pub(super) fn let_go_of_followers(&mut self, leader: &RequestId, now: Instant) {
         let followers: Vec<RequestId> = self.followers.get(leader).into_iter().flatten().cloned().collect();
         let Some(waiting) = self.requests.get(leader).filter(|_| !followers.is_empty()).cloned() else { return };
         let mut free = Vec::new();
@@ -82,7 +124,7 @@ impl Pool {
             let Some(mut follower) = self.take(&id) else { continue };
             // It was not its own run that had started.
             follower.first_started_at = None;
-            if may_follow(&follower, &waiting) {
+            if may_follow(&follower, &waiting, now) {
                 self.put(follower);
             } else {
                 free.push(follower);
@@ -143,7 +185,7 @@ impl Pool {
         let mut next: Option<RequestId> = None;
         for mut follower in followers {
             match &next {
-                Some(next) => follower.phase = Phase::Following { leader: next.clone() },
+                Some(next) => waits_for(&mut follower, next.clone()),
                 None => {
                     follower.first_started_at = None;
                     follower.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
@@ -189,14 +231,29 @@ const fn is_underway(request: &Request) -> bool {
     matches!(request.phase, Phase::Running { .. } | Phase::Acquiring { .. })
 }
 
-/// Whether a request may wait for another one: that is underway, or waits in no place that this one would not.
-fn may_follow(request: &Request, leader: &Request) -> bool {
-    let waits_elsewhere = leader.is_off_peak() && leader.window() != request.window();
+/// Notes whose result a request waits for.
+fn waits_for(request: &mut Request, leader: RequestId) {
+    request.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
+    let detail = format!("the same as {leader}, which was in flight");
+    request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
+    request.phase = Phase::Following { leader };
+}
+
+/// Whether a request may wait for another one: that is underway, or waits in no place that this one would not, and for no
+/// longer.
+fn may_follow(request: &Request, leader: &Request, now: Instant) -> bool {
+    let is_later =
+        |theirs: Option<Instant>, own: Option<Instant>| own.is_some_and(|own| theirs.is_none_or(|at| at > own));
+    let waits_elsewhere = leader.is_off_peak()
+        && (leader.window() != request.window() || is_later(leader.force_at(), request.force_at()));
     let is_behind = waits_elsewhere || leader.rank_urgency() > request.rank_urgency();
     // One that is tried again is waited for, if there is time for that.
     let is_parked = match leader.phase {
         Phase::Parked { until, cause: Cause::RetryBackoff } => {
             request.deadline.is_some_and(|deadline| until.plus(leader.timeout_ms) > deadline)
+        }
+        Phase::Parked { until, cause: Cause::Batching } => {
+            request.batch_key() != leader.batch_key() || is_later(Some(until), request.gathers_until(now))
         }
         _ => false,
     };

@@ -135,12 +135,15 @@ impl Pool {
         }
         let mut request = Request { wait_limit_ms, ..waiting(submission) };
         request.held = request.least_hold();
+        request.expected_run_ms = self.run_bound_ms(&request);
+        request.forced = request.force_at().is_some_and(|at| at <= now);
         self.follow(&mut request, now);
         if request.phase == Phase::Waiting {
             self.gather(&mut request, now);
         }
         if request.phase != Phase::Waiting {
             self.put(request);
+            self.lead_those_that_wait(&id, now);
             self.foretell_start(&id, now);
             if has_slot {
                 self.effects.push(Effect::ReleaseSlot { id, grant: 0, client, ended: false });
@@ -148,8 +151,6 @@ impl Pool {
             self.grant_and_start(now, None);
             return Submitted::Accepted;
         }
-        request.expected_run_ms = self.run_bound_ms(&request);
-        request.forced = request.force_at().is_some_and(|at| at <= now);
         self.put(request);
         let no_slot = if has_slot { None } else { self.slot_too_late(&id, now) };
         if no_slot.is_none() {
@@ -166,6 +167,10 @@ impl Pool {
                 self.grant_and_start(now, None);
             }
             return Submitted::Refused(Refusal::NotNow { retry_at });
+        }
+        // One of those may have been the one that others waited behind.
+        if self.lead_those_that_wait(&id, now) && !self.backlog {
+            self.grant_and_start(now, None);
         }
         self.foretell_start(&id, now);
         if still_waiting && has_slot {

@@ -224,7 +224,11 @@ impl World {
         let ran = self.pools[&home].pool.request(&id).is_some_and(|r| matches!(r.phase, Phase::Running { .. }));
         let outcome = self.at_pool(&home, |object, now| object.pool.cancel(&id, only_waiting, now));
         // What is due at this moment happens before it: one that was ready may have started.
-        let runs = self.pools[&home].pool.request(&id).is_some_and(|r| matches!(r.phase, Phase::Running { .. }));
+        // The run that one waits for is its own.
+        let runs = self.pools[&home].pool.request(&id).is_some_and(|request| match request.phase {
+            Phase::Following { .. } => request.first_started_at.is_some(),
+            _ => matches!(request.phase, Phase::Running { .. }),
+        });
         assert!(outcome != CancelOutcome::Running || (runs && only_waiting), "{id} does not run");
         if ran && outcome == CancelOutcome::Cancelled {
             self.saw("cancelled while running");
