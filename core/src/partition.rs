@@ -83,6 +83,46 @@ pub fn reach(partitions: &[Partition], pool: &BucketLimits, own: Option<usize>) 
         .fold(pool.capacity, |left, (_, partition)| left.saturating_sub(partition.limits(pool).capacity))
 }
 
+/// What is kept in a pool for requests of other pools, which go before whoever takes of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Kept {
+    /// For those that no partition's claim covers.
+    shared: Tokens,
+    /// By partition, for those that its claim covers.
+    of_shares: Vec<Tokens>,
+}
+
+impl Kept {
+    /// Nothing.
+    pub const NONE: Self = Self { shared: Tokens::ZERO, of_shares: Vec::new() };
+
+    /// So much is kept as well, for one that a partition's claim covers, or none.
+    pub fn add(&mut self, covered_by: Option<usize>, amount: Tokens) {
+        let sum = match covered_by {
+            Some(index) => {
+                let known = self.of_shares.len().max(index.saturating_add(1));
+                self.of_shares.resize(known, Tokens::ZERO);
+                self.of_shares.get_mut(index)
+            }
+            None => Some(&mut self.shared),
+        };
+        if let Some(sum) = sum {
+            *sum = sum.saturating_add(amount);
+        }
+    }
+
+    /// All of it.
+    #[must_use]
+    pub fn all(&self) -> Tokens {
+        self.of_shares.iter().fold(self.shared, |sum, of_share| sum.saturating_add(*of_share))
+    }
+
+    /// What the claim of a partition covers of it.
+    fn of(&self, index: usize) -> Tokens {
+        self.of_shares.get(index).copied().unwrap_or(Tokens::ZERO)
+    }
+}
+
 /// What each partition has left of its claim, by name.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -165,8 +205,9 @@ impl Shares {
         }
     }
 
-    /// What must be left in the pool when `own` takes something: the claims of the others. `wanted` is what the next
-    /// member of each partition waits for. With `only_dedicated`, what is lent counts as idle.
+    /// What must be left in the pool when `own` takes something: the claims of the others, and what is kept. `wanted` is
+    /// what the next member of each partition waits for. With `only_dedicated`, what is lent counts as idle. What is kept
+    /// for one whose share claims it counts once: it takes of that share.
     #[must_use]
     pub fn claimed(
         &self,
@@ -174,19 +215,18 @@ impl Shares {
         own: Option<usize>,
         wanted: &[Tokens],
         only_dedicated: bool,
+        kept: &Kept,
     ) -> Tokens {
-        partitions.iter().enumerate().filter(|(index, _)| Some(*index) != own).fold(
-            Tokens::ZERO,
-            |sum, (index, partition)| {
-                let left = self.left(partition);
-                let claim = match (partition.lends, only_dedicated) {
-                    (false, _) => left,
-                    (true, true) => Tokens::ZERO,
-                    (true, false) => left.min(wanted.get(index).copied().unwrap_or(Tokens::ZERO)),
-                };
-                sum.saturating_add(claim)
-            },
-        )
+        partitions.iter().enumerate().fold(kept.shared, |sum, (index, partition)| {
+            let left = self.left(partition);
+            let claim = match (partition.lends, only_dedicated) {
+                _ if Some(index) == own => Tokens::ZERO,
+                (false, _) => left,
+                (true, true) => Tokens::ZERO,
+                (true, false) => left.min(wanted.get(index).copied().unwrap_or(Tokens::ZERO)),
+            };
+            sum.saturating_add(claim.max(kept.of(index)))
+        })
     }
 
     /// How much of the claims is lent: what they are more than the pool has.
@@ -198,7 +238,7 @@ impl Shares {
 
 #[cfg(test)]
 mod tests {
-    use super::{Member, Partition, Shares, index_of, reach};
+    use super::{Kept, Member, Partition, Shares, index_of, reach};
     use crate::priority::Tier;
     use crate::token_bucket::BucketLimits;
     use crate::units::{Instant, Tokens};
@@ -242,18 +282,32 @@ mod tests {
         let mut shares = Shares::default();
         shares.fit(&partitions, &limits, units(100), now);
         let idle = [Tokens::ZERO, Tokens::ZERO];
-        assert_eq!(shares.claimed(&partitions, None, &idle, false), units(20));
-        assert_eq!(shares.claimed(&partitions, None, &[units(5), Tokens::ZERO], false), units(25));
-        assert_eq!(
-            shares.claimed(&partitions, None, &[units(50), Tokens::ZERO], false),
-            units(50),
-            "not more than it has"
-        );
-        assert_eq!(shares.claimed(&partitions, Some(1), &idle, false), Tokens::ZERO);
+        let claimed = |own, wanted: &[Tokens]| shares.claimed(&partitions, own, wanted, false, &Kept::NONE);
+        assert_eq!(claimed(None, &idle), units(20));
+        assert_eq!(claimed(None, &[units(5), Tokens::ZERO]), units(25));
+        assert_eq!(claimed(None, &[units(50), Tokens::ZERO]), units(50), "not more than it has");
+        assert_eq!(claimed(Some(1), &idle), Tokens::ZERO);
         assert_eq!(shares.draw(&partitions[1], units(30)), units(20));
         assert_eq!(shares.left(&partitions[1]), Tokens::ZERO);
         shares.refill(&partitions, &limits, now.plus(1_000));
         assert_eq!(shares.left(&partitions[1]), units(2));
+    }
+
+    #[test]
+    fn what_is_kept_for_one_whose_share_claims_it_counts_once() {
+        let (partitions, limits, now) = (partitions(), limits(), Instant::from_millis(0));
+        let mut shares = Shares::default();
+        shares.fit(&partitions, &limits, units(100), now);
+        let mut kept = Kept::NONE;
+        kept.add(Some(1), units(15));
+        kept.add(None, units(1));
+        kept.add(Some(0), units(40));
+        assert_eq!(kept.all(), units(56));
+        let claimed =
+            |own, only_dedicated| shares.claimed(&partitions, own, &[units(30), Tokens::ZERO], only_dedicated, &kept);
+        assert_eq!(claimed(None, false), units(40 + 20 + 1), "the larger of what is kept and what is claimed");
+        assert_eq!(claimed(None, true), units(40 + 20 + 1), "what is kept is not lent");
+        assert_eq!(claimed(Some(1), false), units(40 + 15 + 1), "what is kept of one's own share is kept");
     }
 
     #[test]

@@ -7,10 +7,12 @@ mod support;
 use proptest::prelude::*;
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
-use rm_core::pool::{Mode, Pool, PoolConfig, Refusal, Stored, Submission, Submitted};
+use rm_core::pool::{LeaseOrder, Mode, Pool, PoolConfig, Refusal, Stored, Submission, Submitted};
 use rm_core::priority::{STARVATION_BOUND_MS, Tier, Urgency};
 use rm_core::units::{Instant, Tokens};
-use support::{at, config, demand, pool, queue, request, run_until, started, started_ids, stored, units, used};
+use support::{
+    at, config, demand, id_of, lease_order, pool, queue, request, run_until, started, started_ids, stored, units, used,
+};
 
 fn of_tier(tier: Tier, percent: u8, lends: bool) -> Partition {
     Partition { name: tier.as_str().into(), member: Member::Tier(tier), percent, lends }
@@ -201,6 +203,76 @@ fn the_grants_of_a_share_have_promoted_turns_of_their_own() {
     let order: Vec<RequestId> = run_until(&mut pool, now, now.plus(5_000)).into_iter().map(|(_, id)| id).collect();
     let place = order.iter().position(|id| *id == old).expect("it starved");
     assert_eq!(place, 4, "the fourth grant of the share, after one of the pool");
+}
+
+/// A pool of a hundred tokens that are all there, and of which forty are kept for a member's request of another pool.
+fn keeps_for_a_member(share: Option<Partition>, refill: u64) -> (Pool, LeaseOrder) {
+    let own = share.as_ref().map_or(50, |share| u64::from(share.percent));
+    let mut pool = pool(with(share.into_iter().collect(), config(100, refill)));
+    queue(&mut pool, order(1, Tier::Enterprise, own, at(0)), at(0));
+    queue(&mut pool, order(2, Tier::Standard, 100 - own, at(0)), at(0));
+    let runs = started(&mut pool, at(0));
+    assert_eq!(runs.len(), 2);
+    let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
+    let asked = lease_order(&id, "gold", Tier::Enterprise, Urgency::Fast);
+    let asked = LeaseOrder { amount: units(40), regain_ms: 60_000, ..asked };
+    assert!(!pool.acquire_lease(asked.clone(), at(0)).is_granted());
+    for (id, grant) in runs {
+        pool.report(&id, grant, used(0), at(0));
+    }
+    assert_eq!((pool.view(at(0)).available, pool.view(at(0)).kept), (units(100), units(40)));
+    (pool, asked)
+}
+
+#[test]
+fn what_is_kept_for_a_member_is_not_claimed_by_its_share_again() {
+    let shares = [(50, true, 0), (50, true, 1), (50, false, 0), (40, false, 1)];
+    let shares = shares.map(|(percent, lends, refill)| (Some(of_tier(Tier::Enterprise, percent, lends)), refill));
+    for (share, refill) in shares.into_iter().chain([(None, 0)]) {
+        let (mut pool, asked) = keeps_for_a_member(share.clone(), refill);
+        let head = order(3, Tier::Basic, 30, at(0));
+        assert_eq!(pool.foretell(head.clone(), at(0)), Ok(Some(at(0))), "{share:?}");
+        let head = queue(&mut pool, head, at(0));
+        assert_eq!(started_ids(&mut pool, at(0)), [head], "{share:?}");
+        // The other thirty are not all free: a member's request, here or elsewhere, has its forty.
+        queue(&mut pool, order(4, Tier::Basic, 31, at(0)), at(0));
+        assert!(started(&mut pool, at(0)).is_empty(), "{share:?}");
+        assert!(pool.acquire_lease(LeaseOrder { key: asked.key.replace("#1", "#2"), ..asked }, at(1)).is_granted());
+    }
+}
+
+#[test]
+fn a_lease_leaves_what_is_kept_for_a_member_once() {
+    for lends in [true, false] {
+        let (mut pool, asked) = keeps_for_a_member(Some(of_tier(Tier::Enterprise, 50, lends)), 0);
+        let id = RequestId::new(at(0), [2; 10], &id_of("elsewhere"));
+        let of = |grant, amount| LeaseOrder {
+            key: format!("{id}#{grant}"),
+            amount: units(amount),
+            returns: false,
+            ..lease_order(&id, "other", Tier::Basic, Urgency::Normal)
+        };
+        let free = if lends { 60 } else { 50 };
+        assert!(!pool.acquire_lease(of(1, free + 1), at(0)).is_granted());
+        assert!(pool.acquire_lease(of(2, free), at(0)).is_granted());
+        assert!(pool.acquire_lease(LeaseOrder { key: asked.key.replace("#1", "#2"), ..asked }, at(1)).is_granted());
+    }
+}
+
+#[test]
+fn what_is_kept_for_a_member_beyond_its_dedicated_share_is_kept() {
+    let mut pool = pool(with(vec![of_tier(Tier::Enterprise, 20, false)], config(100, 0)));
+    queue(&mut pool, order(1, Tier::Standard, 80, at(0)), at(0));
+    let (holder, grant) = started(&mut pool, at(0)).remove(0);
+    let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
+    let asked = LeaseOrder { amount: units(50), ..lease_order(&id, "gold", Tier::Enterprise, Urgency::Fast) };
+    assert!(!pool.acquire_lease(asked.clone(), at(0)).is_granted());
+    pool.report(&holder, grant, used(0), at(0));
+    queue(&mut pool, order(2, Tier::Basic, 51, at(0)), at(0));
+    assert!(started(&mut pool, at(0)).is_empty(), "twenty of the fifty are of its share");
+    queue(&mut pool, Submission { urgency: Urgency::Immediate, ..order(3, Tier::Basic, 50, at(0)) }, at(0));
+    assert_eq!(started(&mut pool, at(0)).len(), 1);
+    assert!(pool.acquire_lease(LeaseOrder { key: asked.key.replace("#1", "#2"), ..asked }, at(1)).is_granted());
 }
 
 proptest! {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
-use crate::partition;
+use crate::partition::{self, Kept};
 use crate::pool::index::entry;
 use crate::pool::state::WorkTime;
 use crate::pool::submit::waiting;
@@ -94,12 +94,11 @@ impl Pool {
     /// another one.
     pub(super) fn tokens_at(&self, place: &Entry<'_>, ahead: Ahead, now: Instant) -> Option<Instant> {
         let own = self.partition_of(place.client, place.tier);
-        let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false);
-        let wanted = self.kept_before(place, None, now).saturating_add(place.amount);
-        let wanted = ahead.micros.saturating_add(i128::from(wanted.micros()));
-        let available = self.available(now).saturating_sub(claimed).micros();
-        let debt = i128::from(self.state.bucket.debt().micros());
-        let missing = wanted.saturating_add(debt).saturating_sub(i128::from(available));
+        let kept = self.kept_before(place, None, now);
+        let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false, &kept);
+        let wanted = ahead.micros.saturating_add(i128::from(place.amount.micros()));
+        let owed = i128::from(claimed.saturating_add(self.state.bucket.debt()).micros());
+        let missing = wanted.saturating_add(owed).saturating_sub(i128::from(self.available(now).micros()));
         let of_all = wait_ms(missing, self.open_rate(own));
         let wait = [of_all, self.share_wait(place, own, now)].into_iter().flatten().min()?;
         let at = now.plus(i64::try_from(wait).unwrap_or(i64::MAX));
@@ -120,12 +119,12 @@ impl Pool {
                 && self.is_held_up_by_nothing_else(other, &flow, now)
         };
         let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, place, now, member);
-        let wanted = self.kept_before(place, own, now).saturating_add(place.amount);
+        let wanted = self.kept_before(place, own, now).all().saturating_add(place.amount);
         let wanted = ahead.micros.saturating_add(i128::from(wanted.micros()));
         let left = self.state.shares.left(partition).micros();
         let of_share = wait_ms(wanted.saturating_sub(i128::from(left)), limits.refill_per_second)?;
         // A share that is lent is to be there again, besides what is dedicated to others.
-        let dedicated = self.state.shares.claimed(&self.config.partitions, own, &[], true);
+        let dedicated = self.state.shares.claimed(&self.config.partitions, own, &[], true, &Kept::NONE);
         let owed = i128::from(dedicated.saturating_add(self.state.bucket.debt()).micros());
         let missing = wanted.saturating_add(owed).saturating_sub(i128::from(self.available(now).micros()));
         Some(of_share.max(wait_ms(missing, self.open_rate(own))?))
@@ -294,7 +293,7 @@ impl Pool {
             None => supply.bucket.availability(&supply.throttle.apply(&self.config.limits), amount, now),
             Some((client, tier)) => {
                 let own = self.partition_of(client, tier);
-                self.availability_of(&supply, amount, own, &self.wanted(now), Leave::default(), now)
+                self.availability_of(&supply, amount, own, &self.wanted(now), &Leave::default(), now)
             }
         };
         match availability {

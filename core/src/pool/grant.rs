@@ -6,7 +6,7 @@ use crate::breaker::Breaker;
 use crate::fair_share::weight;
 use crate::id::{RequestId, WorkerBinding};
 use crate::off_peak::{self, WaitsFor, Window};
-use crate::partition;
+use crate::partition::{self, Kept};
 use crate::pool::Pool;
 use crate::pool::finish::Finish;
 use crate::pool::index::entry;
@@ -22,7 +22,7 @@ use crate::units::{Instant, NanoUsd, Tokens};
 pub const MAX_GRANTS_PER_EVENT: usize = 16;
 
 /// What a member must leave that takes of its partition's own share.
-pub(super) const OWN_SHARE: Leave = Leave { insist: true, kept: Tokens::ZERO };
+pub(super) const OWN_SHARE: Leave = Leave { insist: true, kept: Kept::NONE };
 
 /// What comes next.
 enum Turn {
@@ -98,7 +98,7 @@ impl Pool {
         let leave = Leave { insist, kept: self.kept_before(&entry(first), None, now) };
         let taken = match self.turn_is_kept(first) {
             Some(until) => Err(Availability::At(until)),
-            None => self.take_tokens(amount, own, &wanted, leave, now),
+            None => self.take_tokens(amount, own, &wanted, &leave, now),
         };
         let mut ready_at = match taken {
             Ok(drawn) => return Turn::Granted { pick: head, own: drawn, picked_for: None },
@@ -123,12 +123,12 @@ impl Pool {
             let limits = self.limits();
             // Requests of other pools are members too.
             let kept = self.kept_before(&entry(next), Some(index), now);
-            let needed = amount.saturating_add(kept);
+            let needed = amount.saturating_add(kept.all());
             let by_share = share.map(|share| self.state.shares.reaches(share, &limits, needed, now));
             let leave = Leave { kept, ..OWN_SHARE };
             let at = match by_share {
                 // What the others lend is not their own to insist on: whose turn comes first is served first.
-                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, leave, now) {
+                Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, &leave, now) {
                     Ok(drawn) => return Turn::Granted { pick, own: drawn, picked_for: Some(index) },
                     Err(Availability::At(at)) => Some(at),
                     Err(_) => None,

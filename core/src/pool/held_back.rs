@@ -81,7 +81,7 @@ impl Pool {
     fn has_tokens_of(&self, order: &Entry<'_>, partition: Option<usize>, wanted: &[Tokens], now: Instant) -> bool {
         let own = self.partition_of(order.client, order.tier);
         let are_there = |insist, kept| {
-            self.availability(order.amount, own, wanted, Leave { insist, kept }, now) == Availability::Now
+            self.availability(order.amount, own, wanted, &Leave { insist, kept }, now) == Availability::Now
         };
         let promoted = self.is_old(order.enqueued_at, now) && self.is_promoted_turn(partition);
         if are_there(partition.is_some() || promoted, self.kept_before(order, partition, now)) {
@@ -94,7 +94,7 @@ impl Pool {
             let lent_stands_back =
                 share.lends && self.is_turn_of_one_that_waits(self.next_in_turn(None, now).as_ref(), now);
             !lent_stands_back
-                && self.state.shares.left(share) >= order.amount.saturating_add(kept)
+                && self.state.shares.left(share) >= order.amount.saturating_add(kept.all())
                 && are_there(true, kept)
         })
     }

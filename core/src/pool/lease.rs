@@ -176,13 +176,13 @@ impl Pool {
         let leave = Leave { insist: of_share.is_some() || promoted, kept };
         let wanted = self.wanted(now);
         if order.inquires {
-            return match self.availability(order.amount, own, &wanted, leave, now) {
+            return match self.availability(order.amount, own, &wanted, &leave, now) {
                 Availability::Now => LeaseAnswer::Ready,
                 Availability::At(at) => not_before(Some(at)),
                 _ => not_before(None),
             };
         }
-        let drawn = match self.take_tokens(order.amount, own, &wanted, leave, now) {
+        let drawn = match self.take_tokens(order.amount, own, &wanted, &leave, now) {
             Ok(drawn) => drawn,
             Err(Availability::At(at)) => return not_before(Some(at)),
             Err(_) => return not_before(None),
@@ -247,7 +247,7 @@ impl Pool {
         if share.lends && self.is_turn_of_one_that_waits(self.next_in_turn(None, now).as_ref(), now) {
             return false;
         }
-        let kept = self.kept_before(&asked(order, id), Some(own), now);
+        let kept = self.kept_before(&asked(order, id), Some(own), now).all();
         self.state.shares.left(share) >= order.amount.saturating_add(kept)
             && !self.somebody_is_before(order, id, Some(own), now)
     }

@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ClientId, PoolId, RequestId};
+use crate::partition::Kept;
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::elsewhere::asks_again_at;
 use crate::pool::keep::{GRACE_MS, Keep};
@@ -27,6 +28,8 @@ struct Refused {
     order: LeaseOrder,
     /// The partition that it belongs to, if its share can hold what it asks for.
     own: Option<usize>,
+    /// The partition whose claim covers what is kept for it, if one does.
+    covered_by: Option<usize>,
     /// From here on tokens are kept for it.
     from: Instant,
     /// So long.
@@ -208,7 +211,7 @@ impl Pool {
         let ready_at = self.tokens_at(&place, self.before(&place, now), now);
         if order.returns {
             let is_next =
-                self.kept_before(&place, None, now).is_zero() && !self.somebody_is_before(&order, id, None, now);
+                self.kept_before(&place, None, now).all().is_zero() && !self.somebody_is_before(&order, id, None, now);
             let asks_at = asks_again_at(retry_at, ready_at, order.enqueued_at, now);
             let keep = match is_next || self.is_old(order.enqueued_at, now) {
                 true => self.keep_for_turn(id, &order, asks_at, now),
@@ -226,8 +229,11 @@ impl Pool {
         if !is_late && keep.from < keep.until && self.has_place_for(&order, id, keep, now) {
             let share = self.partition_of(&order.client, order.tier);
             let own = share.filter(|index| self.share_can_hold(*index, order.amount));
+            // What is dedicated it takes first, be it more than that can hold.
+            let is_dedicated = |index: &usize| self.config.partitions.get(*index).is_some_and(|share| !share.lends);
+            let covered_by = own.or_else(|| share.filter(is_dedicated));
             let Keep { from, until, is_waited_for } = keep;
-            self.orders.remember(id, Refused { order, own, from, until, is_waited_for, woken: false });
+            self.orders.remember(id, Refused { order, own, covered_by, from, until, is_waited_for, woken: false });
         }
     }
 
@@ -296,23 +302,26 @@ impl Pool {
     }
 
     /// What is kept for requests of other pools that go before this one: among all, or among the members of a partition.
-    pub(super) fn kept_before(&self, one: &Entry<'_>, partition: Option<usize>, now: Instant) -> Tokens {
-        let before = self.kept_for(one, partition, now);
-        before.fold(Tokens::ZERO, |sum, (_, amount)| sum.saturating_add(amount))
+    pub(super) fn kept_before(&self, one: &Entry<'_>, partition: Option<usize>, now: Instant) -> Kept {
+        let mut kept = Kept::NONE;
+        for (order, covered_by) in self.kept_for(one, partition, now) {
+            kept.add(covered_by, order.amount);
+        }
+        kept
     }
 
-    /// For which, and how much.
+    /// For which, and the partition whose claim covers it.
     pub(super) fn kept_for<'a>(
         &'a self,
         one: &'a Entry<'a>,
         partition: Option<usize>,
         now: Instant,
-    ) -> impl Iterator<Item = (Entry<'a>, Tokens)> {
+    ) -> impl Iterator<Item = (Entry<'a>, Option<usize>)> {
         let promoted_turn = self.is_promoted_turn(partition);
         let before = self.orders.of(now).filter(move |(entry, refused)| {
             (partition.is_none() || refused.own == partition) && self.goes_before(entry, one, promoted_turn, now)
         });
-        before.map(|(entry, refused)| (entry, refused.order.amount))
+        before.map(|(entry, refused)| (entry, refused.covered_by))
     }
 
     /// What is kept for all of them.

@@ -205,7 +205,7 @@ impl Pool {
         };
         let own = self.partition_of(&request.client, request.tier);
         let leave = Leave { insist: false, kept: self.kept_before(&entry(request), None, now) };
-        let by_tokens = match self.availability(request.home_amount(), own, &self.wanted(now), leave, now) {
+        let by_tokens = match self.availability(request.home_amount(), own, &self.wanted(now), &leave, now) {
             Availability::At(at) => at,
             _ => now.plus(RETRY_HINT_MS),
         };

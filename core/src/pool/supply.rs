@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::breaker::Sign;
 use crate::id::ClientId;
-use crate::partition::{self, Partition};
+use crate::partition::{self, Kept, Partition};
 use crate::pool::{Pool, PoolConfig, PoolState};
 use crate::priority::Tier;
 use crate::request::Request;
@@ -28,12 +28,12 @@ pub struct Signal {
 }
 
 /// What a grant must leave in the pool, besides the claims of other partitions.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Leave {
     /// Lent shares do not come back before it.
     pub insist: bool,
     /// What is kept for requests of other pools that go before it.
-    pub kept: Tokens,
+    pub kept: Kept,
 }
 
 /// Tokens that were taken.
@@ -105,7 +105,7 @@ impl Pool {
         amount: Tokens,
         partition: Option<usize>,
         wanted: &[Tokens],
-        leave: Leave,
+        leave: &Leave,
         now: Instant,
     ) -> Availability {
         self.availability_of(&self.state, amount, partition, wanted, leave, now)
@@ -118,7 +118,7 @@ impl Pool {
         amount: Tokens,
         partition: Option<usize>,
         wanted: &[Tokens],
-        leave: Leave,
+        leave: &Leave,
         now: Instant,
     ) -> Availability {
         if amount > self.reach(partition) {
@@ -126,9 +126,8 @@ impl Pool {
         }
         let limits = state.throttle.apply(&self.config.limits);
         let partitions = &self.config.partitions;
-        let kept = amount.saturating_add(leave.kept);
         let claimed = |shares: &partition::Shares| {
-            shares.claimed(partitions, partition, wanted, leave.insist).saturating_add(kept)
+            shares.claimed(partitions, partition, wanted, leave.insist, &leave.kept).saturating_add(amount)
         };
         let needed = claimed(&state.shares);
         let at = match state.bucket.availability(&limits, needed, now) {
@@ -159,7 +158,7 @@ impl Pool {
         amount: Tokens,
         partition: Option<usize>,
         wanted: &[Tokens],
-        leave: Leave,
+        leave: &Leave,
         now: Instant,
     ) -> Result<Tokens, Availability> {
         match self.availability(amount, partition, wanted, leave, now) {
