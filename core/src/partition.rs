@@ -171,10 +171,20 @@ impl Shares {
         self.0.len() == partitions.len() && partitions.iter().all(|partition| self.0.contains_key(&partition.name))
     }
 
-    /// Brings all claims up to `now`.
-    pub fn refill(&mut self, partitions: &[Partition], pool: &BucketLimits, now: Instant) {
+    /// Brings all claims up to `now`. What is dedicated gains nothing before the pool has paid back what it owes, if it
+    /// owes anything: what is refilled until then is not there for anybody.
+    pub fn refill(
+        &mut self,
+        partitions: &[Partition],
+        pool: &BucketLimits,
+        paid_back_at: Option<Instant>,
+        now: Instant,
+    ) {
         for partition in partitions {
             if let Some(bucket) = self.0.get_mut(&partition.name) {
+                if let Some(paid_back_at) = paid_back_at.filter(|_| !partition.lends) {
+                    bucket.skip_to(paid_back_at.min(now));
+                }
                 bucket.refill(&partition.limits(pool), now);
             }
         }
@@ -289,8 +299,10 @@ mod tests {
         assert_eq!(claimed(Some(1), &idle), Tokens::ZERO);
         assert_eq!(shares.draw(&partitions[1], units(30)), units(20));
         assert_eq!(shares.left(&partitions[1]), Tokens::ZERO);
-        shares.refill(&partitions, &limits, now.plus(1_000));
+        shares.refill(&partitions, &limits, None, now.plus(1_000));
         assert_eq!(shares.left(&partitions[1]), units(2));
+        shares.refill(&partitions, &limits, Some(now.plus(2_000)), now.plus(3_000));
+        assert_eq!(shares.left(&partitions[1]), units(4), "for a second the pool paid back what it owed");
     }
 
     #[test]

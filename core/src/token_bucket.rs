@@ -75,6 +75,21 @@ impl TokenBucket {
         Tokens::clamped(self.level.saturating_neg())
     }
 
+    /// When it will have paid back what it owes, if it owes anything: never, if it is not refilled.
+    #[must_use]
+    pub fn paid_back_at(&self, limits: &BucketLimits) -> Option<Instant> {
+        let paid_back_at = || match self.level_reaches(limits, Tokens::ZERO, self.refilled_at) {
+            Availability::At(at) => at,
+            _ => Instant::from_millis(i64::MAX),
+        };
+        (self.level < 0).then(paid_back_at)
+    }
+
+    /// Gains nothing up to then.
+    pub fn skip_to(&mut self, then: Instant) {
+        self.refilled_at = self.refilled_at.max(then);
+    }
+
     /// Takes up to `amount` of what it holds; what that was.
     pub fn draw(&mut self, amount: Tokens) -> Tokens {
         let drawn = amount.min(self.level());
@@ -277,5 +292,9 @@ mod tests {
         let mut bucket = TokenBucket::full(&limits, start);
         bucket.take_used(&limits, units(1_000_000), start);
         assert_eq!(bucket.availability(&limits, units(1), start), Availability::At(start.plus(11_000)));
+        assert_eq!(bucket.paid_back_at(&limits), Some(start.plus(10_000)));
+        bucket.skip_to(start.plus(1_000));
+        bucket.refill(&limits, start.plus(11_000));
+        assert_eq!((bucket.paid_back_at(&limits), bucket.debt()), (None, Tokens::ZERO), "a second was skipped");
     }
 }

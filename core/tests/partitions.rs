@@ -275,6 +275,49 @@ fn what_is_kept_for_a_member_beyond_its_dedicated_share_is_kept() {
     assert!(pool.acquire_lease(LeaseOrder { key: asked.key.replace("#1", "#2"), ..asked }, at(1)).is_granted());
 }
 
+/// A pool whose halves are dedicated to two tiers. A member of the first one, which reserved ten, has used so much.
+fn halves(overuse: u64) -> Pool {
+    let halves = vec![of_tier(Tier::Enterprise, 50, false), of_tier(Tier::Premium, 50, false)];
+    let mut pool = pool(with(halves, config(100, 10)));
+    queue(&mut pool, order(1, Tier::Enterprise, 10, at(0)), at(0));
+    let (id, grant) = started(&mut pool, at(0)).remove(0);
+    pool.report(&id, grant, used(overuse), at(0));
+    pool
+}
+
+#[test]
+fn dedicated_shares_gain_nothing_while_the_pool_pays_back_what_it_owes() {
+    let mut pool = halves(150);
+    let view = |pool: &Pool, ms| {
+        let view = pool.view(at(ms));
+        (view.available, view.partitions[0].available, view.partitions[1].available)
+    };
+    let nothing = (Tokens::ZERO, Tokens::ZERO, Tokens::ZERO);
+    assert_eq!([0, 2_500, 5_000].map(|ms| view(&pool, ms)), [nothing; 3]);
+    assert_eq!(view(&pool, 6_000), (units(10), units(5), units(5)), "looked at once");
+    for ms in [1_000, 4_900, 5_100, 5_900] {
+        pool.on_wakeup(at(ms));
+    }
+    assert_eq!(view(&pool, 6_000), (units(10), units(5), units(5)), "and often");
+    let member = queue(&mut pool, order(2, Tier::Premium, 10, at(6_000)), at(6_000));
+    assert_eq!(run_until(&mut pool, at(6_000), at(10_000)), [(at(7_000), member)], "its half of two seconds' refill");
+}
+
+#[test]
+fn what_goes_back_while_the_pool_owes_something_is_no_share_of_anybodys() {
+    let mut pool = halves(10);
+    queue(&mut pool, order(2, Tier::Premium, 50, at(0)), at(0));
+    queue(&mut pool, order(3, Tier::Enterprise, 40, at(0)), at(0));
+    let mut runs = started(&mut pool, at(0));
+    let (large, small) = (runs.remove(1), runs.remove(0));
+    let (large, small) = if large.0 == order(2, Tier::Premium, 50, at(0)).id { (large, small) } else { (small, large) };
+    pool.report(&small.0, small.1, used(90), at(0));
+    pool.report(&large.0, large.1, used(10), at(0));
+    let view = pool.view(at(0));
+    assert_eq!((view.debt, view.available), (units(10), Tokens::ZERO), "forty came back, and fifty were owed");
+    assert_eq!(view.partitions.iter().map(|share| share.available).collect::<Vec<_>>(), [Tokens::ZERO; 2]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 

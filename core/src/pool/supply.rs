@@ -141,7 +141,7 @@ impl Pool {
         let mut at = at;
         for _ in 0..=partitions.len() {
             let mut shares = state.shares.clone();
-            shares.refill(partitions, &limits, at);
+            shares.refill(partitions, &limits, state.bucket.paid_back_at(&limits), at);
             match state.bucket.availability(&limits, claimed(&shares), now) {
                 Availability::At(later) if later > at => at = later,
                 Availability::Never => return Availability::NoRefill,
@@ -193,8 +193,9 @@ impl Pool {
             if let Some(share) = own_share {
                 self.state.shares.draw(share, beyond);
             }
-            self.state.shares.keep_within(&self.config.partitions, self.state.bucket.level());
         }
+        // What goes back may go to what the pool owes.
+        self.state.shares.keep_within(&self.config.partitions, self.state.bucket.level());
         let ledger = &mut self.state.ledger;
         let consumed = used.min(amount);
         ledger.consumed = ledger.consumed.saturating_add(consumed.micros());
@@ -271,6 +272,10 @@ fn refill(state: &mut PoolState, config: &PoolConfig, now: Instant) -> bool {
 
 fn refill_until(state: &mut PoolState, config: &PoolConfig, at: Instant) {
     let limits = state.throttle.apply(&config.limits);
+    let paid_back_at = state.bucket.paid_back_at(&limits);
     state.bucket.refill(&limits, at);
-    state.shares.refill(&config.partitions, &limits, at);
+    state.shares.refill(&config.partitions, &limits, paid_back_at, at);
+    if paid_back_at.is_some() {
+        state.shares.keep_within(&config.partitions, state.bucket.level());
+    }
 }
