@@ -7,10 +7,11 @@ mod support;
 use std::collections::BTreeSet;
 
 use rm_core::id::{PoolId, RequestId};
-use rm_core::pool::{Effect, LeaseOrder, Pool};
+use rm_core::partition::{Member, Partition};
+use rm_core::pool::{Effect, LeaseOrder, Pool, PoolConfig, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::Instant;
-use support::{at, config, id_of, lease_order, pool, queue, request, started, started_ids, units, used};
+use support::{at, config, demand, id_of, lease_order, pool, queue, request, started, started_ids, units, used};
 
 /// A pool of ten tokens, called "home", that keeps eight for a request of "elsewhere", which is of higher rank than the one
 /// that waits here for five.
@@ -96,4 +97,28 @@ fn what_it_hears_of_those_with_a_greater_name_it_passes_on() {
     assert!(pool.take_effects().contains(&change));
     let (_, _, last) = told(&mut pool, at(1_600), at(8_000)).pop().unwrap();
     assert_eq!(last, names(&["home"]));
+}
+
+#[test]
+fn an_order_whose_lent_share_has_its_tokens_is_about_to_come() {
+    let share =
+        Partition { name: "gold".into(), member: Member::Client("gold".parse().unwrap()), percent: 50, lends: true };
+    let mut pool = pool(PoolConfig { partitions: vec![share], ..config(100, 0) });
+    let large = |n, client: &str, amount| Submission {
+        demands: vec![demand("home", amount)],
+        ..request(n, client, Tier::Basic, Urgency::Normal, at(0))
+    };
+    queue(&mut pool, large(0, "holder", 100), at(0));
+    let (holder, grant) = started(&mut pool, at(0)).remove(0);
+    let asks = |home: &str, client, tier, amount| {
+        let id = RequestId::new(at(0), [1; 10], &id_of(home));
+        LeaseOrder { amount: units(amount), ..lease_order(&id, client, tier, Urgency::Fast) }
+    };
+    assert!(!pool.acquire_lease(asks("first", "vip", Tier::Enterprise, 70), at(0)).is_granted());
+    assert!(!pool.acquire_lease(asks("second", "gold", Tier::Premium, 40), at(0)).is_granted());
+    queue(&mut pool, large(1, "waits", 10), at(0));
+    pool.report(&holder, grant, used(0), at(0));
+    assert!(started(&mut pool, at(0)).is_empty());
+    // The first one's seventy are there, but for what is claimed for the second, whose share has its forty.
+    assert_eq!(told(&mut pool, at(0), at(1_500)), [(1_000, id_of("second"), names(&["home"]))]);
 }

@@ -6,7 +6,9 @@
 //! which pass it on (edge chasing, after Chandy, Misra and Haas): if it hears of itself, it is in a ring, and of those in the
 //! ring the one with the greatest name keeps nothing any more for those that hold it back.
 
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 
 use crate::id::{PoolId, RequestId};
 use crate::pool::index::entry;
@@ -66,19 +68,29 @@ impl Pool {
             return;
         }
         let wanted = self.wanted(now);
+        // Looked for once, and not for each order again: it looks at all flows.
+        let lent_stands_back =
+            LazyCell::new(|| self.is_turn_of_one_that_waits(self.next_in_turn(None, now).as_ref(), now));
         let mut is_held_back = false;
         let mut by = BTreeSet::new();
         for (order, _) in self.kept_for(&place, partition, now) {
             is_held_back = true;
             let home = order.id.home().filter(|home| !by.contains(home) && !self.held_back.found.contains(home));
-            by.extend(home.filter(|_| self.has_tokens_of(&order, partition, &wanted, now)));
+            by.extend(home.filter(|_| self.has_tokens_of(&order, partition, &wanted, &lent_stands_back, now)));
         }
         self.standings.held_back |= is_held_back;
         self.held_back.found.extend(by);
     }
 
-    /// Whether an order would be granted here, were nobody before it.
-    fn has_tokens_of(&self, order: &Entry<'_>, partition: Option<usize>, wanted: &[Tokens], now: Instant) -> bool {
+    /// Whether an order would be granted here, were nobody before it. `lent_stands_back` for one that is promoted.
+    fn has_tokens_of(
+        &self,
+        order: &Entry<'_>,
+        partition: Option<usize>,
+        wanted: &[Tokens],
+        lent_stands_back: &impl Deref<Target = bool>,
+        now: Instant,
+    ) -> bool {
         let own = self.partition_of(order.client, order.tier);
         let are_there = |insist, kept| {
             self.availability(order.amount, own, wanted, &Leave { insist, kept }, now) == Availability::Now
@@ -91,10 +103,8 @@ impl Pool {
         let share = own.filter(|_| partition.is_none()).and_then(|index| self.config.partitions.get(index));
         share.is_some_and(|share| {
             let kept = self.kept_before(order, own, now);
-            let lent_stands_back =
-                share.lends && self.is_turn_of_one_that_waits(self.next_in_turn(None, now).as_ref(), now);
-            !lent_stands_back
-                && self.state.shares.left(share) >= order.amount.saturating_add(kept.all())
+            self.state.shares.left(share) >= order.amount.saturating_add(kept.all())
+                && !(share.lends && **lent_stands_back)
                 && are_there(true, kept)
         })
     }
