@@ -118,7 +118,8 @@ impl Kept {
     }
 
     /// What the claim of a partition covers of it.
-    fn of(&self, index: usize) -> Tokens {
+    #[must_use]
+    pub fn of(&self, index: usize) -> Tokens {
         self.of_shares.get(index).copied().unwrap_or(Tokens::ZERO)
     }
 }

@@ -109,6 +109,34 @@ impl Ahead {
     }
 }
 
+/// What the requests of a group need, in millionths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Needs {
+    /// Those before one, each what those of its flow do on average.
+    pub ahead: i128,
+    /// All of those that are asked for.
+    pub all: i128,
+}
+
+/// What of a flow is before this one.
+fn before<'a>(
+    weights: &'a Weights,
+    fairness: &'a FairShare,
+    entry: &'a Entry<'_>,
+    now: Instant,
+) -> impl Fn(&Flow, &FlowQueue) -> Ahead + 'a {
+    let standing = entry.standing.unwrap_or_else(|| fairness.millipoints(entry.client));
+    let bonus = weights.client_bonus(entry.tier, standing);
+    let own = (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id);
+    move |flow, queue| {
+        let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
+        let before = queue.by_age.count_while(|(enqueued_at, id)| {
+            (weights.key(flow.urgency, *enqueued_at, bonus, now), *enqueued_at, id) < own
+        });
+        queue.first(before)
+    }
+}
+
 /// The queue. It holds what waits for tokens; what is parked is kept outside until it is due.
 #[derive(Debug, Clone, Default)]
 pub struct Queue {
@@ -238,17 +266,35 @@ impl Queue {
         now: Instant,
         eligible: impl Fn(&Flow, Tier) -> bool,
     ) -> Ahead {
-        let standing = entry.standing.unwrap_or_else(|| fairness.millipoints(entry.client));
-        let bonus = weights.client_bonus(entry.tier, standing);
-        let own = (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id);
+        let before = before(weights, fairness, entry, now);
         let counted = self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
-        counted.fold(Ahead::default(), |sum, (flow, queue)| {
-            let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
-            let before = queue.by_age.count_while(|(enqueued_at, id)| {
-                (weights.key(flow.urgency, *enqueued_at, bonus, now), *enqueued_at, id) < own
-            });
-            sum.and(queue.first(before))
-        })
+        counted.fold(Ahead::default(), |sum, (flow, queue)| sum.and(before(flow, queue)))
+    }
+
+    /// What is needed by the group that `group` puts a flow into, a number below `groups`: by those before this one, and, of
+    /// the flows of which it says so, by all.
+    pub fn needs_by(
+        &self,
+        weights: &Weights,
+        fairness: &FairShare,
+        entry: &Entry<'_>,
+        now: Instant,
+        groups: usize,
+        group: impl Fn(&Flow, Tier, &RequestId) -> Option<(usize, bool)>,
+    ) -> Vec<Needs> {
+        let before = before(weights, fairness, entry, now);
+        let mut needs = vec![Needs::default(); groups];
+        for (flow, queue) in &self.flows {
+            let group = queue.by_age.first().and_then(|(_, first)| group(flow, queue.tier, first));
+            if let Some((index, with_all)) = group
+                && let Some(sum) = needs.get_mut(index)
+            {
+                sum.ahead = sum.ahead.saturating_add(before(flow, queue).micros);
+                let all = if with_all { i128::from(queue.wanted) } else { 0 };
+                sum.all = sum.all.saturating_add(all);
+            }
+        }
+        needs
     }
 
     /// Whether a flow waits that `wanted` says yes to.

@@ -3,14 +3,13 @@
 use std::collections::BTreeSet;
 
 use crate::id::{ClientId, RequestId, WorkerBinding};
-use crate::partition::{self, Kept};
 use crate::pool::index::entry;
 use crate::pool::state::WorkTime;
 use crate::pool::submit::waiting;
 use crate::pool::supply::Leave;
 use crate::pool::{Pool, Refusal, Submission};
 use crate::priority::Tier;
-use crate::queue::{Ahead, Entry, Flow};
+use crate::queue::{Ahead, Flow};
 use crate::request::{Cause, Kind, Phase, Request};
 use crate::run_time::RunTime;
 use crate::token_bucket::Availability;
@@ -88,46 +87,6 @@ impl Pool {
             place.has_failed && queue.has(|other| goes_first(other, request.tier) && !other.has_failed);
         let tried_at = breaker.opens_until().map_or(now, |until| until.max(now));
         Some(if ahead > 0 || others_go_first { tried_at.plus(self.run_ms(request)) } else { tried_at })
-    }
-
-    /// When the tokens are there for one at this place of the queue, which `ahead` of it go before, be it of this pool or of
-    /// another one.
-    pub(super) fn tokens_at(&self, place: &Entry<'_>, ahead: Ahead, now: Instant) -> Option<Instant> {
-        let own = self.partition_of(place.client, place.tier);
-        let kept = self.kept_before(place, None, now);
-        let claimed = self.state.shares.claimed(&self.config.partitions, own, &self.wanted(now), false, &kept);
-        let wanted = ahead.micros.saturating_add(i128::from(place.amount.micros()));
-        let owed = i128::from(claimed.saturating_add(self.state.bucket.debt()).micros());
-        let missing = wanted.saturating_add(owed).saturating_sub(i128::from(self.available(now).micros()));
-        let of_all = wait_ms(missing, self.open_rate(own));
-        let wait = [of_all, self.share_wait(place, own, now)].into_iter().flatten().min()?;
-        let at = now.plus(i64::try_from(wait).unwrap_or(i64::MAX));
-        Some(self.state.paused_until.map_or(at, |until| at.max(until)))
-    }
-
-    /// How long it takes, in milliseconds, until a member's turn comes out of its partition's own share, past whoever waits
-    /// for what is shared.
-    fn share_wait(&self, place: &Entry<'_>, own: Option<usize>, now: Instant) -> Option<i128> {
-        let partition = own.and_then(|index| self.config.partitions.get(index))?;
-        let limits = partition.limits(&self.limits());
-        if place.amount > limits.capacity {
-            return None;
-        }
-        let flow = place.flow();
-        let member = |other: &Flow, tier| {
-            partition::index_of(&self.config.partitions, &other.client, tier) == own
-                && self.is_held_up_by_nothing_else(other, &flow, now)
-        };
-        let ahead = self.queue.ahead_of(&self.config.weights, &self.fairness, place, now, member);
-        let wanted = self.kept_before(place, own, now).all().saturating_add(place.amount);
-        let wanted = ahead.micros.saturating_add(i128::from(wanted.micros()));
-        let left = self.state.shares.left(partition).micros();
-        let of_share = wait_ms(wanted.saturating_sub(i128::from(left)), limits.refill_per_second)?;
-        // A share that is lent is to be there again, besides what is dedicated to others.
-        let dedicated = self.state.shares.claimed(&self.config.partitions, own, &[], true, &Kept::NONE);
-        let owed = i128::from(dedicated.saturating_add(self.state.bucket.debt()).micros());
-        let missing = wanted.saturating_add(owed).saturating_sub(i128::from(self.available(now).micros()));
-        Some(of_share.max(wait_ms(missing, self.open_rate(own))?))
     }
 
     /// When a request would start that came now, if that is a matter of time: nothing is kept of it.
@@ -302,12 +261,6 @@ impl Pool {
             other => Err(other),
         }
     }
-}
-
-/// How long it takes, in milliseconds, to gain so many millionths; `None` if nothing is gained.
-fn wait_ms(missing: i128, a_second: Tokens) -> Option<i128> {
-    let missing = missing.max(0).saturating_mul(1_000);
-    if missing == 0 { Some(0) } else { missing.checked_div(i128::from(a_second.micros())) }
 }
 
 /// By when a request must start, if its lane has a limit.

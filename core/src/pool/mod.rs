@@ -22,6 +22,7 @@ mod lease_end;
 mod lease_use;
 mod orders;
 mod outcome;
+mod outlook;
 mod position;
 mod questions;
 mod reservation;

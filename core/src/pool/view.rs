@@ -138,7 +138,7 @@ pub(super) fn count(n: usize) -> u64 {
 }
 
 impl Pool {
-    fn bucket_at(&self, now: Instant) -> TokenBucket {
+    pub(super) fn bucket_at(&self, now: Instant) -> TokenBucket {
         let mut bucket = self.state.bucket.clone();
         bucket.refill(&self.limits(), now);
         bucket
