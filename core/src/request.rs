@@ -172,6 +172,9 @@ pub struct Request {
     /// back there.
     #[serde(default, skip_serializing_if = "is_never")]
     pub idle_wakes: u32,
+    /// When another pool was last asked for it. That is not stored: after a crash it asks again.
+    #[serde(skip)]
+    pub asked_at: Option<Instant>,
     /// Its client's fairness in millipoints when it was last granted, if it needs other pools too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<i64>,

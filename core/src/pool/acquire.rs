@@ -9,6 +9,7 @@ use crate::optimizer::{Applied, Strategy};
 use crate::pool::elsewhere::RECHECK_MS;
 use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
+use crate::pool::index::queue_elsewhere;
 use crate::pool::lease::lease_key;
 use crate::pool::timer::Timer;
 use crate::pool::{Effect, LeaseEnd, Pool, Signal};
@@ -80,7 +81,7 @@ pub(super) struct Started {
 
 impl Pool {
     /// Asks for what is still missing, or starts.
-    pub(super) fn acquire_next(&mut self, request: Request, now: Instant) {
+    pub(super) fn acquire_next(&mut self, mut request: Request, now: Instant) {
         let Phase::Acquiring { slot, leased, .. } = request.phase else {
             self.put(request);
             return;
@@ -97,6 +98,7 @@ impl Pool {
             let order = self.order_for(&request, demand, false, now);
             self.standings.order_tells(&demand.pool, &order);
             self.effects.push(Effect::AcquireLease { id, grant, pool: demand.pool.clone(), order });
+            request.asked_at = Some(now);
             self.put(request);
             return;
         }
@@ -298,6 +300,7 @@ impl Pool {
             request.others_ready_at = if let LeaseAnswer::NotNow { ready_at, .. } = answer { ready_at } else { None };
             request.refused_by = Some(pool.clone()).filter(|_| !answer.is_granted());
         }
+        let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {
             LeaseAnswer::Granted { regain_ms } => {
                 if let Some(mut request) = self.take(id) {
@@ -308,6 +311,9 @@ impl Pool {
                         *woken = false;
                     }
                     self.acquire_next(request, now);
+                }
+                if let Some(queue) = queue {
+                    self.next_ones_inquire(&queue, now);
                 }
             }
             LeaseAnswer::NotNow { retry_at, ready_at } => {

@@ -26,10 +26,8 @@ const RECHECKS_EVERY_MS: i64 = 1_000;
 const RECHECK_MIN_MS: i64 = 50;
 /// How long an inquiry may take before it is made again.
 const INQUIRY_LIMIT_MS: i64 = 5_000;
-/// So many of a client's in a lane inquire: the first ones. The others follow them.
-const INQUIRERS: usize = 16;
 /// So many inquiries are made in one event, the others a moment later: an event has few calls.
-const INQUIRIES_AT_ONCE: usize = 16;
+pub(super) const INQUIRIES_AT_ONCE: usize = 16;
 /// That moment.
 const INQUIRIES_EVERY_MS: i64 = 100;
 /// One whose turn in its home comes this much later than it could gain what it needs does not inquire yet.
@@ -131,30 +129,42 @@ impl Pool {
         // One whose client has no slot free waits for that.
         let returns =
             self.collects_at(request).is_some_and(|at| at <= now) || self.blocked.contains_key(&request.client);
-        let Some(demand) = request.awaits().filter(|_| waits && !returns) else { return self.unpark(id) };
-        let slots = request.slots.and_then(|slots| usize::try_from(slots.max(1)).ok()).unwrap_or(INQUIRERS);
-        let is_first = |queue| {
-            let queue = self.elsewhere.get(&queue);
-            queue.is_some_and(|queue| queue.iter().take(slots.min(INQUIRERS)).any(|(_, first)| first == id))
-        };
-        let inquires = |effect: &&Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
-        let inquired = self.effects.iter().filter(inquires).count();
-        match queue_elsewhere(request).is_some_and(is_first) && self.turn_is_near(request, now) {
-            false => self.wait_elsewhere(id, with_others(now.plus(RECHECK_MAX_MS))),
-            true if inquired >= INQUIRIES_AT_ONCE => self.wait_elsewhere(id, now.plus(INQUIRIES_EVERY_MS)),
-            true => {
-                let (pool, mut order) = (demand.pool.clone(), self.order_for(request, demand, true, now));
-                (order.standing, order.stood_at) = (Some(self.fairness.millipoints(&order.client)), Some(now));
-                self.standings.order_tells(&pool, &order);
-                self.effects.push(Effect::AcquireLease { id: id.clone(), grant: request.grants, pool, order });
-                self.wait_elsewhere(id, now.plus(INQUIRY_LIMIT_MS));
-            }
+        if !waits || returns {
+            return self.unpark(id);
         }
+        match self.is_inquirer(request) && self.turn_is_near(request, now) {
+            false => self.wait_elsewhere(id, with_others(now.plus(RECHECK_MAX_MS))),
+            true if self.inquiries_made() >= INQUIRIES_AT_ONCE => {
+                self.wait_elsewhere(id, now.plus(INQUIRIES_EVERY_MS));
+            }
+            true => self.inquire(id, now),
+        }
+    }
+
+    /// How many inquiries this event has made.
+    pub(super) fn inquiries_made(&self) -> usize {
+        let inquires = |effect: &&Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
+        self.effects.iter().filter(inquires).count()
+    }
+
+    /// Asks the pool that a request waits for whether it would be granted.
+    pub(super) fn inquire(&mut self, id: &RequestId, now: Instant) {
+        let Some(request) = self.requests.get(id) else { return };
+        let Some(demand) = request.awaits() else { return self.unpark(id) };
+        let (pool, grant) = (demand.pool.clone(), request.grants);
+        let mut order = self.order_for(request, demand, true, now);
+        (order.standing, order.stood_at) = (Some(self.fairness.millipoints(&order.client)), Some(now));
+        self.standings.order_tells(&pool, &order);
+        self.effects.push(Effect::AcquireLease { id: id.clone(), grant, pool, order });
+        if let Some(request) = self.requests.get_mut(id) {
+            request.asked_at = Some(now);
+        }
+        self.wait_elsewhere(id, now.plus(INQUIRY_LIMIT_MS));
     }
 
     /// Whether those that go before it in its home have their tokens about as soon as it would gain its own, or as the other
     /// pool has its: until then it could not use what would be kept for it there. A promoted one has a turn of its own.
-    fn turn_is_near(&self, request: &Request, now: Instant) -> bool {
+    pub(super) fn turn_is_near(&self, request: &Request, now: Instant) -> bool {
         if request.home_amount().is_zero() || self.is_old(request.enqueued_at, now) {
             return true;
         }
@@ -188,8 +198,16 @@ impl Pool {
 
     /// That pool has answered.
     pub(super) fn take_inquiry_answer(&mut self, id: &RequestId, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
+        let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {
-            LeaseAnswer::Ready | LeaseAnswer::Never => self.unpark(id),
+            LeaseAnswer::Never => self.unpark(id),
+            LeaseAnswer::Ready => {
+                self.come_back(id);
+                if let Some(queue) = queue {
+                    self.inquirers.was_told(queue.clone(), true);
+                    self.next_ones_inquire(&queue, now);
+                }
+            }
             LeaseAnswer::Granted { .. } => {
                 // A late answer to what was given up, or of a pool that knows of no inquiries.
                 if let Some(request) = self.requests.get(id) {
@@ -200,6 +218,9 @@ impl Pool {
                 self.unpark(id);
             }
             LeaseAnswer::NotNow { retry_at, ready_at } => {
+                if let Some(queue) = queue {
+                    self.inquirers.was_told(queue, false);
+                }
                 if let Some(request) = self.requests.get_mut(id) {
                     request.others_ready_at = ready_at;
                 }

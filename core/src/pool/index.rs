@@ -30,6 +30,7 @@ impl Pool {
             waiting.remove(&(request.enqueued_at, id.clone()));
             if waiting.is_empty() {
                 self.elsewhere.remove(&queue);
+                self.inquirers.queue_is_empty(&queue);
             }
         }
         if request.has_asked_elsewhere() {
@@ -47,6 +48,7 @@ impl Pool {
             Phase::Waiting => {
                 let queue = if request.home_amount().is_zero() { &mut self.free } else { &mut self.queue };
                 queue.remove(&entry(&request));
+                self.inquirers.comes_no_more(&request.client, id);
                 if let Some(key) = request.batch_key() {
                     forget(&mut self.combinable, key, id);
                 }

@@ -16,6 +16,7 @@ mod foretell;
 mod grant;
 mod held_back;
 mod index;
+mod inquirers;
 mod keep;
 mod lease;
 mod lease_end;
@@ -85,6 +86,8 @@ pub struct Pool {
     twins: BTreeMap<String, BTreeSet<RequestId>>,
     /// Those that wait for another pool's tokens: by that pool, client and lane, in the order of their age.
     elsewhere: BTreeMap<(PoolId, ClientId, Urgency), BTreeSet<(Instant, RequestId)>>,
+    /// Who of them asks it.
+    inquirers: inquirers::Inquirers,
     /// Those that wait for the result of one in flight.
     followers: BTreeMap<RequestId, BTreeSet<RequestId>>,
     /// Those that wait for others to be combined with, by what they have in common.
@@ -149,6 +152,7 @@ impl Pool {
             running: BTreeMap::new(),
             twins: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
+            inquirers: inquirers::Inquirers::default(),
             followers: BTreeMap::new(),
             gathering: BTreeMap::new(),
             combinable: BTreeMap::new(),

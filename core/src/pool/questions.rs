@@ -107,6 +107,11 @@ impl Pool {
         self.questions.get(client).map(|questions| questions.out.iter().cloned().collect()).unwrap_or_default()
     }
 
+    /// How many they are.
+    pub(super) fn count_acquiring(&self, client: &ClientId) -> usize {
+        self.questions.get(client).map_or(0, |questions| questions.out.len())
+    }
+
     /// Whether nobody is let past a client that has as many out as it may.
     pub(super) fn keeps_turn(&self, client: &ClientId, now: Instant) -> bool {
         let until = self.questions.get(client).and_then(Questions::turn_kept_until);

@@ -254,6 +254,7 @@ pub(super) fn waiting(submission: Submission) -> Request {
         promises: BTreeMap::new(),
         others_regain_ms: 0,
         idle_wakes: 0,
+        asked_at: None,
         standing: None,
         alone: false,
         slots: submission.slots,
