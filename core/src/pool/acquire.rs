@@ -313,10 +313,13 @@ impl Pool {
                     self.acquire_next(request, now);
                 }
                 if let Some(queue) = queue {
-                    self.next_ones_inquire(&queue, now);
+                    self.had_enough(&queue, now);
                 }
             }
             LeaseAnswer::NotNow { retry_at, ready_at } => {
+                if let Some(amount) = self.requests.get(id).and_then(|request| Some(request.awaits()?.amount)) {
+                    self.had_not_enough(pool, amount);
+                }
                 let until =
                     self.requests.get(id).and_then(|request| self.waits_elsewhere_until(request, retry_at, now));
                 let promised = self.requests.get_mut(id).and_then(|request| kept_word(request, pool, ready_at));

@@ -4,8 +4,6 @@
 //! would be granted (an *inquiry*): only when the answer is yes, or the pool has said that it soon will be, does the request
 //! come back to its place and take tokens again, so that what it waits for holds back nobody elsewhere.
 
-use std::collections::BTreeSet;
-
 use crate::id::{PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::index::{entry, queue_elsewhere};
@@ -53,7 +51,7 @@ pub(super) fn asks_again_at(
 }
 
 /// How long one waits that was woken so often for what had come to nothing.
-fn idle_wake_ms(wakes: u32) -> i64 {
+pub(super) fn idle_wake_ms(wakes: u32) -> i64 {
     match wakes.checked_sub(2) {
         None => 0,
         Some(doublings) => IDLE_WAKE_MS.saturating_mul(1_i64.checked_shl(doublings.min(10)).unwrap_or(1)),
@@ -175,12 +173,12 @@ impl Pool {
         turn.is_none_or(|at| at.since(now) <= near_ms.max(others_ms))
     }
 
-    fn is_parked(&self, id: &RequestId) -> bool {
+    pub(super) fn is_parked(&self, id: &RequestId) -> bool {
         self.requests.get(id).and_then(Request::parked_until).is_some()
     }
 
     /// One that waits outside the queue does so until then. That is not stored: after a crash it asks earlier.
-    fn wait_elsewhere(&mut self, id: &RequestId, until: Instant) {
+    pub(super) fn wait_elsewhere(&mut self, id: &RequestId, until: Instant) {
         if let Some(mut request) = self.take(id) {
             request.phase = Phase::Parked { until, cause: Cause::SecondaryPool };
             self.index(&request);
@@ -205,7 +203,7 @@ impl Pool {
                 self.come_back(id);
                 if let Some(queue) = queue {
                     self.inquirers.was_told(queue.clone(), true);
-                    self.next_ones_inquire(&queue, now);
+                    self.had_enough(&queue, now);
                 }
             }
             LeaseAnswer::Granted { .. } => {
@@ -236,56 +234,6 @@ impl Pool {
                 }
                 self.wait_elsewhere(id, now.plus(RECHECK_MS));
             }
-        }
-    }
-
-    /// Another pool was given tokens back, and has `available`: those that wait for it here need wait no longer, of each
-    /// client and lane as many as there is enough for. What came to nothing (`came_to_nothing`) was in the way of others only
-    /// while somebody tried, so that each such word for a request counts for less than the one before: two pools whose
-    /// requests need each other would wake each other for ever.
-    pub fn lease_free(&mut self, pool: &PoolId, came_to_nothing: bool, available: Tokens, now: Instant) {
-        self.event(now, |home| {
-            let queues = home.elsewhere.iter().filter(|((of, _, _), _)| of == pool);
-            let first: Vec<(RequestId, bool)> =
-                queues.flat_map(|(_, waiting)| home.first_of(waiting, available)).collect();
-            for (id, has_enough) in first {
-                match home.is_parked(&id) {
-                    // It may be sooner than was said; and that pool is to tell of the next one, too.
-                    true if !has_enough && !came_to_nothing => home.inquire_or_return(&id, now),
-                    true if !has_enough => {}
-                    _ => home.wake_from_elsewhere(&id, came_to_nothing, now),
-                }
-            }
-        });
-    }
-
-    /// The first of those that wait for another pool, as many as it has enough for, and then one more: whether it has.
-    fn first_of(&self, waiting: &BTreeSet<(Instant, RequestId)>, available: Tokens) -> Vec<(RequestId, bool)> {
-        let mut first = Vec::new();
-        let mut left = Some(available);
-        for request in waiting.iter().filter_map(|(_, id)| self.requests.get(id)) {
-            let amount = request.awaits().map_or(Tokens::ZERO, |demand| demand.amount);
-            left = left.filter(|left| amount <= *left).map(|left| left.saturating_sub(amount));
-            first.push((request.id.clone(), left.is_some()));
-            if left.is_none() {
-                break;
-            }
-        }
-        first
-    }
-
-    fn wake_from_elsewhere(&mut self, id: &RequestId, came_to_nothing: bool, now: Instant) {
-        let Some(request) = self.requests.get_mut(id) else { return };
-        request.idle_wakes = if came_to_nothing { request.idle_wakes.saturating_add(1) } else { 0 };
-        let wait_ms = idle_wake_ms(request.idle_wakes);
-        match &mut request.phase {
-            // The answer to one that asks there may be older than this.
-            Phase::Acquiring { woken, .. } => *woken = true,
-            Phase::Parked { until, .. } if wait_ms > 0 => {
-                let until = now.plus(wait_ms).min(*until);
-                self.wait_elsewhere(id, until);
-            }
-            _ => self.unpark(id),
         }
     }
 

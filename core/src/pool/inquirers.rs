@@ -24,7 +24,7 @@ const AT_MOST: usize = ORDERS_MAX;
 const FOR_EACH: usize = 2;
 
 /// Those of one client and lane that wait for another pool.
-type QueueElsewhere = (PoolId, ClientId, Urgency);
+pub(super) type QueueElsewhere = (PoolId, ClientId, Urgency);
 
 /// How many may ask, and who has been told yes.
 #[derive(Debug, Clone, Default)]
@@ -70,13 +70,13 @@ impl Inquirers {
         }
     }
 
-    fn count_coming(&self, client: &ClientId) -> usize {
+    pub(super) fn count_coming(&self, client: &ClientId) -> usize {
         self.coming.get(client).map_or(0, BTreeSet::len)
     }
 }
 
 /// How many of a request's client run at once. One at least, whatever was known when it was admitted.
-fn slots_of(request: &Request) -> usize {
+pub(super) fn slots_of(request: &Request) -> usize {
     request.slots.and_then(|slots| usize::try_from(slots.max(1)).ok()).unwrap_or(AT_FIRST)
 }
 

@@ -13,6 +13,7 @@ mod effect;
 mod elsewhere;
 mod finish;
 mod foretell;
+mod give_backs;
 mod grant;
 mod held_back;
 mod index;
@@ -86,6 +87,8 @@ pub struct Pool {
     twins: BTreeMap<String, BTreeSet<RequestId>>,
     /// Those that wait for another pool's tokens: by that pool, client and lane, in the order of their age.
     elsewhere: BTreeMap<(PoolId, ClientId, Urgency), BTreeSet<(Instant, RequestId)>>,
+    /// Who of them is to be woken for what that pool was given back.
+    give_backs: give_backs::GiveBacks,
     /// Who of them asks it.
     inquirers: inquirers::Inquirers,
     /// Those that wait for the result of one in flight.
@@ -152,6 +155,7 @@ impl Pool {
             running: BTreeMap::new(),
             twins: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
+            give_backs: give_backs::GiveBacks::default(),
             inquirers: inquirers::Inquirers::default(),
             followers: BTreeMap::new(),
             gathering: BTreeMap::new(),

@@ -39,6 +39,9 @@ pub struct Network {
     pub orders: usize,
     /// The most of them that one event made.
     pub most_orders: usize,
+    /// The most requests that one event stored, and how many were stored in all.
+    pub most_rows: usize,
+    pub rows: usize,
     /// How often one was told what the fairness of another's clients is.
     pub standings: usize,
     /// How often one was told that its requests hold others back.
@@ -64,6 +67,8 @@ impl Network {
             starts: BTreeMap::new(),
             orders: 0,
             most_orders: 0,
+            most_rows: 0,
+            rows: 0,
             standings: 0,
             held_back: 0,
             unused: Vec::new(),
@@ -173,6 +178,9 @@ impl Network {
         let effects = self.pools.get_mut(name).unwrap().take_effects();
         let orders = effects.iter().filter(|effect| matches!(effect, Effect::AcquireLease { .. })).count();
         self.most_orders = self.most_orders.max(orders);
+        let rows = self.pools.get_mut(name).unwrap().take_changes().requests.len();
+        self.most_rows = self.most_rows.max(rows);
+        self.rows += rows;
         for effect in effects {
             match effect {
                 Effect::AcquireSlot { id, grant, .. } => self.call(Call::Slot(id, grant), now),
