@@ -204,10 +204,11 @@ impl Pool {
             }
             (Some(Phase::Acquiring { slot: false, woken, .. }), Some(SlotAnswer::Full)) => {
                 self.question_answered(&client, false);
+                self.give_up_acquiring(id, true, None, None, now);
                 if !woken {
                     self.block(client, now.plus(SLOT_RECHECK_MS));
+                    self.wants_nothing_more(id);
                 }
-                self.give_up_acquiring(id, true, None, None, now);
             }
             (Some(Phase::Acquiring { slot: false, .. }), Some(SlotAnswer::NoHold)) => {
                 if let Some(mut request) = self.take(id) {

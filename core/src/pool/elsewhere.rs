@@ -4,6 +4,7 @@
 //! would be granted (an *inquiry*): only when the answer is yes, or the pool has said that it soon will be, does the request
 //! come back to its place and take tokens again, so that what it waits for holds back nobody elsewhere.
 
+use crate::breaker::Breaker;
 use crate::id::{PoolId, RequestId};
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::index::{entry, queue_elsewhere};
@@ -124,19 +125,40 @@ impl Pool {
     pub(super) fn inquire_or_return(&mut self, id: &RequestId, now: Instant) {
         let Some(request) = self.requests.get(id) else { return };
         let waits = matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. });
-        // One whose client has no slot free waits for that.
-        let returns =
-            self.collects_at(request).is_some_and(|at| at <= now) || self.blocked.contains_key(&request.client);
-        if !waits || returns {
+        if !waits || self.collects_at(request).is_some_and(|at| at <= now) {
             return self.unpark(id);
         }
-        match self.is_inquirer(request) && self.turn_is_near(request, now) {
-            false => self.wait_elsewhere(id, with_others(now.plus(RECHECK_MAX_MS))),
+        let others_at = with_others(now.plus(RECHECK_MAX_MS));
+        if !self.is_inquirer(request) {
+            return self.wait_elsewhere(id, others_at);
+        }
+        // What cannot use tokens asks for none. One whose client has no slot free waits for that in its place.
+        if self.blocked.contains_key(&request.client) {
+            self.wants_nothing_more(id);
+            return self.come_back(id);
+        }
+        if let Err(until) = self.may_run(request, now) {
+            self.wants_nothing_more(id);
+            let until = until.filter(|until| *until > now);
+            return self.wait_elsewhere(id, until.map_or(others_at, |until| until.min(others_at)));
+        }
+        match self.turn_is_near(request, now) {
+            false => self.wait_elsewhere(id, others_at),
             true if self.inquiries_made() >= INQUIRIES_AT_ONCE => {
                 self.wait_elsewhere(id, now.plus(INQUIRIES_EVERY_MS));
             }
             true => self.inquire(id, now),
         }
+    }
+
+    /// Whether neither its worker nor its window holds up a request of this pool; if so, until when, as far as that is known.
+    pub(super) fn may_run(&self, request: &Request, now: Instant) -> Result<(), Option<Instant>> {
+        let place = entry(request);
+        self.is_open_for(place.off_peak.as_ref(), now)?;
+        if let Some(worker) = place.worker.filter(|worker| !self.lets_through(worker, now)) {
+            return Err(self.state.breakers.get(worker).and_then(Breaker::opens_until));
+        }
+        if self.is_tried_by_another_one(&place.flow(), now) { Err(None) } else { Ok(()) }
     }
 
     /// How many inquiries this event has made.

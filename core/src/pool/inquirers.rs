@@ -101,8 +101,8 @@ impl Pool {
     /// One of these has been told yes, or was granted: the next ones inquire, if they have not just done so. With those that
     /// are on their way they are no more than their client's slots.
     pub(super) fn next_ones_inquire(&mut self, queue: &QueueElsewhere, now: Instant) {
-        let Some(waiting) = self.elsewhere.get(queue) else { return };
         let (_, client, _) = queue;
+        let Some(waiting) = self.elsewhere.get(queue).filter(|_| !self.blocked.contains_key(client)) else { return };
         let first = waiting.first().and_then(|(_, first)| self.requests.get(first));
         let under_way = self.inquirers.count_coming(client).saturating_add(self.count_acquiring(client));
         let room = first.map_or(0, slots_of).saturating_sub(under_way);
@@ -115,7 +115,8 @@ impl Pool {
         let at_once = FOR_EACH.min(INQUIRIES_AT_ONCE.saturating_sub(self.inquiries_made()));
         let next: Vec<RequestId> = next.take(at_once).map(|request| request.id.clone()).collect();
         for id in next {
-            if self.requests.get(&id).is_some_and(|request| self.turn_is_near(request, now)) {
+            let can_use = |request: &Request| self.may_run(request, now).is_ok() && self.turn_is_near(request, now);
+            if self.requests.get(&id).is_some_and(can_use) {
                 self.inquire(&id, now);
             }
         }

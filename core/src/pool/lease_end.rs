@@ -1,5 +1,6 @@
 //! A grant that came to nothing, or is the last one: what the pools tell each other.
 
+use crate::id::RequestId;
 use crate::pool::lease::lease_key;
 use crate::pool::orders::ORDERS_MAX;
 use crate::pool::{Effect, LeaseEnd, Pool, Signal};
@@ -25,6 +26,15 @@ impl Pool {
                 Some(keys) => keys.push(key),
                 None => self.effects.push(Effect::OrdersOver { pool: demand.pool.clone(), keys: vec![key] }),
             }
+        }
+    }
+
+    /// The same of one that waits and cannot use what it has asked for, until it asks again.
+    pub(super) fn wants_nothing_more(&mut self, id: &RequestId) {
+        let Some(request) = self.requests.get_mut(id).filter(|request| request.has_asked_elsewhere()) else { return };
+        if request.asked_at.take().is_some() {
+            let request = request.clone();
+            self.order_nothing_more(&request);
         }
     }
 
