@@ -4,7 +4,9 @@
 
 mod support;
 
+use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
+use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::Instant;
@@ -131,4 +133,61 @@ fn no_more_are_told_to_ask_than_their_client_has_slots_for() {
     assert_eq!(one_is_told_yes(40).1, 2, "two for each one that is told yes");
     assert_eq!(one_is_told_yes(2).1, 1, "one comes back, and another one may");
     assert_eq!(one_is_told_yes(1).1, 0, "the one that comes back has its only slot");
+}
+
+#[test]
+fn a_pool_that_cannot_say_when_is_asked_by_a_few() {
+    let other = PoolConfig { pool: id_of("other"), scheduler_running: false, ..config(10_000, 1) };
+    let mut net = Network::of([config(1_000_000, 10_000), other].into_iter());
+    for i in 0..100 {
+        send(&mut net, "many", at(i * 2));
+    }
+    net.run(at(5_000));
+    let before = net.orders;
+    net.run(at(15_000));
+    assert!(net.orders - before <= 160, "{} orders in ten seconds", net.orders - before);
+}
+
+/// The promoted one's turn keeps a lent share from its members, though it is there.
+#[test]
+fn a_refusal_that_nobody_can_foretell_the_end_of_takes_nothing_of_the_home() {
+    let share = Partition { name: "gold".into(), member: Member::Tier(Tier::Enterprise), percent: 30, lends: true };
+    let other = PoolConfig { pool: id_of("other"), partitions: vec![share], ..config(1_000, 0) };
+    let mut net = Network::of([config(1_000_000, 10_000), other].into_iter());
+    for i in 0..4 {
+        let before = request(i, &format!("before-{i}"), Tier::Standard, Urgency::Normal, at(0));
+        net.send(&[("other", 1)], before, at(0));
+    }
+    net.run(at(1_000));
+    take_all(&mut net, 500);
+    net.send(&[("other", 1_000)], request(50, "old", Tier::Basic, Urgency::Deferred, at(2_000)), at(2_000));
+    net.run(at(700_000));
+    for i in 0..100 {
+        let gold = request(100 + i, "gold", Tier::Enterprise, Urgency::Fast, at(700_000));
+        net.send(&[("home", 1), ("other", 1)], gold, at(700_000));
+    }
+    net.run(at(710_000));
+    (net.orders, net.rows) = (0, 0);
+    net.run(at(720_000));
+    assert!(net.orders <= 160 && net.rows == 0, "{} orders, {} stored", net.orders, net.rows);
+}
+
+#[test]
+fn one_that_came_back_in_vain_is_asked_for_before_it_comes_back_again() {
+    let mut pool = pool(config(100, 0));
+    let demands = vec![demand("home", 1), demand("other", 1)];
+    let submission = request(0, "one", Tier::Basic, Urgency::Normal, at(0));
+    let id = queue(&mut pool, Submission { demands, has_slot: true, ..submission }, at(0));
+    let says = |ready_at: i64| LeaseAnswer::NotNow { retry_at: Some(at(ready_at)), ready_at: Some(at(ready_at)) };
+    pool.lease_answered(&id, 1, &id_of("other"), says(2_000), at(0));
+    pool.take_effects();
+    pool.on_wakeup(at(2_000));
+    assert_eq!(pool.request(&id).unwrap().grants, 2, "it comes back when that pool has said");
+    pool.slot_answered(&id, 2, Some(SlotAnswer::Granted), at(2_010));
+    pool.lease_answered(&id, 2, &id_of("other"), says(3_000), at(2_020));
+    pool.take_effects();
+    pool.on_wakeup(at(3_020));
+    let inquires = |effect: &Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
+    assert!(pool.take_effects().iter().any(inquires));
+    assert_eq!(pool.request(&id).unwrap().grants, 2);
 }

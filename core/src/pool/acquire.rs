@@ -6,7 +6,7 @@ use crate::account::SlotAnswer;
 use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::optimizer::{Applied, Strategy};
-use crate::pool::elsewhere::RECHECK_MS;
+use crate::pool::elsewhere::{RECHECK_MS, kept_word};
 use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
 use crate::pool::index::queue_elsewhere;
@@ -20,9 +20,6 @@ use crate::units::{Instant, Tokens};
 const SLOT_RECHECK_MS: i64 = 5_000;
 /// When to ask an account again that did not answer.
 const ACCOUNT_RECHECK_MS: i64 = 1_000;
-
-/// What a pool said is put off if it says that it will be so much later.
-const PUT_OFF_MS: i64 = 2_000;
 
 /// What another pool said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,22 +49,6 @@ impl LeaseAnswer {
     #[must_use]
     pub const fn is_granted(&self) -> bool {
         matches!(self, Self::Granted { .. })
-    }
-}
-
-/// When a pool that refused has its tokens, unless it has put off before what it said: it is believed anew the next time.
-fn kept_word(request: &mut Request, pool: &PoolId, ready_at: Option<Instant>) -> Option<Instant> {
-    let ready_at = ready_at?;
-    match request.promises.get(pool) {
-        Some(promised) if ready_at > promised.plus(PUT_OFF_MS) => {
-            request.promises.remove(pool);
-            None
-        }
-        Some(_) => Some(ready_at),
-        None => {
-            request.promises.insert(pool.clone(), ready_at);
-            Some(ready_at)
-        }
     }
 }
 
@@ -148,6 +129,7 @@ impl Pool {
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;
         (request.others_regain_ms, request.idle_wakes) = (0, 0);
+        (request.came_back_for, request.was_let_down) = (None, false);
         request.promises.clear();
         self.turn_is_used(&request);
         request.step_started_at = request.step_started_at.or(Some(now));
@@ -300,6 +282,9 @@ impl Pool {
         if let Some(request) = self.requests.get_mut(id) {
             request.others_ready_at = if let LeaseAnswer::NotNow { ready_at, .. } = answer { ready_at } else { None };
             request.refused_by = Some(pool.clone()).filter(|_| !answer.is_granted());
+            if !answer.is_granted() {
+                request.was_let_down = request.came_back_for.take().is_some_and(|at| at <= now);
+            }
         }
         let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {

@@ -21,6 +21,8 @@ pub(super) const RECHECK_MS: i64 = 1_000;
 const RECHECK_MAX_MS: i64 = 5_000;
 /// Those that only wait for others before them are all looked at in one event, so often.
 const RECHECKS_EVERY_MS: i64 = 1_000;
+/// What a pool said is put off if it says that it will be so much later.
+const PUT_OFF_MS: i64 = 2_000;
 /// The shortest.
 const RECHECK_MIN_MS: i64 = 50;
 /// How long an inquiry may take before it is made again.
@@ -49,6 +51,22 @@ pub(super) fn asks_again_at(
         None => retry_at,
     };
     at.unwrap_or_else(|| rarely(now.since(enqueued_at))).clamp(now.plus(RECHECK_MIN_MS), now.plus(RECHECK_MAX_MS))
+}
+
+/// When a pool that refused has its tokens, unless it has put off before what it said: it is believed anew the next time.
+pub(super) fn kept_word(request: &mut Request, pool: &PoolId, ready_at: Option<Instant>) -> Option<Instant> {
+    let ready_at = ready_at?;
+    match request.promises.get(pool) {
+        Some(promised) if ready_at > promised.plus(PUT_OFF_MS) => {
+            request.promises.remove(pool);
+            None
+        }
+        Some(_) => Some(ready_at),
+        None => {
+            request.promises.insert(pool.clone(), ready_at);
+            Some(ready_at)
+        }
+    }
 }
 
 /// How long one waits that was woken so often for what had come to nothing.
@@ -125,7 +143,14 @@ impl Pool {
     pub(super) fn inquire_or_return(&mut self, id: &RequestId, now: Instant) {
         let Some(request) = self.requests.get(id) else { return };
         let waits = matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. });
-        if !waits || self.collects_at(request).is_some_and(|at| at <= now) {
+        if !waits {
+            return self.unpark(id);
+        }
+        // A pool that has not kept its word is asked first: to come back takes tokens here.
+        if !request.was_let_down && self.collects_at(request).is_some_and(|at| at <= now) {
+            if let Some(request) = self.requests.get_mut(id) {
+                request.came_back_for = request.others_ready_at;
+            }
             return self.unpark(id);
         }
         let others_at = with_others(now.plus(RECHECK_MAX_MS));

@@ -208,7 +208,10 @@ impl Pool {
         };
         self.orders.homes.extend(id.home().map(|home| (home, Tokens::ZERO)));
         let place = asked(&order, id);
-        let ready_at = self.tokens_at(&place, self.before(&place, now), now);
+        // What is said to be there already is held up by what nobody can foretell.
+        let is_running = self.config.scheduler_running;
+        let ready_at = if is_running { self.tokens_at(&place, self.before(&place, now), now) } else { None };
+        let ready_at = ready_at.filter(|at| *at > now);
         if order.returns {
             let is_next =
                 self.kept_before(&place, None, now).all().is_zero() && !self.somebody_is_before(&order, id, None, now);
