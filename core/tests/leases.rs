@@ -9,7 +9,7 @@ use rm_core::id::RequestId;
 use rm_core::pool::{Effect, LeaseAnswer, LeaseEnd, LeaseOrder, Pool, Signal, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::Instant;
-use support::{at, config, demand, id_of, lease_order, pool, queue, request, units};
+use support::{at, config, demand, id_of, lease_order, normal, pool, queue, request, run_until, started, units, used};
 
 #[test]
 fn what_is_said_twice_of_a_lease_is_used_once() {
@@ -91,4 +91,26 @@ fn a_lease_that_runs_out_when_a_request_comes_is_news_to_those_that_wait() {
     queue(&mut pool, Submission { demands: vec![demand("home", 10)], ..much }, at(1_000));
     let told = |effect: &Effect| matches!(effect, Effect::LeaseFree { home, .. } if *home == id_of("elsewhere"));
     assert!(pool.take_effects().iter().any(told), "not only by the next event");
+}
+
+/// The word that a promoted order is over got lost: its pool keeps tokens for it as long as its home needs to gain its own,
+/// and no longer for what is given back meanwhile.
+#[test]
+fn what_is_given_back_does_not_renew_what_is_kept_for_one_that_does_not_ask() {
+    let mut pool = pool(config(10, 1));
+    let runs = Submission { demands: vec![demand("home", 10)], ..normal(1, 10, at(0)) };
+    let runs = queue(&mut pool, runs, at(0));
+    let grant = started(&mut pool, at(0))[0].1;
+    let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
+    let order = lease_order(&id, "a", Tier::Basic, Urgency::Deferred);
+    let order = LeaseOrder { amount: units(10), regain_ms: 600_000, enqueued_at: at(-700_000), ..order };
+    assert!(!pool.acquire_lease(order, at(0)).is_granted());
+    for n in 2..6 {
+        queue(&mut pool, request(n, &format!("client-{n}"), Tier::Enterprise, Urgency::Fast, at(0)), at(0));
+    }
+    let start = run_until(&mut pool, at(0), at(590_000));
+    assert_eq!(start.len(), 2, "then it is the turn of the promoted ones");
+    pool.report(&runs, grant, used(0), at(590_000));
+    let start = run_until(&mut pool, at(590_000), at(613_000));
+    assert!(start.len() >= 2, "the others: {start:?}");
 }

@@ -177,9 +177,13 @@ impl PoolObject {
     }
 
     async fn tell_orders_over(self: Rc<Self>, pool: PoolId, keys: Vec<String>) {
-        // If this gets lost, that pool keeps tokens for them until they do not ask in time.
-        if let Err(error) = call(&self.env, pool.as_str(), &OrdersOverCall { keys }).await {
-            log::warn("pool_not_told", pool.as_str(), &error.to_string());
+        // If this gets lost, that pool keeps tokens for them until they do not ask in time: for a promoted one that is long.
+        let over = OrdersOverCall { keys };
+        for _ in 0..RELEASE_TRIES {
+            match call(&self.env, pool.as_str(), &over).await {
+                Ok(()) => return,
+                Err(error) => log::warn("pool_not_told", pool.as_str(), &error.to_string()),
+            }
         }
     }
 

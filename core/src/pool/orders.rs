@@ -366,18 +366,11 @@ impl Pool {
             }
             return;
         }
-        let woken = self.orders.refused.iter().filter(|(_, refused)| !refused.woken);
-        let until = woken.map(|(key, refused)| {
-            let until = match refused.is_waited_for {
-                true => self.turn_ends_at(&refused.order, now, now),
-                false => now.plus(GRACE_MS),
-            };
-            (key.clone(), until)
-        });
-        for (key, until) in until.collect::<Vec<_>>() {
-            if let Some(refused) = self.orders.refused.get_mut(&key) {
-                refused.woken = true;
-                refused.until = refused.until.max(until);
+        for refused in self.orders.refused.values_mut().filter(|refused| !refused.woken) {
+            refused.woken = true;
+            // One that is waited for has all the time that it needs: more of it is for one that asks.
+            if !refused.is_waited_for {
+                refused.until = refused.until.max(now.plus(GRACE_MS));
             }
         }
         let homes = std::mem::take(&mut self.orders.homes);
