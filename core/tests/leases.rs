@@ -114,3 +114,45 @@ fn what_is_given_back_does_not_renew_what_is_kept_for_one_that_does_not_ask() {
     let start = run_until(&mut pool, at(590_000), at(613_000));
     assert!(start.len() >= 2, "the others: {start:?}");
 }
+
+#[test]
+fn an_order_costs_the_same_however_many_of_its_clients_are_granted() {
+    let mut pool = pool(config(1_000_000, 0));
+    let order = |n: u64| {
+        let mut random = [0; 10];
+        random[2..].copy_from_slice(&n.to_be_bytes());
+        let id = RequestId::new(at(0), random, &id_of("elsewhere"));
+        let order = lease_order(&id, "one", Tier::Basic, Urgency::Normal);
+        LeaseOrder { standing: Some(1_000), stood_at: Some(at(i64::try_from(n).unwrap())), ..order }
+    };
+    let begun = std::time::Instant::now();
+    for n in 0..10_000 {
+        assert!(pool.acquire_lease(order(n), at(0)).is_granted());
+    }
+    // It took two minutes when each of them was looked at for each order.
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}
+
+/// Two of the same tier and lane: who goes first is told by what is known last of their clients' fairness, be it said while
+/// the one was granted.
+#[test]
+fn what_is_said_of_a_client_holds_for_its_order_whose_grant_comes_to_nothing() {
+    for (told, waits) in [(None, true), (Some(0), false)] {
+        let mut pool = pool(config(10, 1));
+        let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
+        let order = lease_order(&id, "a", Tier::Basic, Urgency::Normal);
+        let order = LeaseOrder { amount: units(10), standing: Some(10_000), stood_at: Some(at(0)), ..order };
+        let key = order.key.clone();
+        assert!(pool.acquire_lease(order, at(0)).is_granted());
+        if let Some(standing) = told {
+            let standings = [("a".parse().unwrap(), standing)].into();
+            pool.standings_told(&id_of("elsewhere"), &standings, at(1), at(1));
+        }
+        let end = LeaseEnd::Returns { needed_at: Some(at(100)) };
+        pool.settle_lease(&key, units(0), end, &Signal::default(), at(2));
+        let younger =
+            Submission { demands: vec![demand("home", 10)], ..request(2, "b", Tier::Basic, Urgency::Normal, at(3)) };
+        queue(&mut pool, younger, at(3));
+        assert_eq!(started(&mut pool, at(3)).is_empty(), waits, "told {told:?}");
+    }
+}

@@ -57,6 +57,19 @@ pub(super) struct Orders {
     homes: BTreeMap<PoolId, Tokens>,
     /// Those that were granted, by the name of the lease.
     granted: BTreeMap<String, Granted>,
+    /// What is known of the clients that these are for, by their homes.
+    of_clients: BTreeMap<(PoolId, ClientId), OfClient>,
+}
+
+/// What a client's fairness was in its home, and when.
+type Standing = (Option<Instant>, i64);
+
+/// What is known of a client while orders of its are granted.
+#[derive(Debug, Clone)]
+struct OfClient {
+    standing: Option<Standing>,
+    /// How many are.
+    granted: usize,
 }
 
 impl Orders {
@@ -118,37 +131,47 @@ impl Orders {
 
     /// A lease ended by itself: whether its request asks again is not known.
     pub(super) fn lease_ran_out(&mut self, key: &str) {
-        self.granted.remove(key);
+        self.take_granted(key);
+    }
+
+    /// An order that was granted is so no more; it has what was said of its client since.
+    fn take_granted(&mut self, key: &str) -> Option<Granted> {
+        let mut granted = self.granted.remove(key)?;
+        if let Some(home) = granted.id.home() {
+            let name = (home, granted.order.client.clone());
+            if let Some(of_client) = self.of_clients.get_mut(&name) {
+                if let Some((stood_at, standing)) = of_client.standing {
+                    (granted.order.stood_at, granted.order.standing) = (stood_at, Some(standing));
+                }
+                of_client.granted = of_client.granted.saturating_sub(1);
+                if of_client.granted == 0 {
+                    self.of_clients.remove(&name);
+                }
+            }
+        }
+        Some(granted)
     }
 
     /// What the fairness of a client was in that home, and when: for every order of its from there, unless something later is
     /// known. Of one moment the least is the last, for a grant lowers it. The latest that is known.
-    pub(super) fn stand(
-        &mut self,
-        home: &PoolId,
-        client: &ClientId,
-        said: (Option<Instant>, i64),
-    ) -> (Option<Instant>, i64) {
-        let is_later = |one: (Option<Instant>, i64), other: (Option<Instant>, i64)| {
-            one.0 > other.0 || (one.0 == other.0 && one.1 < other.1)
-        };
-        let mut latest = said;
-        for known in self.known_of(home, client).filter_map(|order| Some((order.stood_at, order.standing?))) {
-            if is_later(known, latest) {
-                latest = known;
-            }
-        }
-        for order in self.known_of(home, client) {
+    pub(super) fn stand(&mut self, home: &PoolId, client: &ClientId, said: Standing) -> Standing {
+        let is_later = |one: Standing, other: Standing| one.0 > other.0 || (one.0 == other.0 && one.1 < other.1);
+        let mut of_client = self.of_clients.get_mut(&(home.clone(), client.clone()));
+        let known = of_client.as_ref().and_then(|of_client| of_client.standing);
+        let waiting = self.refused.iter_mut().filter(|(_, refused)| refused.order.client == *client);
+        let mut waiting: Vec<&mut LeaseOrder> = waiting
+            .filter(|((_, id), _)| id.home().as_ref() == Some(home))
+            .map(|(_, refused)| &mut refused.order)
+            .collect();
+        let known = waiting.iter().filter_map(|order| Some((order.stood_at, order.standing?))).chain(known);
+        let latest = known.fold(said, |latest, known| if is_later(known, latest) { known } else { latest });
+        for order in &mut waiting {
             (order.stood_at, order.standing) = (latest.0, Some(latest.1));
         }
+        if let Some(of_client) = &mut of_client {
+            of_client.standing = Some(latest);
+        }
         latest
-    }
-
-    fn known_of(&mut self, home: &PoolId, client: &ClientId) -> impl Iterator<Item = &mut LeaseOrder> {
-        let refused = self.refused.iter_mut().map(|((_, id), refused)| (id, &mut refused.order));
-        let granted = self.granted.values_mut().map(|granted| (&granted.id, &mut granted.order));
-        let of_both = refused.chain(granted).filter(|(_, order)| order.client == *client);
-        of_both.filter(|(id, _)| id.home().as_ref() == Some(home)).map(|(_, order)| order)
     }
 
     /// An order says what its client's fairness is in its home, or has what was said later.
@@ -163,7 +186,15 @@ impl Orders {
     pub(super) fn granted(&mut self, id: &RequestId, order: &LeaseOrder) {
         self.refused.remove(&(order.enqueued_at, id.clone()));
         if order.returns {
-            self.granted.insert(order.key.clone(), Granted { id: id.clone(), order: order.clone() });
+            let granted = Granted { id: id.clone(), order: order.clone() };
+            let is_known = self.granted.insert(order.key.clone(), granted).is_some();
+            if let Some(home) = id.home().filter(|_| !is_known) {
+                let standing = order.standing.map(|standing| (order.stood_at, standing));
+                let nothing = OfClient { standing: None, granted: 0 };
+                let of_client = self.of_clients.entry((home, order.client.clone())).or_insert(nothing);
+                of_client.standing = standing.or(of_client.standing);
+                of_client.granted = of_client.granted.saturating_add(1);
+            }
         }
     }
 }
@@ -252,7 +283,7 @@ impl Pool {
     /// A lease is settled, or an order for it is not given any more. One whose grant came to nothing is waited for again, if it
     /// is known when.
     pub(super) fn order_ends(&mut self, key: &str, end: LeaseEnd, now: Instant) {
-        let granted = self.orders.granted.remove(key);
+        let granted = self.orders.take_granted(key);
         match end {
             LeaseEnd::Ran => {}
             LeaseEnd::Returns { needed_at } => {
