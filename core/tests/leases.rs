@@ -156,3 +156,32 @@ fn what_is_said_of_a_client_holds_for_its_order_whose_grant_comes_to_nothing() {
         assert_eq!(started(&mut pool, at(3)).is_empty(), waits, "told {told:?}");
     }
 }
+
+#[test]
+fn a_lease_whose_order_came_after_its_end_ends_with_the_next_word_of_its_request() {
+    let id = RequestId::new(at(0), [1; 10], &id_of("elsewhere"));
+    let order = |grant: u32| {
+        let order = lease_order(&id, "a", Tier::Basic, Urgency::Normal);
+        LeaseOrder { amount: units(10), key: format!("{id}#{grant}"), ttl_ms: 620_000, ..order }
+    };
+    let late = || {
+        let mut pool = pool(config(10, 0));
+        let end = LeaseEnd::Returns { needed_at: None };
+        pool.settle_lease(&order(9).key, units(0), end, &Signal::default(), at(0));
+        assert!(pool.acquire_lease(order(9), at(1)).is_granted(), "nobody wants it any more");
+        pool
+    };
+    let mut pool = late();
+    assert!(pool.acquire_lease(order(10), at(2)).is_granted(), "that is its next grant");
+    assert!(pool.lease(&order(9).key).is_none());
+    let mut pool = late();
+    let inquiry = LeaseOrder { inquires: true, ..order(9) };
+    assert_eq!(pool.acquire_lease(inquiry, at(2)), LeaseAnswer::Ready, "it waits, so that grant came to nothing");
+    let mut pool = late();
+    pool.orders_over(&[order(10).key], at(2));
+    assert_eq!(pool.view(at(2)).available, units(10));
+    let mut pool = late();
+    pool.orders_over(&[order(8).key], at(2));
+    assert!(!pool.acquire_lease(order(8), at(3)).is_granted(), "what is older says nothing of it");
+    assert!(pool.lease(&order(9).key).is_some());
+}

@@ -126,6 +126,7 @@ impl Pool {
             let Some(id) = request_of(&order.key) else {
                 return LeaseAnswer::NotNow { retry_at: None, ready_at: None };
             };
+            pool.end_earlier_leases(&order.key, order.inquires, now);
             let mut order = order;
             pool.orders.stand_alike(&id, &mut order);
             match pool.try_lease(&id, &order, now) {
@@ -261,7 +262,27 @@ impl Pool {
         });
     }
 
+    /// What a request was leased before this grant, and by it if that came to nothing, is not wanted any more: its order came
+    /// after the word that it was not.
+    fn end_earlier_leases(&mut self, key: &str, and_this_one: bool, now: Instant) {
+        let Some((id, grant)) = key.split_once('#').zip(grant_of(key)).map(|((id, _), grant)| (id, grant)) else {
+            return;
+        };
+        let of_it = self.leases.range(format!("{id}#")..).map(|(other, _)| other);
+        let of_it = of_it.take_while(|other| other.split('#').next() == Some(id));
+        let is_over = |of: u32| of < grant || (and_this_one && of == grant);
+        let over: Vec<String> = of_it.filter(|other| grant_of(other).is_some_and(is_over)).cloned().collect();
+        for other in over {
+            self.lease_ends(&other, Tokens::ZERO, LeaseEnd::Returns { needed_at: None }, now);
+        }
+    }
+
     pub(super) fn lease_is_over(&mut self, key: &str, used: Tokens, end: LeaseEnd, now: Instant) {
+        self.end_earlier_leases(key, false, now);
+        self.lease_ends(key, used, end, now);
+    }
+
+    fn lease_ends(&mut self, key: &str, used: Tokens, end: LeaseEnd, now: Instant) {
         if let Some(lease) = self.leases.get(key).filter(|lease| lease.promoted && end != LeaseEnd::Ran) {
             // It came to nothing: it is still the turn of the promoted ones.
             let of_share = self.taken_by_lease(lease).partition.filter(|_| lease.by_share);
