@@ -168,7 +168,17 @@ test("one with a short limit has a call of its own, and a worker that fails all 
   assert.deepEqual(await batches(), [3]);
   await rm.resetStats();
   const failing = await all(await Promise.all([send({ simulate: { batchStatus: 500 } }), send({ n: 1 }), send({ n: 2 })]));
-  assert.deepEqual(failing.map(({ status, attempts }) => [status, attempts]), Array(3).fill(["succeeded", 1]), "the common attempt does not count");
+  assert.deepEqual(failing.map(({ status, attempts }) => [status, attempts]), Array(3).fill(["succeeded", 2]), "each is tried again by itself");
+});
+
+test("no worker is called more often than its requests may be tried, by a common call or by its own", async () => {
+  for (const [simulate, status] of [[{ delayMs: 4_000 }, "timed_out"], [{ batchStatus: 500 }, "failed"], [{ batchStatus: 429 }, "failed"]]) {
+    ok(await rm.put("/admin/templates/once", template({ maxAttempts: 1, timeoutMs: 2_000, batch: { maxSize: 2, windowMs: 2_000 } })));
+    await rm.resetStats();
+    const sent = await Promise.all([send({ simulate }, { templateId: "once" }), send({ n: 2 }, { templateId: "once" })]);
+    assert.deepEqual((await all(sent)).map((one) => [one.status, one.attempts]), Array(2).fill([status, 1]));
+    assert.deepEqual(Object.values((await rm.stats()).byRequest), [1, 1]);
+  }
 });
 
 test("a hand-over that proves nothing changes nothing", async () => {

@@ -208,7 +208,7 @@ pub struct Request {
     /// With which others it may be combined.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub batch: Option<BatchTerms>,
-    /// It was refused together with others: it is tried by itself.
+    /// It was refused, or failed, together with others: it is tried by itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub alone: bool,
     /// How many its client may run at once, as it was when it was admitted; `None` if that is not known.

@@ -116,7 +116,7 @@ fn after_a_common_refusal_each_is_tried_by_itself_once() {
         queue(&mut pool, Submission { max_attempts: 1, ..item(n, 0) }, at(0));
     }
     let items = calls(&mut pool, at(0)).remove(0);
-    let refused = || Report::Failed { failure: failure(), retry: Retry::Alone { failing: false } };
+    let refused = || Report::Failed { failure: failure(), retry: Retry::Alone };
     for (id, grant) in &items {
         assert_eq!(pool.report(id, *grant, refused(), at(1)), ReportOutcome::Retrying);
     }
@@ -125,6 +125,34 @@ fn after_a_common_refusal_each_is_tried_by_itself_once() {
     assert!(pool.requests().all(|request| request.attempts == 1 && request.applied.is_empty()));
     let (id, grant) = &again[0][0];
     assert_eq!(pool.report(id, *grant, refused(), at(2)), ReportOutcome::Ended, "it cannot be refused like that again");
+}
+
+#[test]
+fn a_common_failure_is_an_attempt_of_each() {
+    for (timed_out, status) in [(false, Status::Failed), (true, Status::TimedOut)] {
+        let common =
+            |index| Report::Failed { failure: failure(), retry: Retry::Apart { tells: index == 0, timed_out } };
+        for max_attempts in [1, 2] {
+            let mut pool = pool(config(100, 0));
+            for n in 1..=3 {
+                queue(&mut pool, Submission { max_attempts, ..item(n, 0) }, at(0));
+            }
+            for (index, (id, grant)) in calls(&mut pool, at(0)).remove(0).iter().enumerate() {
+                let outcome = pool.report(id, *grant, common(index), at(1));
+                assert_eq!(outcome, if max_attempts == 1 { ReportOutcome::Ended } else { ReportOutcome::Retrying });
+            }
+            assert!(calls(&mut pool, at(1)).is_empty(), "after a backoff, if at all");
+            let ended = pool.take_changes().ended;
+            if max_attempts == 1 {
+                assert!(ended.iter().all(|one| (one.end.status, one.end.uncertain) == (status, timed_out)));
+                assert_eq!((ended.len(), pool.requests().count()), (3, 0));
+                continue;
+            }
+            pool.on_wakeup(at(1_000));
+            assert_eq!(calls(&mut pool, at(1_000)).iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+            assert!(pool.requests().all(|request| request.attempts == 2 && request.applied.is_empty()));
+        }
+    }
 }
 
 #[test]
@@ -200,7 +228,8 @@ fn a_common_failure_is_one_sign_of_its_worker() {
             queue(&mut pool, Submission { worker: Some("WORKER".parse().unwrap()), ..submission }, at(0));
         }
         for (index, (id, grant)) in calls(&mut pool, at(0)).remove(0).into_iter().enumerate() {
-            let failed = Report::Failed { failure: failure(), retry: Retry::Alone { failing: index == 0 } };
+            let retry = Retry::Apart { tells: index == 0, timed_out: false };
+            let failed = Report::Failed { failure: failure(), retry };
             pool.report(&id, grant, failed, at(0));
         }
         pool.take_effects();
@@ -320,7 +349,8 @@ fn a_worker_that_fails_one_call_after_the_other_is_left_alone() {
         let terms = BatchTerms { key: format!("call {n}"), max_size: 3, window_ms: 0 };
         queue(&mut pool, Submission { batch: Some(terms), ..submission }, at(0));
         let (id, grant) = calls(&mut pool, at(0)).remove(0).remove(0);
-        let failed = Report::Failed { failure: failure(), retry: Retry::Alone { failing: true } };
+        let retry = Retry::Apart { tells: true, timed_out: false };
+        let failed = Report::Failed { failure: failure(), retry };
         pool.report(&id, grant, failed, at(0));
         let slot = |effect: &Effect| matches!(effect, Effect::ReleaseSlot { id: of, .. } if *of == id);
         assert!(pool.take_effects().iter().any(slot), "its slot is free meanwhile");

@@ -36,23 +36,26 @@ pub async fn run(env: &Env, items: &[(Order, Box<RawValue>)]) -> (Vec<RunOutcome
     }
 }
 
-/// What is wrong with all of them may be about one: each is to be tried by itself. One of them says that the worker failed.
+/// What is wrong with all of them may be about one: each is to be tried by itself. A refusal is none of the attempts of each; a
+/// failure is, and one of them tells that the worker failed.
 fn each_by_itself(outcome: &RunOutcome, items: usize) -> Vec<RunOutcome> {
-    let (failure, failing) = match outcome {
-        RunOutcome::Failed { failure, retry: Retry::No } => (failure.clone(), false),
-        RunOutcome::Failed { failure, retry: Retry::Failing } => (failure.clone(), true),
+    let (failure, timed_out) = match outcome {
+        RunOutcome::Failed { failure, retry: Retry::No } => {
+            return vec![RunOutcome::Failed { failure: failure.clone(), retry: Retry::Alone }; items];
+        }
+        RunOutcome::Failed { failure, retry: Retry::Failing } => (failure.clone(), false),
         RunOutcome::TimedOut => {
-            let message = "the worker did not answer all of them in time".to_owned();
+            let message = "the worker did not answer the call for several in time".to_owned();
             (Failure { code: "timed_out".into(), message }, true)
         }
-        // It is busy, or could not be reached: that is nobody's fault.
+        // It is busy: that is nobody's fault.
         other => return vec![other.clone(); items],
     };
-    let alone = |index: usize| RunOutcome::Failed {
+    let apart = |index: usize| RunOutcome::Failed {
         failure: failure.clone(),
-        retry: Retry::Alone { failing: failing && index == 0 },
+        retry: Retry::Apart { tells: index == 0, timed_out },
     };
-    (0..items).map(alone).collect()
+    (0..items).map(apart).collect()
 }
 
 fn order_for(first: &Order, items: &[(Order, Box<RawValue>)]) -> serde_json::Result<Outgoing> {
@@ -96,7 +99,7 @@ fn told_apart(name: &str, body: &[u8], reserved: &[&[(PoolId, Tokens)]]) -> Vec<
     let not_such = |why: String| {
         let message =
             format!("`{name}` answered something that is not {{\"results\": [{} of them]}}: {why}", reserved.len());
-        vec![failed("invalid_worker_response", message, Retry::Alone { failing: false }); reserved.len()]
+        vec![failed("invalid_worker_response", message, Retry::Alone); reserved.len()]
     };
     let WorkResults { results, usage, limits } = match serde_json::from_slice::<Object<WorkResults>>(body) {
         Ok(Object(answer)) if answer.results.len() == reserved.len() => answer,
@@ -201,7 +204,7 @@ mod tests {
     use rm_core::pool::Retry;
     use rm_core::units::Tokens;
 
-    use super::told_apart;
+    use super::{each_by_itself, failed, told_apart};
     use crate::wire::pool::RunOutcome;
 
     fn answer(json: &str) -> Vec<RunOutcome> {
@@ -259,14 +262,28 @@ mod tests {
     }
 
     #[test]
+    fn only_a_refusal_of_all_of_them_is_no_attempt_of_each() {
+        let retries = |outcome: &RunOutcome| -> Vec<Retry> {
+            let of = |one| match one {
+                RunOutcome::Failed { retry, .. } => retry,
+                _ => panic!("each is told that it failed"),
+            };
+            each_by_itself(outcome, 2).into_iter().map(of).collect()
+        };
+        let apart = |timed_out| [true, false].map(|tells| Retry::Apart { tells, timed_out });
+        assert_eq!(retries(&failed("x", "", Retry::No)), [Retry::Alone; 2]);
+        assert_eq!(retries(&failed("x", "", Retry::Failing)), apart(false));
+        assert_eq!(retries(&RunOutcome::TimedOut), apart(true));
+        let busy = Retry::Busy { pause_ms: Some(7) };
+        assert_eq!(retries(&failed("x", "", busy)), [busy; 2]);
+    }
+
+    #[test]
     fn an_answer_that_cannot_be_told_apart_has_each_tried_by_itself() {
         for json in ["<html>", "[]", r#"{"results":[]}"#, r#"{"results":[{"result":1}]}"#, r#"{"result":1}"#] {
             let all = answer(json);
             assert_eq!(all.len(), 3);
-            assert!(
-                all.iter().all(|one| matches!(one, RunOutcome::Failed { retry: Retry::Alone { .. }, .. })),
-                "{json}"
-            );
+            assert!(all.iter().all(|one| matches!(one, RunOutcome::Failed { retry: Retry::Alone, .. })), "{json}");
         }
     }
 }

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use rm_core::id::RequestId;
 use rm_core::optimizer;
-use rm_core::pool::{Report, ReportOutcome};
+use rm_core::pool::{Report, ReportOutcome, Retry};
 use rm_core::request::{Phase, Request};
 use worker::Result;
 
@@ -90,7 +90,10 @@ impl PoolObject {
             RunOutcome::Failed { failure, retry } => (Report::Failed { failure, retry }, None),
             RunOutcome::TimedOut => (Report::TimedOut, None),
         };
-        if report == Report::TimedOut
+        // Of a common call one tells.
+        let tells = !matches!(report, Report::Failed { retry: Retry::Apart { tells: false, .. }, .. });
+        if report.timed_out()
+            && tells
             && let Some(stored) = self.stored(&id)?
             && let Some(worker) =
                 stored.spec.worker_of(self.look(|pool, _| pool.request(&id).map(Request::step))?.unwrap_or(0)).0

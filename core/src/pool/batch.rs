@@ -33,9 +33,15 @@ pub struct BatchTerms {
 }
 
 impl Request {
-    /// What it is combined by; none after it was refused together with others, for it may be the one that spoils them.
+    /// What it is combined by; none after it failed together with others, for it may be the one that spoils them.
     pub(super) fn batch_key(&self) -> Option<&str> {
         self.batch.as_ref().filter(|terms| terms.max_size > 1 && !self.alone).map(|terms| terms.key.as_str())
+    }
+
+    /// From now on it is run by itself.
+    pub(super) fn set_apart(&mut self) {
+        self.alone = true;
+        self.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
     }
 
     /// Whether it has all that it needs, and waits for those that it is started with.

@@ -30,8 +30,8 @@ impl Pool {
         self.changes.requests.insert(request.id.clone());
         let (usage, remaining, uncertain) = match report {
             Some(Report::Succeeded { usage, remaining }) => (Some(usage), remaining, false),
-            Some(Report::Failed { .. }) => (None, Vec::new(), false),
-            Some(Report::TimedOut) | None => (None, Vec::new(), true),
+            Some(report) => (None, Vec::new(), report.timed_out()),
+            None => (None, Vec::new(), true),
         };
         let as_reserved = usage.is_some();
         let usage = usage.unwrap_or_default();

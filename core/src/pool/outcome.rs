@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::breaker::Sign;
 use crate::id::{PoolId, RequestId};
-use crate::optimizer::{Applied, Strategy};
+use crate::optimizer::Applied;
 use crate::pool::finish::{Finish, Used, bill};
 use crate::pool::{Effect, LeaseEnd, Pool, Signal};
 use crate::request::{Cause, Failure, Phase, Request, Status, Usage};
@@ -17,10 +17,15 @@ use crate::units::{Instant, Tokens};
 pub enum Retry {
     /// No: the worker refused the request itself.
     No,
-    /// By itself, at once: it failed together with others, and another one of them may be to blame.
-    Alone {
-        /// The worker failed. Of a common call one says so.
-        failing: bool,
+    /// By itself, at once, and this attempt does not count: it was refused together with others, and another one of them may
+    /// be to blame.
+    Alone,
+    /// By itself, after a backoff: the worker failed several that were run together, or did not answer them in time.
+    Apart {
+        /// Whether this one tells that the worker failed: of a common call one does.
+        tells: bool,
+        /// It did not answer in time.
+        timed_out: bool,
     },
     /// After a backoff: something between failed.
     Backoff,
@@ -66,6 +71,14 @@ pub enum Report {
     TimedOut,
 }
 
+impl Report {
+    /// Whether the worker did not answer in time, be it several that were run together.
+    #[must_use]
+    pub const fn timed_out(&self) -> bool {
+        matches!(self, Self::TimedOut | Self::Failed { retry: Retry::Apart { timed_out: true, .. }, .. })
+    }
+}
+
 /// What became of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportOutcome {
@@ -106,7 +119,9 @@ impl Pool {
             return ReportOutcome::Ignored;
         };
         self.judge_report(id, &phase, &report, now);
-        if let (Phase::Running { started_at, .. }, Report::Succeeded { .. } | Report::TimedOut) = (&phase, &report) {
+        if let Phase::Running { started_at, .. } = &phase
+            && (matches!(report, Report::Succeeded { .. }) || report.timed_out())
+        {
             let of = self.requests.get(id).and_then(|request| Some((request.worker.clone()?, request.work.clone())));
             if let Some((worker, work)) = of {
                 self.learn_run_time(worker, work.as_deref(), now.since(*started_at), now);
@@ -137,7 +152,7 @@ impl Pool {
                 }
                 ReportOutcome::Ended
             }
-            (Phase::Running { .. }, Report::Failed { retry: Retry::Alone { .. }, failure }) => {
+            (Phase::Running { .. }, Report::Failed { retry: Retry::Alone, failure }) => {
                 let Some(request) = self.take(id) else { return ReportOutcome::Ignored };
                 if request.batch_key().is_some() {
                     self.go_alone(request, now);
@@ -146,10 +161,19 @@ impl Pool {
                 self.finish(request, Finish::unused(Status::Failed, Some(failure)), now);
                 ReportOutcome::Ended
             }
+            (Phase::Running { .. }, Report::Failed { failure, retry: Retry::Apart { timed_out, .. } }) => {
+                let status = if timed_out { Status::TimedOut } else { Status::Failed };
+                let outcome = self.failed_once(id, status, failure, &Signal::default(), now);
+                // Whose fault it was is not known: the others are not to fail by it again.
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.set_apart();
+                }
+                outcome
+            }
             (Phase::Running { .. }, Report::Failed { failure, retry }) => {
                 let signal = match retry {
                     Retry::Busy { pause_ms } => Signal { busy: true, pause_ms, ..Signal::default() },
-                    Retry::No | Retry::Alone { .. } | Retry::Backoff | Retry::Failing => Signal::default(),
+                    _ => Signal::default(),
                 };
                 self.failed_once(id, Status::Failed, failure, &signal, now)
             }
@@ -165,10 +189,10 @@ impl Pool {
     fn judge_report(&mut self, id: &RequestId, phase: &Phase, report: &Report, now: Instant) {
         let sign = match report {
             Report::Succeeded { .. } | Report::Failed { retry: Retry::No, .. } => Sign::Alive,
-            Report::Failed { retry: Retry::Failing | Retry::Alone { failing: true }, .. } | Report::TimedOut => {
+            Report::Failed { retry: Retry::Failing | Retry::Apart { tells: true, .. }, .. } | Report::TimedOut => {
                 Sign::Failed
             }
-            Report::Failed { retry: Retry::Backoff | Retry::Busy { .. } | Retry::Alone { .. }, .. } => Sign::Neither,
+            Report::Failed { .. } => Sign::Neither,
         };
         if (sign == Sign::Alive || matches!(phase, Phase::Running { .. }))
             && let Some(request) = self.requests.get(id).cloned()
@@ -225,14 +249,13 @@ impl Pool {
         if self.requests.contains_key(id) { ReportOutcome::Retrying } else { ReportOutcome::Ended }
     }
 
-    /// Back to its place, to be run by itself. The attempt does not count: it may have been another one's fault.
+    /// Back to its place, to be run by itself. The attempt does not count: it may have been refused for another one's sake.
     fn go_alone(&mut self, mut request: Request, now: Instant) {
         self.release_run(&request, &Used::NOTHING, now);
         let (id, client) = (request.id.clone(), request.client.clone());
         self.effects.push(Effect::ReleaseSlot { id, grant: request.grants, client, ended: false });
-        request.alone = true;
+        request.set_apart();
         request.attempts = request.attempts.saturating_sub(1);
-        request.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
         let id = request.id.clone();
         request.phase = Phase::Waiting;
         self.put(request);

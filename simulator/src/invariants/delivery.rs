@@ -151,7 +151,11 @@ impl World {
                 });
                 Report::Succeeded { usage, remaining: left.into_iter().collect() }
             }
-            6 if self.rng.chance(30) => Report::Failed { failure: failure(), retry: Retry::Alone { failing: true } },
+            6 if self.rng.chance(30) => Report::Failed { failure: failure(), retry: Retry::Alone },
+            6 if self.rng.chance(30) => {
+                let retry = Retry::Apart { tells: self.rng.chance(50), timed_out: self.rng.chance(50) };
+                Report::Failed { failure: failure(), retry }
+            }
             6 => Report::Failed { failure: failure(), retry: Retry::No },
             7 => Report::Failed { failure: failure(), retry: Retry::Backoff },
             8 => Report::Failed { failure: failure(), retry: Retry::Failing },

@@ -89,7 +89,8 @@ fn report_in_words(report: &Report) -> String {
             format!("done, used {}", usage.iter().map(used).collect::<Vec<_>>().join(" and "))
         }
         Report::Failed { retry: Retry::No, .. } => "failed for good".into(),
-        Report::Failed { retry: Retry::Alone { .. }, .. } => "refused together with others".into(),
+        Report::Failed { retry: Retry::Alone, .. } => "refused together with others".into(),
+        Report::Failed { retry: Retry::Apart { .. }, .. } => "failed together with others".into(),
         Report::Failed { retry: Retry::Backoff, .. } => "failed on the way".into(),
         Report::Failed { retry: Retry::Failing, .. } => "failed".into(),
         Report::Failed { retry: Retry::Busy { pause_ms: None }, .. } => "is busy".into(),
