@@ -100,11 +100,22 @@ pub fn is_open(windows: &[Window], now: Instant) -> Result<(), Option<Instant>> 
     Err(windows.iter().map(|window| window.start).filter(|start| *start > now).min())
 }
 
+/// Until when it is open from a moment in one of the windows on: through those too that follow without a gap. `None` if it is
+/// closed at that moment.
+#[must_use]
+pub fn open_until(windows: &[Window], at: Instant) -> Option<Instant> {
+    let mut until = at;
+    while let Some(end) = windows.iter().filter(|window| window.contains(until)).map(|window| window.end).max() {
+        until = end;
+    }
+    (until > at).then_some(until)
+}
+
 #[cfg(test)]
 mod tests {
     use chrono::{Offset, TimeZone};
 
-    use super::{OffPeakRule, Window, is_open};
+    use super::{OffPeakRule, Window, is_open, open_until};
     use crate::period::{parse_rfc3339, rfc3339};
     use crate::units::Instant;
 
@@ -176,6 +187,14 @@ mod tests {
         let later = OffPeakRule { from_minute: 180, to_minute: 240, ..rule };
         let first = later.windows(at("2027-03-27T12:00:00Z"), berlin).remove(0);
         assert_eq!(spans(&[first]), [("2027-03-28T01:00:00.000Z".into(), "2027-03-28T02:00:00.000Z".into())]);
+    }
+
+    #[test]
+    fn windows_without_a_gap_are_one() {
+        let ms = Instant::from_millis;
+        let windows = [(0, 10), (10, 20), (25, 30)].map(|(start, end)| Window { start: ms(start), end: ms(end) });
+        let until = |at| open_until(&windows, ms(at)).map(Instant::millis);
+        assert_eq!([5, 10, 20, 25, 30].map(until), [Some(20), Some(20), None, Some(30), None]);
     }
 
     #[test]

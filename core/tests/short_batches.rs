@@ -5,6 +5,7 @@
 mod support;
 
 use rm_core::account::SlotAnswer;
+use rm_core::off_peak::Window;
 use rm_core::pool::{BatchTerms, Blocked, Effect, LeaseAnswer, PoolConfig, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Phase;
@@ -114,4 +115,30 @@ fn those_that_are_ready_do_not_miss_their_deadline_for_an_answer() {
     }
     let [hurried, _] = ids;
     assert_eq!(started, [(4_000, hurried)], "its account never answers: half of what is left before it must start");
+}
+
+#[test]
+fn those_whose_window_closes_go_while_it_is_open() {
+    let day = 86_400_000;
+    let sizes = |windows: &[(i64, i64)]| {
+        let windows = windows.iter().map(|(start, end)| Window { start: at(*start), end: at(*end) });
+        let mut pool = pool(PoolConfig { off_peak: Some(windows.collect()), ..config(100, 0) });
+        for n in 1..=2 {
+            queue(&mut pool, Submission { urgency: Urgency::Deferred, ..item(n, 0) }, at(0));
+        }
+        let mut now = at(0);
+        loop {
+            let sizes: Vec<_> = calls(&mut pool, now).iter().map(Vec::len).collect();
+            if !sizes.is_empty() {
+                return (now.since(at(0)), sizes);
+            }
+            now = pool.next_wakeup(now).unwrap();
+            pool.on_wakeup(now);
+        }
+    };
+    let next_day = (day, day + 400);
+    assert_eq!(sizes(&[(0, 400), next_day]), (200, vec![2]), "in half of what is left of it");
+    assert_eq!(sizes(&[(600, 800), next_day]), (700, vec![2]), "it opens and closes while they wait for others");
+    assert_eq!(sizes(&[(0, 400), (400, 5_000)]), (1_000, vec![2]), "it goes on");
+    assert_eq!(sizes(&[next_day]), (day, vec![2]), "until then they have waited for others for long enough");
 }

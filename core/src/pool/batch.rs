@@ -96,7 +96,9 @@ impl Pool {
             Some(Phase::Parked { until, .. }) => *until,
             _ => now.plus(terms.window_ms),
         };
-        let until = [request.gathers_until(now), request.force_at()].into_iter().flatten().fold(until, Instant::min);
+        let in_window = self.gathers_in_window_until(request, until, now);
+        let limits = [request.gathers_until(now), request.force_at(), in_window];
+        let until = limits.into_iter().flatten().fold(until, Instant::min);
         let waiting = self.gathering.get(&terms.key).map_or(0, BTreeSet::len);
         let enough = waiting.saturating_add(1) >= usize::try_from(terms.max_size).unwrap_or(usize::MAX);
         if enough {

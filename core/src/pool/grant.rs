@@ -311,7 +311,7 @@ impl Pool {
     }
 
     /// The coming windows; `None` if there are no rules for them, so that nobody has to wait.
-    fn windows(&self, which: Option<&WaitsFor>) -> Option<&Vec<Window>> {
+    pub(super) fn windows(&self, which: Option<&WaitsFor>) -> Option<&Vec<Window>> {
         match which {
             None | Some(WaitsFor::Nothing) => None,
             Some(WaitsFor::Pool) => self.config.off_peak.as_ref(),

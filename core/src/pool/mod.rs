@@ -36,6 +36,7 @@ mod submit;
 mod supply;
 mod timer;
 mod view;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 
