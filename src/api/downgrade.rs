@@ -90,14 +90,12 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, (from, dear): (&str, &[Demand]),
     for (demand, (before, _)) in step.demands.iter_mut().zip(&pools) {
         let dear = dear.iter().find(|demand| demand.pool == *before)?;
         let (price, dear_price) = (price_of(demand), price_of(dear));
-        // What is off in the windows of both is no difference.
-        let only_there = dear.off_peak.as_ref().filter(|_| dear.off_peak != demand.off_peak);
-        let percent_off = only_there.map_or(0, |off_peak| off_peak.percent_off);
+        let is_cheaper_at_times = dear.off_peak.is_some() && dear.off_peak != demand.off_peak;
         // A pool that has nothing to do with models is the same one, at the same price.
-        if demand.pool == *before && price == dear_price && percent_off == 0 {
+        if demand.pool == *before && price == dear_price && !is_cheaper_at_times {
             continue;
         }
-        if !is_never_dearer(&price, &dear_price, percent_off) {
+        if !is_never_dearer((price, demand.off_peak.as_ref()), (dear_price, dear.off_peak.as_ref())) {
             return None;
         }
         demand.instead_of = Some(dear_price);
@@ -107,20 +105,6 @@ fn by_model(asked: &Asked<'_>, rule: &StepRule, (from, dear): (&str, &[Demand]),
     let baseline = baseline_of(&step.demands)?;
     step.demands = home_first(catalog, step.demands);
     Some(ByModel { instead_of: Some(from.to_owned()), step, cost, baseline, confidence_permille })
-}
-
-/// What is off a model's price in its pool's windows, in per cent, and not off the other one's as well.
-fn off_only_there(
-    catalog: &Catalog,
-    (dear_pool, dear): (&PoolRecord, &str),
-    (cheap_pool, cheap): (&PoolRecord, &str),
-    now: Instant,
-) -> u8 {
-    let off_peak = catalog.off_peak_price(dear_pool, Some(dear), now);
-    match off_peak == catalog.off_peak_price(cheap_pool, Some(cheap), now) {
-        true => 0,
-        false => off_peak.map_or(0, |off| off.percent_off),
-    }
 }
 
 const fn price_of(demand: &Demand) -> BarePrice {
@@ -251,9 +235,10 @@ pub fn cost_by_cheaper(
             let cheap =
                 catalog.price(pool, Some(model)).map(|price| BarePrice { unit: price.unit, apart: price.apart })?;
             let dear = BarePrice { unit: line.unit_price, apart: line.apart };
-            let percent_off = off_only_there(catalog, (dear_pool, from), (pool, model), now);
-            let is_untouched = pool.pool == line.pool && cheap == dear && percent_off == 0;
-            let cost = match is_never_dearer(&cheap, &dear, percent_off) {
+            let off = catalog.off_peak_price(pool, Some(model), now);
+            let dear_off = catalog.off_peak_price(dear_pool, Some(from), now);
+            let is_untouched = pool.pool == line.pool && cheap == dear && (dear_off.is_none() || dear_off == off);
+            let cost = match is_never_dearer((cheap, off.as_ref()), (dear, dear_off.as_ref())) {
                 _ if is_untouched => line.cost,
                 true if line.estimated.max(line.actual) > pool.body.capacity => return None,
                 true => pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?,

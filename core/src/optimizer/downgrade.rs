@@ -1,22 +1,30 @@
 //! When a cheaper model of the template's chain is taken.
 
-use crate::pricing::BarePrice;
+use crate::pricing::{BarePrice, OffPeakPrice};
 use crate::units::NanoUsd;
 
 /// At the standard level a cheaper model is taken for the wait if the other one's pool lets it wait this much longer.
 pub const DOWNGRADE_MARGIN_MS: i64 = 5_000;
 
-/// Whether a price is at most another one whatever a use consists of, and also where `percent_off` is off that one, as it
-/// is in the windows of its pool: only then a downgrade never costs more.
+/// A price, and what is off it in some windows, if anything is.
+pub type PriceInTime<'a> = (BarePrice, Option<&'a OffPeakPrice>);
+
+/// Whether a price is at most another one whatever a use consists of, and also in the windows in which that one costs less:
+/// only then a downgrade never costs more. What is off in the very same windows is off there in both.
 #[must_use]
-pub fn is_never_dearer(price: &BarePrice, than: &BarePrice, percent_off: u8) -> bool {
+pub fn is_never_dearer((price, off): PriceInTime<'_>, (than, than_off): PriceInTime<'_>) -> bool {
     let parts = |price: &BarePrice| match price.apart {
         Some(apart) => [price.unit, apart.cached_input, apart.output],
         None => [price.unit; 3],
     };
     let hundredths = |price: NanoUsd, percent: u8| i128::from(price.nanos()).saturating_mul(i128::from(percent));
-    let left = 100_u8.saturating_sub(percent_off);
-    parts(price).into_iter().zip(parts(than)).all(|(one, other)| hundredths(one, 100) <= hundredths(other, left))
+    let left = |off: Option<&OffPeakPrice>| off.map_or(100, |off| 100_u8.saturating_sub(off.percent_off));
+    let off_there = off.filter(|off| than_off.is_some_and(|than| than.windows == off.windows));
+    let at_most = |percent, of_other| {
+        let mut pairs = parts(&price).into_iter().zip(parts(&than));
+        pairs.all(|(one, other)| hundredths(one, percent) <= hundredths(other, of_other))
+    };
+    at_most(100, 100) && at_most(left(off_there), left(than_off))
 }
 
 /// The models of a chain that a quality floor allows: those up to that one; all of them without one.
@@ -40,8 +48,9 @@ pub fn waits_too_long(wait_ms: Option<i64>, other_wait_ms: Option<i64>) -> bool 
 #[cfg(test)]
 mod tests {
     use super::{allowed_by, is_never_dearer, waits_too_long};
-    use crate::pricing::{BarePrice, PricesApart};
-    use crate::units::NanoUsd;
+    use crate::off_peak::Window;
+    use crate::pricing::{BarePrice, OffPeakPrice, PricesApart};
+    use crate::units::{Instant, NanoUsd};
 
     fn price(unit: i64, apart: Option<(i64, i64)>) -> BarePrice {
         let nanos = |n| NanoUsd::from_nanos(n).unwrap();
@@ -53,7 +62,7 @@ mod tests {
     #[test]
     fn a_price_is_compared_part_by_part() {
         let never_dearer = |one: (i64, Option<(i64, i64)>), other: (i64, Option<(i64, i64)>)| {
-            is_never_dearer(&price(one.0, one.1), &price(other.0, other.1), 0)
+            is_never_dearer((price(one.0, one.1), None), (price(other.0, other.1), None))
         };
         assert!(never_dearer((1, None), (2, None)));
         assert!(never_dearer((2, None), (2, None)));
@@ -65,9 +74,28 @@ mod tests {
 
     #[test]
     fn it_is_compared_with_what_the_other_one_costs_in_its_windows() {
-        assert!(is_never_dearer(&price(49, None), &price(100, None), 50));
-        assert!(!is_never_dearer(&price(51, None), &price(100, None), 50));
-        assert!(is_never_dearer(&price(50, None), &price(100, None), 50));
+        let (half, never_dearer) = (off(50, 1), |unit, off: Option<&OffPeakPrice>, than_off: &OffPeakPrice| {
+            is_never_dearer((price(unit, None), off), (price(100, None), Some(than_off)))
+        });
+        assert!(never_dearer(49, None, &half));
+        assert!(!never_dearer(51, None, &half));
+        assert!(never_dearer(50, None, &half));
+        assert!(!never_dearer(51, Some(&off(90, 2)), &half), "that one is cheaper at other times");
+    }
+
+    #[test]
+    fn in_the_same_windows_it_is_compared_with_what_is_off_there() {
+        let (reasoner, chat) = (price(550, Some((140, 2_190))), price(270, Some((70, 1_100))));
+        assert!(is_never_dearer((chat, Some(&off(50, 1))), (reasoner, Some(&off(74, 1)))));
+        assert!(!is_never_dearer((chat, Some(&off(50, 2))), (reasoner, Some(&off(74, 1)))), "in other windows");
+        assert!(!is_never_dearer((chat, Some(&off(40, 1))), (reasoner, Some(&off(74, 1)))), "it is dearer there");
+        let flat = |unit| price(unit, None);
+        assert!(!is_never_dearer((flat(101), Some(&off(90, 1))), (flat(100), Some(&off(1, 1)))), "and dearer outside");
+    }
+
+    fn off(percent_off: u8, day: i64) -> OffPeakPrice {
+        let window = Window { start: Instant::from_millis(day), end: Instant::from_millis(day.saturating_add(1)) };
+        OffPeakPrice { percent_off, windows: vec![window] }
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod shares;
 
 pub use canonical::canonical;
 pub use choice::{Allowed, Choice, Level};
-pub use downgrade::{DOWNGRADE_MARGIN_MS, allowed_by, is_never_dearer, waits_too_long};
+pub use downgrade::{DOWNGRADE_MARGIN_MS, PriceInTime, allowed_by, is_never_dearer, waits_too_long};
 pub use history::{Past, WouldHave, would_have_saved};
 pub use savings::{Applied, Savings, Strategy};
 pub use shares::shares;
