@@ -105,6 +105,29 @@ test("the metrics are as Prometheus has them, and true", async (t) => {
   await rm.ended(waiting.requestId);
 });
 
+test("what was charged and what was saved are the baseline together, however many templates there are", async () => {
+  await rm.pool("shared-out", { capacity: 1000, unitPriceUsd: 0.01 });
+  await rm.client("spender");
+  ok(await rm.put("/admin/templates/kept", { worker: "ECHO", model: "m", resources: [{ pool: "shared-out", base: 3 }], cacheTtlSeconds: 600 }));
+  const kept = () => rm.execute({ clientId: "spender", templateId: "kept", input: 1 }, { wait: 10 });
+  ok(await kept());
+  assert.equal(ok(await kept()).cached, true);
+  const charged = async () => (await rm.env.DB.prepare("SELECT count(*) AS n FROM usage_events WHERE client_id = 'spender'").first()).n;
+  await waitFor(async () => (await charged()) === 2, "the record");
+  // More pairs than have series of their own.
+  const others = JSON.stringify(Array.from({ length: 60 }, (_, n) => n));
+  await rm.env.DB.prepare("INSERT INTO template_totals SELECT 'other-' || value, 'm', 1, 1, 1000000000, 1000000000 FROM json_each(?)").bind(others).run();
+  const { samples } = parse((await metrics()).text);
+  const of = (name) => [...samples].filter(([key]) => key.startsWith(`${name}{`)).map(([, value]) => value);
+  const add = (values) => Math.round(values.reduce((all, value) => all + value, 0) * 1e9);
+  assert.equal(of("resource_manager_template_cost_usd_total").length, 50);
+  const cost = Math.round(samples.get("resource_manager_cost_usd_total") * 1e9);
+  const { recorded, baseline } = await rm.env.DB.prepare("SELECT sum(cost_nanousd) AS recorded, sum(baseline_nanousd) AS baseline FROM usage_events").first();
+  assert.equal(cost, recorded + 60e9);
+  assert.equal(cost + add(of("resource_manager_optimization_savings_usd_total")), baseline + 60e9);
+  await rm.env.DB.prepare("DELETE FROM template_totals WHERE template_id LIKE 'other-%'").run();
+});
+
 test("an answer about one pool says what that pool allows and has left", async () => {
   await rm.pool("limited", { capacity: 120, refillPerSecond: 2 });
   await rm.pool("capped", { capacity: 30, refillPerSecond: 0, windowCap: true });

@@ -4,7 +4,7 @@ use rm_core::id::ClientId;
 use rm_core::optimizer::Strategy;
 use rm_core::units::NanoUsd;
 use serde::Deserialize;
-use worker::{Env, Error, Result};
+use worker::{D1Result, Env, Error, Result};
 
 use crate::store::catalog::stored;
 use crate::store::usage::Days;
@@ -69,10 +69,11 @@ pub async fn of_client(env: &Env, client: &ClientId, days: &Days) -> Result<(u64
     Ok((count, rows))
 }
 
-/// What each strategy has saved of all requests, ever.
-pub async fn totals(env: &Env) -> Result<Vec<(Strategy, Saved)>> {
-    let query = "SELECT strategy, applied, min(saved_nanousd, 9007199254740991) AS saved_nanousd,
-                   min(saved_bytes, 9007199254740991) AS saved_bytes FROM savings_totals LIMIT 10";
-    let rows = env.d1("DB")?.prepare(query).all().await?.results::<SavedRow>()?;
-    rows.into_iter().map(SavedRow::saved).collect()
+/// Asks what each strategy has saved of all requests, ever.
+pub const TOTALS: &str = "SELECT strategy, applied, min(saved_nanousd, 9007199254740991) AS saved_nanousd,
+  min(saved_bytes, 9007199254740991) AS saved_bytes FROM savings_totals LIMIT 10";
+
+/// What [`TOTALS`] was answered.
+pub fn totals(answer: &D1Result) -> Result<Vec<(Strategy, Saved)>> {
+    answer.results::<SavedRow>()?.into_iter().map(SavedRow::saved).collect()
 }

@@ -1,4 +1,5 @@
-//! Totals over everything, for the metrics. Every query is bounded, and so is the number of label values.
+//! Totals over everything, for the metrics, as they are at one moment. Every query is bounded, and so is the number of label
+//! values.
 
 use rm_core::optimizer::Strategy;
 use rm_core::units::Instant;
@@ -50,6 +51,12 @@ pub struct TemplateTotal {
     pub cost_nanousd: i64,
 }
 
+/// What was charged, ever.
+#[derive(Debug, Deserialize)]
+struct Charged {
+    cost_nanousd: i64,
+}
+
 /// Everything together.
 #[derive(Debug, Default)]
 pub struct Totals {
@@ -57,6 +64,8 @@ pub struct Totals {
     pub waits: Vec<LaneWait>,
     pub clients: Vec<ClientCost>,
     pub templates: Vec<TemplateTotal>,
+    /// What was charged in all, by those templates and all others.
+    pub cost_nanousd: i64,
     /// What each strategy has saved.
     pub saved: Vec<(Strategy, Saved)>,
 }
@@ -81,9 +90,15 @@ pub async fn read(env: &Env, month: Instant) -> Result<Totals> {
                 "SELECT template_id, model, requests, succeeded, {COST} FROM template_totals
                  ORDER BY template_totals.cost_nanousd DESC LIMIT {SERIES_MAX}"
             )),
+            // A row for each template and model, of which operators make as many as they do: fewer writes than a sum of its own.
+            db.prepare(
+                "SELECT CAST(min(coalesce(sum(cost_nanousd), 0), 9007199254740991) AS INTEGER) AS cost_nanousd
+                 FROM template_totals",
+            ),
+            db.prepare(savings::TOTALS),
         ])
         .await?;
-    let [outcomes, waits, clients, templates] = answers.as_slice() else {
+    let [outcomes, waits, clients, templates, charged, saved] = answers.as_slice() else {
         return Err(Error::RustError("D1 answered another number of statements".into()));
     };
     Ok(Totals {
@@ -91,7 +106,8 @@ pub async fn read(env: &Env, month: Instant) -> Result<Totals> {
         waits: rows(waits)?,
         clients: rows(clients)?,
         templates: rows(templates)?,
-        saved: savings::totals(env).await?,
+        cost_nanousd: rows::<Charged>(charged)?.first().map_or(0, |charged| charged.cost_nanousd),
+        saved: savings::totals(saved)?,
     })
 }
 

@@ -172,7 +172,15 @@ fn costs(totals: &Totals) -> Vec<Family> {
         clients.add(&[("client", &client.client_id)], client.spent_nanousd, 9);
     }
     let counter = |name, help| Family::new(Kind::Counter, name, help);
-    let mut cost = counter("resource_manager_template_cost_usd_total", "What was charged, by template and model.");
+    let mut charged = counter(
+        "resource_manager_cost_usd_total",
+        "What was charged in all; with what was saved it is what all requests would have cost.",
+    );
+    charged.add(&[], totals.cost_nanousd, 9);
+    let mut cost = counter(
+        "resource_manager_template_cost_usd_total",
+        "What was charged, by template and model; those that cost most.",
+    );
     let mut requests =
         counter("resource_manager_template_requests_total", "Requests that ended, by template, model and success.");
     for total in &totals.templates {
@@ -197,7 +205,7 @@ fn costs(totals: &Totals) -> Vec<Family> {
         by_strategy.add(labels, int(saved.applied), 0);
         bytes.add(labels, int(saved.bytes), 0);
     }
-    vec![clients, cost, requests, savings, by_strategy, bytes]
+    vec![clients, charged, cost, requests, savings, by_strategy, bytes]
 }
 
 fn estimates(learnt: &BTreeMap<(TemplateId, PoolId), Learnt>) -> Vec<Family> {
