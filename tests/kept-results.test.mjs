@@ -141,6 +141,20 @@ test("a key has the answer that it had, kept or not", async () => {
   assert.equal(ok(await send(run, {}, { wait: 10, key: "run-key" })).requestId, before.requestId);
 });
 
+test("what a hit saves is the kept result's, however that was made", async () => {
+  await rm.pool("combined", { capacity: 1000, refillPerSecond: 1000, unitPriceUsd: 0.01 });
+  ok(await rm.put("/admin/templates/combined", { worker: "ECHO", resources: [{ pool: "combined", base: 4 }], cacheTtlSeconds: 600, batch: { maxSize: 2, windowMs: 2_000 } }));
+  const run = (input, more) => rm.execute({ clientId: "keeper", templateId: "combined", urgency: "batch", input, ...more }, { wait: 20 });
+  const [one] = (await Promise.all([run({ n: 1, simulate: { batchUsage: { combined: 4 } } }), run({ n: 2 })])).map(ok);
+  assert.deepEqual([one.cost.actualUsd, one.cost.baselineUsd, one.optimizations[0].strategy], [0.02, 0.04, "request_batching"]);
+  const again = { urgency: "normal", optimization: { batch: false } };
+  const hit = await waitFor(async () => {
+    const sent = ok(await run({ n: 1, simulate: { batchUsage: { combined: 4 } } }, again));
+    return sent.cached ? sent : null;
+  }, "a hit");
+  assert.deepEqual(hit.optimizations, [{ strategy: "cache", detail: `the result of ${one.requestId} was kept`, savedUsd: hit.cost.baselineUsd }]);
+});
+
 test("the same requests in flight at once run once, and each ends on its own", async () => {
   await rm.resetStats();
   const input = { n: "twins", simulate: { delayMs: 1_500, usage: { kept: 2 } } };

@@ -173,7 +173,8 @@ impl Demand {
         Some((cost, savings))
     }
 
-    /// What was saved of a use that was not made, because its result was there: all that it would have cost.
+    /// What was saved of a use that was not made, because its result was there: all that it would have cost. Besides a cheaper
+    /// model's part that is all a kept result's: nobody waited, for others or for a window.
     #[must_use]
     pub fn spared(&self, amount: Tokens, parts: Parts, is_share: bool, by: Strategy) -> Savings {
         let Some((cost, savings)) = self.billed(amount, parts, is_share) else { return Savings::default() };
@@ -181,7 +182,11 @@ impl Demand {
             Strategy::RequestBatching => {
                 Savings { request_batching: savings.request_batching.saturating_add(cost), ..savings }
             }
-            _ => Savings { cache: savings.cache.saturating_add(cost), ..savings },
+            _ => {
+                let model_downgrade = savings.model_downgrade;
+                let cache = savings.total().saturating_sub(model_downgrade).saturating_add(cost);
+                Savings { model_downgrade, cache, ..Savings::default() }
+            }
         }
     }
 

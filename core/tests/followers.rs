@@ -274,6 +274,10 @@ fn each_is_told_what_its_own_use_would_have_cost_when_it_came() {
         .map(|ended| {
             let line = &ended.end.lines[0];
             let saved = |by| line.saved.by(by);
+            for strategy in Strategy::ALL.into_iter().filter(|by| !saved(*by).is_none()) {
+                let told = ended.request.applied.iter().any(|applied| applied.strategy == strategy);
+                assert!(told, "{strategy:?} is said to have been applied");
+            }
             (
                 ended.request.id.clone(),
                 line.cost,

@@ -67,6 +67,11 @@ proptest! {
             let spared = Line::spared(&demand, &usage, by);
             prop_assert_eq!((spared.cost, spared.actual), (NanoUsd::ZERO, Tokens::ZERO));
             prop_assert_eq!(spared.baseline(), line.baseline());
+            prop_assert_eq!(spared.saved.by(Strategy::ModelDowngrade), saved.by(Strategy::ModelDowngrade));
+            let besides = spared.baseline().saturating_sub(spared.saved.by(Strategy::ModelDowngrade));
+            if by == Strategy::Cache {
+                prop_assert_eq!(spared.saved.by(by), besides, "a kept result was used, and nothing else");
+            }
         }
     }
 }

@@ -5,7 +5,6 @@
 use crate::account::SlotAnswer;
 use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId};
-use crate::optimizer::{Applied, Strategy};
 use crate::pool::elsewhere::{RECHECK_MS, kept_word};
 use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
@@ -114,17 +113,9 @@ impl Pool {
             self.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
             return None;
         }
-        let waited_since = request.is_off_peak().then_some(request.enqueued_at);
+        let waited_since = self.waited_for_window(&mut request, since);
         for demand in &mut request.demands {
             demand.price_at(now, waited_since);
-        }
-        let window = request.window();
-        if window.is_some()
-            && !request.applied.iter().any(|applied| applied.strategy == Strategy::OffPeak)
-            && self.is_open_for(window.as_ref(), request.enqueued_at).is_err()
-        {
-            let detail = "it waited for its window".to_owned();
-            request.applied.push(Applied { strategy: Strategy::OffPeak, detail, saved_bytes: 0 });
         }
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;

@@ -152,10 +152,10 @@ impl Pool {
             followers.extend(self.take(&id));
         }
         if end.status == Status::Succeeded {
-            for follower in followers {
+            for mut follower in followers {
                 let usage = end.lines.iter().map(used_for).collect();
                 let started_at = follower.first_started_at.unwrap_or(now);
-                let waited_since = follower.is_off_peak().then_some(follower.enqueued_at);
+                let waited_since = self.waited_for_window(&mut follower, started_at);
                 let by = Strategy::RequestBatching;
                 let lines = spared_lines(&follower, usage, by, (started_at, waited_since));
                 self.end_without_run(follower, lines, Some(leader.clone()), now);
