@@ -126,6 +126,21 @@ test("a cheaper model that has no room is not recommended, nor a result that was
   assert.deepEqual(await recommended("cramped"), []);
 });
 
+test("a model that takes more for the same is not recommended, whatever its price", async () => {
+  for (const [client, used, saved] of [["wasteful", 300, []], ["frugal", 50, [["model_downgrade", 1]]]]) {
+    await rm.client(client);
+    const send = (level, input) => rm.execute({ clientId: client, templateId: "open", input, optimization: { level, cache: false } }, { wait: 10 });
+    const cheap = ok(await send("aggressive", { n: 0, simulate: { usage: { cheap: used } } }));
+    assert.deepEqual([cheap.resources[0].pool, cheap.cost.actualUsd], ["cheap", used / 100]);
+    for (const n of [1, 2]) assert.equal(ok(await send("off", { n })).cost.actualUsd, 1);
+    await recorded(client, 3);
+    const found = (await recommended(client)).filter(({ strategy }) => strategy === "model_downgrade");
+    assert.deepEqual(found.map(({ strategy, estimatedMonthlySavingUsd }) => [strategy, estimatedMonthlySavingUsd]), saved);
+    const { model_downgrade: told } = await analyze({ clientId: client });
+    assert.deepEqual([told.applicable, told.savedUsd], [saved.length > 0, saved[0]?.[1] ?? 0]);
+  }
+});
+
 test("what a request was made for already is not recommended for it", async () => {
   await rm.client("thorough", { maxConcurrent: 5 });
   const soon = (ms) => new Date(Date.now() + ms).toISOString();

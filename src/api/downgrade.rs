@@ -1,6 +1,7 @@
 //! Cheaper models: what a request would need of them, and which one it gets.
 
-use rm_core::id::PoolId;
+use rm_core::estimate::Learnt;
+use rm_core::id::{PoolId, TemplateId};
 use rm_core::optimizer::{Applied, Strategy, allowed_by, is_never_dearer, waits_too_long};
 use rm_core::pricing::{self, BarePrice};
 use rm_core::priority::Tier;
@@ -218,18 +219,19 @@ async fn can_do(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: I
     }
 }
 
-/// What a use by the template's model would have cost by the cheapest one that its quality floor allows, and whose pools can
-/// hold as much.
+/// The cheapest model that a template's quality floor allows, and whose pools can hold as much; and what a use by the template's
+/// own would have cost by that one, if it uses more or less by as much as was learnt of both.
 pub fn cost_by_cheaper(
     catalog: &Catalog,
-    template: &TemplateBody,
+    (id, template): (&TemplateId, &TemplateBody),
     used: &str,
     lines: &[Line],
     now: Instant,
-) -> Option<NanoUsd> {
+) -> Option<(String, NanoUsd)> {
     let from = template.model.as_deref().filter(|from| *from == used)?;
+    let factor = |pool: &PoolId| catalog.learnt.get(&(id.clone(), pool.clone())).map_or(1_000, Learnt::factor_permille);
     let by = |model: &String| {
-        lines.iter().try_fold(NanoUsd::ZERO, |sum, line| {
+        let cost = lines.iter().try_fold(NanoUsd::ZERO, |sum, line| {
             let dear_pool = catalog.pools.get(&line.pool)?;
             let pool = catalog.pools.get(&pool_of(catalog, &line.pool, from, model)?)?;
             let cheap =
@@ -241,11 +243,23 @@ pub fn cost_by_cheaper(
             let cost = match is_never_dearer((cheap, off.as_ref()), (dear, dear_off.as_ref())) {
                 _ if is_untouched => line.cost,
                 true if line.estimated.max(line.actual) > pool.body.capacity => return None,
-                true => pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?,
+                true => {
+                    let cost = pricing::cost(cheap.unit, cheap.apart, line.actual, line.parts)?;
+                    // What a caller named is as much by any model.
+                    let learnt = line.formula.map_or((1, 1), |_| (factor(&pool.pool), factor(&line.pool)));
+                    times_ratio(cost, learnt)?
+                }
                 false => return None,
             };
             sum.checked_add(cost)
-        })
+        })?;
+        Some((model.clone(), cost))
     };
-    allowed_by(&template.downgrade_to, template.quality_floor.as_deref()).iter().filter_map(by).min()
+    let allowed = allowed_by(&template.downgrade_to, template.quality_floor.as_deref());
+    allowed.iter().filter_map(by).min_by_key(|(_, cost)| *cost)
+}
+
+fn times_ratio(cost: NanoUsd, (by, of): (u32, u32)) -> Option<NanoUsd> {
+    let nanos = i128::from(cost.nanos()).checked_mul(by.into())?.checked_div(of.into())?;
+    i64::try_from(nanos).ok().and_then(NanoUsd::from_nanos)
 }

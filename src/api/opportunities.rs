@@ -7,7 +7,8 @@ use rm_core::off_peak::WaitsFor;
 use rm_core::optimizer::{Level, Past, Strategy, WouldHave, would_have_saved};
 use rm_core::pricing::Discount;
 use rm_core::priority::Urgency;
-use rm_core::units::{Instant, NanoUsd};
+use rm_core::request::Line;
+use rm_core::units::{Instant, NanoUsd, Tokens};
 
 use crate::api::Call;
 use crate::api::admission::Plan;
@@ -260,11 +261,17 @@ async fn looked_at(
 
 fn past(catalog: &Catalog, event: &UsageEvent) -> Past {
     let name = event.template_id.clone().unwrap_or_default();
-    let template = name.parse().ok().and_then(|id| catalog.templates.get(&id));
+    let id = name.parse().ok();
+    let template = id.as_ref().and_then(|id| Some((id, catalog.templates.get(id)?)));
     let saved_by = |strategy| {
         let applied = event.optimizations.iter().find(|applied| applied.strategy == strategy);
         applied.map_or(NanoUsd::ZERO, |applied| applied.saved_usd)
     };
+    let by_cheaper_model = template
+        .and_then(|template| cost_by_cheaper(catalog, template, event.model.as_deref()?, &event.lines, event.at));
+    let template = template.map(|(_, template)| template);
+    let formula = |line: &Line| line.formula.unwrap_or(Tokens::ZERO);
+    let is_run = event.attempts > 0;
     let ttl_ms = template.and_then(|template| template.cache_ttl_seconds).filter(|ttl| *ttl > 0);
     let ttl_ms = ttl_ms.map_or(TTL_MS, |seconds| i64::from(seconds).saturating_mul(1_000));
     Past {
@@ -273,8 +280,9 @@ fn past(catalog: &Catalog, event: &UsageEvent) -> Past {
         model: event.model.clone().unwrap_or_default(),
         cost: event.cost,
         tried: event.tried.clone(),
-        by_cheaper_model: template
-            .and_then(|template| cost_by_cheaper(catalog, template, event.model.as_deref()?, &event.lines, event.at)),
+        by_cheaper_model,
+        run: is_run.then(|| event.baseline.saturating_sub(saved_by(Strategy::ModelDowngrade))),
+        expected: event.lines.iter().fold(Tokens::ZERO, |sum, line| sum.saturating_add(formula(line))),
         same: event.same.clone().filter(|_| event.cost > NanoUsd::ZERO).map(|same| (same, ttl_ms)),
         percent_off: patience::would_have_been_off(catalog, event),
         batch_window_ms: template.and_then(|template| template.batch.as_ref()).map(|rule| rule.window_ms.into()),

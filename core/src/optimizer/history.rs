@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::optimizer::Strategy;
 use crate::pricing::Discount;
-use crate::units::{Instant, NanoUsd};
+use crate::units::{Instant, NanoUsd, Tokens};
 
 /// A request that was made and charged.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,8 +19,13 @@ pub struct Past {
     pub result_at: Option<Instant>,
     /// What it was charged.
     pub cost: NanoUsd,
-    /// What its use would have cost by the cheapest model that its template's quality floor allows, if by any.
-    pub by_cheaper_model: Option<NanoUsd>,
+    /// The cheapest model that its template's quality floor allows, if any is cheaper, and what the same work would have cost
+    /// by that one, as far as prices and estimates tell.
+    pub by_cheaper_model: Option<(String, NanoUsd)>,
+    /// What its run would have cost by itself at any time; `None` if it was not run.
+    pub run: Option<NanoUsd>,
+    /// What its template's formula expected of it; nothing if that has none.
+    pub expected: Tokens,
     /// What requests that are the same have in common, and for how many milliseconds its result could have been kept.
     pub same: Option<(String, i64)>,
     /// What would have been off its price in a window that it did not wait for, in per cent.
@@ -69,6 +74,7 @@ pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
     let mut in_order: Vec<&Past> = requests.iter().collect();
     in_order.sort_by_key(|past| past.at);
     let ratios = batching_ratios(requests);
+    let runs = runs_by_model(requests);
     let had = had_before(&in_order);
     let company = in_company(&in_order, &had);
     let mut all: BTreeMap<Strategy, WouldHave> = BTreeMap::new();
@@ -86,7 +92,7 @@ pub fn would_have_saved(requests: &[Past]) -> BTreeMap<Strategy, WouldHave> {
         }
         // The windows are those of the dear model's pool: it is the one or the other.
         let could = |strategy| !past.tried.contains(&strategy);
-        let cheaper = past.by_cheaper_model.filter(|_| could(Strategy::ModelDowngrade)).unwrap_or(left);
+        let cheaper = by_cheaper_model(past, &runs).filter(|_| could(Strategy::ModelDowngrade)).unwrap_or(left);
         let percent_off = past.percent_off.filter(|_| could(Strategy::OffPeak));
         let in_window =
             percent_off.map_or(left, |percent_off| Discount { percent_off, waited_for: true }.applied_to(left));
@@ -148,6 +154,49 @@ fn in_company(in_order: &[&Past], had: &[bool]) -> Vec<bool> {
     company
 }
 
+/// What the runs of a template by one model have cost.
+#[derive(Debug, Clone, Copy, Default)]
+struct Runs {
+    cost: i128,
+    runs: i128,
+    /// What was expected of all of them together; nothing if that is not known of one.
+    expected: i128,
+}
+
+/// What the runs of each template have cost by each model.
+fn runs_by_model(requests: &[Past]) -> BTreeMap<(&str, &str), Runs> {
+    let mut all: BTreeMap<(&str, &str), Runs> = BTreeMap::new();
+    for (past, cost) in requests.iter().filter_map(|past| Some((past, past.run?))) {
+        let known = all.entry((past.template.as_str(), past.model.as_str())).or_default();
+        let is_known = !past.expected.is_zero() && (known.runs == 0 || known.expected > 0);
+        let expected = if is_known { i128::from(past.expected.micros()) } else { 0 };
+        *known = Runs {
+            cost: known.cost.saturating_add(i128::from(cost.nanos())),
+            runs: known.runs.saturating_add(1),
+            expected: if is_known { known.expected.saturating_add(expected) } else { 0 },
+        };
+    }
+    all
+}
+
+/// What a request would have cost by the cheaper model: by what runs by that one have really cost and by what those by its own
+/// did, for as much work where formulas tell how much that is, else a run for a run. Where there are no such runs, as far as
+/// prices and estimates tell.
+fn by_cheaper_model(past: &Past, runs: &BTreeMap<(&str, &str), Runs>) -> Option<NanoUsd> {
+    let (model, by_price) = past.by_cheaper_model.as_ref()?;
+    let of = |model: &str| runs.get(&(past.template.as_str(), model)).copied();
+    let (Some(cheap), Some(own)) = (of(model), of(&past.model)) else { return Some(*by_price) };
+    let (cheap_work, own_work) = match cheap.expected > 0 && own.expected > 0 {
+        true => (cheap.expected, own.expected),
+        false => (cheap.runs, own.runs),
+    };
+    // By units of work that are small enough for a quotient to tell them apart.
+    let each = |cost: i128, work: i128| cost.saturating_mul(1_000_000_000).checked_div(work).unwrap_or(0);
+    let (cheap, own) = (each(cheap.cost, cheap_work), each(own.cost, own_work));
+    let nanos = i128::from(past.cost.nanos()).checked_mul(cheap)?.checked_div(own)?;
+    i64::try_from(nanos).ok().and_then(NanoUsd::from_nanos)
+}
+
 /// What common calls have saved of the requests of each template that they were for, in thousandths. One that cost nothing
 /// had the result of another one: it was not run at all.
 fn batching_ratios(requests: &[Past]) -> BTreeMap<&str, u64> {
@@ -170,7 +219,7 @@ fn batching_ratios(requests: &[Past]) -> BTreeMap<&str, u64> {
 mod tests {
     use super::{Past, would_have_saved};
     use crate::optimizer::Strategy;
-    use crate::units::{Instant, NanoUsd};
+    use crate::units::{Instant, NanoUsd, Tokens};
 
     fn nanos(n: i64) -> NanoUsd {
         NanoUsd::from_nanos(n).unwrap()
@@ -184,12 +233,18 @@ mod tests {
             result_at: Some(Instant::from_millis(at)),
             cost: nanos(cost),
             by_cheaper_model: None,
+            run: Some(nanos(cost)),
+            expected: Tokens::ZERO,
             same: None,
             percent_off: None,
             batch_window_ms: None,
             saved_by_batching: NanoUsd::ZERO,
             tried: Vec::new(),
         }
+    }
+
+    fn cheaper(cost: i64) -> Option<(String, NanoUsd)> {
+        Some(("cheap".into(), nanos(cost)))
     }
 
     fn told(requests: &[Past]) -> Vec<(Strategy, i64, u64)> {
@@ -206,7 +261,7 @@ mod tests {
         assert_eq!(told(&[same(150), same(0), same(50), past(60, 10)]), [(Strategy::Cache, 10, 1)]);
         let again = [same(0), same(50), same(110)];
         assert_eq!(told(&again), [(Strategy::Cache, 10, 1)], "one that is had is not kept for longer");
-        let cheap = Past { by_cheaper_model: Some(nanos(1)), ..same(50) };
+        let cheap = Past { by_cheaper_model: cheaper(1), ..same(50) };
         assert_eq!(told(&[same(0), cheap]), [(Strategy::Cache, 10, 1)], "it would not have been run at all");
         let later = |at, done| Past { result_at: Some(Instant::from_millis(done)), ..same(at) };
         assert_eq!(told(&[later(0, 60), later(0, 50), same(40), same(55)]), [(Strategy::Cache, 10, 1)]);
@@ -221,14 +276,32 @@ mod tests {
 
     #[test]
     fn strategies_come_one_after_the_other_so_that_they_add_up() {
-        let both = Past { by_cheaper_model: Some(nanos(40)), percent_off: Some(50), ..past(0, 100) };
+        let both = Past { by_cheaper_model: cheaper(40), percent_off: Some(50), ..past(0, 100) };
         assert_eq!(told(std::slice::from_ref(&both)), [(Strategy::ModelDowngrade, 60, 1)]);
         let deep = Past { percent_off: Some(70), ..both.clone() };
         assert_eq!(told(&[deep]), [(Strategy::OffPeak, 70, 1)]);
         let tried = Past { tried: vec![Strategy::ModelDowngrade], ..both };
         assert_eq!(told(&[tried]), [(Strategy::OffPeak, 50, 1)], "what it was made for is not in its way");
-        let dearer = Past { by_cheaper_model: Some(nanos(140)), ..past(0, 100) };
+        let dearer = Past { by_cheaper_model: cheaper(140), ..past(0, 100) };
         assert_eq!(told(&[dearer]), []);
+    }
+
+    #[test]
+    fn a_cheaper_model_would_have_saved_what_its_runs_show() {
+        let dear = |at| Past { by_cheaper_model: cheaper(10), ..past(at, 300) };
+        let cheap = |cost| Past { model: "cheap".into(), ..past(9, cost) };
+        let saved = |saved, requests| vec![(Strategy::ModelDowngrade, saved, requests)];
+        assert_eq!(told(&[dear(0), dear(1)]), saved(580, 2), "nothing but prices is known");
+        assert_eq!(told(&[dear(0), dear(1), cheap(1_000)]), [], "it takes more for the same work");
+        assert_eq!(told(&[dear(0), dear(1), cheap(250), cheap(50)]), saved(300, 2), "half as much a run");
+        let of = |past: Past, units| Past { expected: Tokens::from_units(units).unwrap(), ..past };
+        let small = [of(dear(0), 10), of(dear(1), 10), of(cheap(50), 1)];
+        assert_eq!(told(&small), [], "five hundred for as much work");
+        let unknown = [of(dear(0), 10), dear(1), of(cheap(60), 1)];
+        assert_eq!(told(&unknown), saved(480, 2), "a run for a run, where one's work is not known");
+        let kept = Past { run: None, ..cheap(1_000) };
+        let elsewhere = Past { template: "other".into(), ..cheap(1_000) };
+        assert_eq!(told(&[dear(0), kept, elsewhere]), saved(290, 1), "those say nothing of it");
     }
 
     #[test]
@@ -253,7 +326,7 @@ mod tests {
         assert_eq!(told(&[batched.clone(), other_model]), []);
         let not_run = Past { batch_window_ms: Some(100), saved_by_batching: nanos(300), ..past(0, 0) };
         assert_eq!(told(&[not_run, alone.clone()]), [], "what was not run tells nothing of calls");
-        let cheap = Past { by_cheaper_model: Some(nanos(100)), ..alone.clone() };
+        let cheap = Past { by_cheaper_model: cheaper(100), ..alone.clone() };
         assert_eq!(
             told(&[batched.clone(), cheap]),
             [(Strategy::ModelDowngrade, 100, 1), (Strategy::RequestBatching, 30, 1)],
