@@ -276,6 +276,55 @@ test("a result by the model that the budget or the queue leaves is used too", as
   assert.ok((await rm.current("thin")).spentUsd <= 0.025);
 });
 
+test("an aggressive request has what is kept of its template's own model, which is free, before it is run by a cheaper one", async () => {
+  await rm.pool("free-dear", { models: ["free-dear"], unitPriceUsd: 0.01 });
+  await rm.pool("free-cheap", { models: ["free-cheap"], unitPriceUsd: 0.001 });
+  ok(await rm.put("/admin/templates/free", { worker: "ECHO", model: "free-dear", resources: [{ pool: "free-dear", base: 10 }], downgradeTo: ["free-cheap"], cacheTtlSeconds: 600 }));
+  await rm.client("freed", { monthlyBudgetUsd: 0.1 });
+  const body = (input, level) => ({ clientId: "freed", templateId: "free", input, optimization: { level } });
+  const run = (input, level) => rm.execute(body(input, level), { wait: 10 });
+  const downgrade = async (input, level) => ok(await rm.post("/api/optimize/analyze", body(input, level)));
+  // All that the budget has.
+  const dear = ok(await run("own", "standard"));
+  assert.deepEqual([dear.cached, dear.resources[0].pool], [false, "free-dear"]);
+  await waitFor(async () => ok(await run("own", "standard")).cached, "a hit");
+  await waitFor(async () => (await rm.current("freed")).remainingUsd === 0, "the charge");
+  for (const level of ["standard", "aggressive"]) {
+    const hit = ok(await run("own", level));
+    assert.deepEqual([hit.cached, hit.resources[0].pool, hit.cost.actualUsd, hit.result], [true, "free-dear", 0, dear.result], level);
+    const estimate = ok(await rm.post("/api/cost/estimate", body("own", level)));
+    assert.deepEqual([estimate.baselineUsd, estimate.estimatedUsd, estimate.fitsBudget], [0.1, 0, true], level);
+    const { opportunities, optimizedUsd } = await downgrade("own", level);
+    assert.deepEqual(opportunities.filter(({ savedUsd }) => savedUsd > 0).map(({ strategy, savedUsd }) => [strategy, savedUsd]), [["cache", 0.1]], level);
+    assert.equal(optimizedUsd, 0);
+  }
+});
+
+test("a result of the cheaper model alone is used by either level, and told before, with nothing left of the budget", async () => {
+  await rm.pool("only-dear", { models: ["only-dear"], unitPriceUsd: 0.01 });
+  await rm.pool("only-cheap", { models: ["only-cheap"], unitPriceUsd: 0.001 });
+  ok(await rm.put("/admin/templates/only-cheap", { worker: "ECHO", model: "only-dear", resources: [{ pool: "only-dear", base: 10 }], downgradeTo: ["only-cheap"], cacheTtlSeconds: 600 }));
+  await rm.client("penniless", { monthlyBudgetUsd: 0.01 });
+  const body = (level) => ({ clientId: "penniless", templateId: "only-cheap", input: "x", optimization: { level } });
+  const run = (level) => rm.execute(body(level), { wait: 10 });
+  assert.equal(ok(await run("aggressive")).resources[0].pool, "only-cheap");
+  await waitFor(async () => (await rm.current("penniless")).remainingUsd === 0, "the charge");
+  for (const level of ["standard", "aggressive"]) {
+    const hit = await waitFor(async () => ((await run(level)).body.cached ? ok(await run(level)) : null), "a hit");
+    assert.deepEqual([hit.resources[0].pool, hit.cost.actualUsd], ["only-cheap", 0], level);
+    const estimate = ok(await rm.post("/api/cost/estimate", body(level)));
+    assert.deepEqual([estimate.baselineUsd, estimate.estimatedUsd, estimate.savedUsd, estimate.fitsBudget], [0.1, 0, 0.1, true], level);
+    const { opportunities, optimizedUsd } = ok(await rm.post("/api/optimize/analyze", body(level)));
+    const kept = opportunities.find(({ strategy }) => strategy === "cache");
+    assert.deepEqual([kept.applicable, optimizedUsd], [true, 0], level);
+    assert.equal(opportunities.find(({ strategy }) => strategy === "model_downgrade").change, "none: only-cheap instead of only-dear is what it gets");
+  }
+  const anew = { ...body("standard"), input: "another" };
+  const dear = ok(await rm.post("/api/cost/estimate", anew));
+  assert.deepEqual([dear.estimatedUsd, dear.fitsBudget, dear.lines[0].pool], [0.1, false, "only-dear"]);
+  assert.equal((await rm.execute(anew)).status, 402);
+});
+
 test("an estimate knows of a kept result, and of a caller that does not want it", async () => {
   const { done } = await first({ n: "estimated" });
   const body = { clientId: "keeper", templateId: "keeps", input: { n: "estimated" } };

@@ -76,18 +76,24 @@ impl Plan {
         self.steps.iter().flat_map(|step| &step.demands).filter(|demand| !demand.amount.is_zero())
     }
 
-    /// Goes on with another model, and with that alone.
-    pub fn take(&mut self, other: &ByModel) {
-        self.others.retain(|one| one.step.model != other.step.model);
-        let instead_of = std::mem::replace(&mut self.instead_of, other.instead_of.clone());
+    /// What it is by the model that it has.
+    pub fn as_it_is(&self) -> Option<ByModel> {
         let step = self.steps.first().cloned();
-        self.others.extend(step.map(|step| ByModel {
-            instead_of,
+        step.map(|step| ByModel {
+            instead_of: self.instead_of.clone(),
             step,
             cost: self.cost,
             baseline: self.baseline,
             confidence_permille: self.confidence_permille,
-        }));
+        })
+    }
+
+    /// Goes on with another model, and with that alone.
+    pub fn take(&mut self, other: &ByModel) {
+        self.others.retain(|one| one.step.model != other.step.model);
+        let present = self.as_it_is();
+        self.others.extend(present);
+        self.instead_of.clone_from(&other.instead_of);
         // The dear model is taken where the cheap ones cannot do: for want of budget they still may.
         self.falls_back = other.instead_of.is_none();
         self.applied = other.applied().into_iter().collect();
@@ -121,7 +127,7 @@ impl Plan {
     }
 }
 
-/// Makes the plan of a request.
+/// Makes the plan of a request, by its template's own model.
 pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Result<Plan, Problem> {
     let raw = |text: &str| RawValue::from_string(text.into()).map_err(|error| Problem::unavailable(error.to_string()));
     let input = body.input.map_or_else(|| raw("null"), Ok)?;
@@ -177,8 +183,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         (Some(_), [rule], [step]) if !is_pipeline => downgrade::alternatives(&asked, rule, step),
         _ => Vec::new(),
     };
-    let is_aggressive = allowed.downgrade == Some(Level::Aggressive);
-    if let Some(template) = general.filter(|_| is_aggressive) {
+    if let Some(template) = general.filter(|_| allowed.downgrade == Some(Level::Aggressive)) {
         downgrade::keep_to_floor(&mut others, template);
     }
     let cost = cost_of(steps.iter().flat_map(|step| &step.demands))?;
@@ -186,7 +191,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
     for step in &mut steps {
         step.demands = with_home(std::mem::take(&mut step.demands), home.as_ref());
     }
-    let mut plan = Plan {
+    Ok(Plan {
         client: body.client_id,
         template: body.template_id.clone(),
         steps,
@@ -204,11 +209,7 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         input,
         parameters,
         resources: body.resources,
-    };
-    if is_aggressive && let Some(cheapest) = downgrade::cheapest(&plan.others, plan.cost).cloned() {
-        plan.take(&cheapest);
-    }
-    Ok(plan)
+    })
 }
 
 /// What a step is planned by.

@@ -1,24 +1,16 @@
-//! Cheaper models: what a request would need of them, and which one it gets.
+//! Cheaper models: what a request would need of them, and what they would cost.
 
 use rm_core::estimate::Learnt;
 use rm_core::id::{PoolId, TemplateId};
-use rm_core::optimizer::{Applied, Strategy, allowed_by, is_never_dearer, waits_too_long};
+use rm_core::optimizer::{Applied, Strategy, allowed_by, is_never_dearer};
 use rm_core::pricing::{self, BarePrice};
-use rm_core::priority::Tier;
 use rm_core::request::{Demand, Line};
 use rm_core::units::{Instant, NanoUsd, Tokens};
 
-use crate::api::Call;
-use crate::api::admission::{Asked, Plan, PlannedStep};
+use crate::api::admission::{Asked, PlannedStep};
 use crate::api::demands::{baseline_of, cost_of, home_first};
-use crate::api::foretelling::{foretell, foretold};
 use crate::store::catalog::Catalog;
-use crate::store::tiers;
 use crate::wire::admin::{PoolRecord, StepRule, TemplateBody};
-use crate::wire::pool::ForetellAnswer;
-
-/// So many models of a chain are asked for their waits at most: each is a call.
-const ASKED_MAX: usize = 3;
 
 /// A request by one of the models that it may be done by.
 #[derive(Clone)]
@@ -141,82 +133,6 @@ pub fn keep_to_floor(cheaper: &mut Vec<ByModel>, template: &TemplateBody) {
 /// The cheapest of them, if it costs less than that.
 pub fn cheapest(others: &[ByModel], than: NanoUsd) -> Option<&ByModel> {
     others.iter().filter(|one| one.cost < than).min_by_key(|one| one.cost)
-}
-
-/// The model that a request goes on with instead, as its pools are now; `None` if it stays with the one that it has.
-pub async fn reconsidered(call: &Call, plan: &Plan, now: Instant) -> Option<ByModel> {
-    if plan.others.is_empty() {
-        return None;
-    }
-    let tier = tiers::of(&call.env, &plan.client, now).await?;
-    match plan.falls_back {
-        true => sooner(call, plan, tier, now).await,
-        false => one_that_can(call, plan, tier, now).await,
-    }
-}
-
-/// Goes on with the model that a request would be executed by now, as its pools are and with so much of its budget left;
-/// whether that is another one.
-pub async fn take_as_executed(call: &Call, plan: &mut Plan, remaining: NanoUsd, now: Instant) -> bool {
-    let other = reconsidered(call, plan, now).await;
-    if let Some(other) = &other {
-        plan.take_for_its_pools(other);
-    }
-    if plan.cost > remaining && plan.falls_back {
-        let fitting = plan.others.iter().find(|other| other.cost <= remaining).cloned();
-        if let Some(other) = fitting {
-            plan.take(&other);
-            return true;
-        }
-    }
-    other.is_some()
-}
-
-/// The cheaper model that a request goes on with because it would wait much less for it; `None` if it need not.
-async fn sooner(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<ByModel> {
-    let first = plan.steps.first()?;
-    // A pool that would not take it in keeps it waiting for ever.
-    let wait_ms = foretell(call, plan, tier, first, now).await.unwrap_or(None);
-    if !waits_too_long(wait_ms, Some(0)) {
-        return None;
-    }
-    for cheaper in plan.others.iter().take(ASKED_MAX) {
-        // One that cannot be asked, or refuses, is none.
-        if let Some(other_ms) = foretell(call, plan, tier, &cheaper.step, now).await
-            && waits_too_long(wait_ms, other_ms)
-        {
-            return Some(cheaper.clone());
-        }
-    }
-    None
-}
-
-/// What an aggressive request goes on with instead of the cheapest model, whose pool would refuse it, or keep it beyond its
-/// deadline: the cheapest that can do, the template's own among them. `None` if that one can, or none does.
-async fn one_that_can(call: &Call, plan: &Plan, tier: Tier, now: Instant) -> Option<ByModel> {
-    let first = plan.steps.first()?;
-    if can_do(call, plan, tier, first, now).await {
-        return None;
-    }
-    let mut others: Vec<&ByModel> = plan.others.iter().collect();
-    others.sort_by_key(|one| one.cost);
-    for other in others.into_iter().take(ASKED_MAX) {
-        if can_do(call, plan, tier, &other.step, now).await {
-            return Some(other.clone());
-        }
-    }
-    None
-}
-
-async fn can_do(call: &Call, plan: &Plan, tier: Tier, step: &PlannedStep, now: Instant) -> bool {
-    match foretold(call, plan, tier, (Some(&step.worker), step, step.demands.clone()), now).await {
-        Some(ForetellAnswer::Refused | ForetellAnswer::TooLate { .. }) => false,
-        Some(ForetellAnswer::Wait { ms }) => {
-            plan.deadline.is_none_or(|deadline| ms.is_some_and(|wait_ms| now.plus(wait_ms) < deadline))
-        }
-        // One that cannot be asked is no reason.
-        None => true,
-    }
 }
 
 /// The cheapest model that a template's quality floor allows, and whose pools can hold as much; and what a use by the template's

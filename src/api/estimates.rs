@@ -12,10 +12,10 @@ use rm_core::units::{Instant, NanoUsd};
 use crate::api::Call;
 use crate::api::admission::{Plan, plan};
 use crate::api::body::read_json;
+use crate::api::choosing::take_as_executed;
 use crate::api::demands::check_reach;
-use crate::api::downgrade;
 use crate::api::executions::unavailable;
-use crate::api::kept::{self, CacheControl};
+use crate::api::kept::CacheControl;
 use crate::api::reply::Reply;
 use crate::api::{patience, rate_limit, submission};
 use crate::host::clock;
@@ -53,10 +53,7 @@ async fn planned(call: &mut Call) -> Result<Planned, Problem> {
     let mut plan = plan(&call.env, &catalog, body, now)?;
     let account = self::call(&call.env, plan.client.as_str(), &ViewCall {}).await.map_err(unavailable)?;
     let account = account.ok_or_else(|| Problem::not_found("client"))?;
-    let mut kept = kept::usable(call, &catalog, &plan, control, now).await;
-    if kept.is_none() && downgrade::take_as_executed(call, &mut plan, account.remaining, now).await {
-        kept = kept::usable(call, &catalog, &plan, control, now).await;
-    }
+    let kept = take_as_executed(call, &catalog, &mut plan, (control, account.remaining), now).await;
     check_reach(&catalog, (&plan.client, account.tier), plan.demands())?;
     rate_limit::note(call, plan.demands()).await;
     Ok(Planned { catalog, now, plan, remaining: account.remaining, kept })

@@ -12,8 +12,8 @@ use crate::api::Call;
 use crate::api::admission::{Plan, fingerprint, plan};
 use crate::api::batching;
 use crate::api::body::read_json;
+use crate::api::choosing;
 use crate::api::demands::check_reach;
-use crate::api::downgrade;
 use crate::api::foretelling;
 use crate::api::kept::{self, CacheControl};
 use crate::api::rate_limit;
@@ -90,7 +90,13 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
         return Ok(reply);
     }
-    if let Some(other) = downgrade::reconsidered(&call, &plan, now).await {
+    // What is free by its own model need not be run by a cheaper one.
+    if choosing::take_cheapest(&mut plan)
+        && let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await?
+    {
+        return Ok(reply);
+    }
+    if let Some(other) = choosing::reconsidered(&call, &plan, now).await {
         plan.take_for_its_pools(&other);
         if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
             return Ok(reply);
@@ -99,7 +105,7 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
     if let Some(problem) = foretelling::kept_too_long(&call, &catalog, &plan, now).await {
         return replayed(&call, &client, key, problem, (kind, wait)).await;
     }
-    let others = if plan.falls_back { plan.others.clone() } else { Vec::new() };
+    let others = plan.others.clone();
     let is_downgraded = !plan.applied.is_empty();
     let mut held = match hold(&call, &mut plan, key.clone(), now).await {
         Ok(held) => held,

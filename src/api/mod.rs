@@ -5,6 +5,7 @@ mod admission;
 mod auth;
 mod batching;
 mod body;
+mod choosing;
 mod demands;
 mod docs;
 mod downgrade;

@@ -19,6 +19,7 @@ use crate::api::{patience, submission};
 use crate::store::catalog::Catalog;
 use crate::store::payloads::INLINE_MAX_BYTES;
 use crate::store::record::{self, UsageEvent};
+use crate::store::results::KeptResult;
 use crate::wire::problem::Problem;
 use crate::wire::usage::{Analysis, Opportunity, Recommendation};
 
@@ -31,10 +32,18 @@ const fn not(strategy: Strategy, reason: String) -> Opportunity {
     Opportunity { strategy, applicable: false, reason, saved_usd: NanoUsd::ZERO, change: None }
 }
 
-/// What could be done for one request, as it is planned now.
-pub async fn of_request(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) -> Analysis {
-    let (downgrade, by_model) = downgrade(catalog, plan);
-    let off_peak = off_peak(catalog, plan, now);
+/// What could be done for one request, as it would be executed now: what has a kept result is not run, and costs nothing.
+pub fn of_request(
+    catalog: &Catalog,
+    plan: &Plan,
+    (control, kept): (CacheControl, Option<&KeptResult>),
+    now: Instant,
+) -> Analysis {
+    let is_kept = kept.is_some();
+    let (downgrade, by_model) = downgrade(catalog, plan, is_kept);
+    let not_run = |strategy| not(strategy, "its result is kept: it is not run".into());
+    let off_peak = if is_kept { not_run(Strategy::OffPeak) } else { off_peak(catalog, plan, now) };
+    let batching = if is_kept { not_run(Strategy::RequestBatching) } else { batching(catalog, plan) };
     let mut optimized = plan.cost.saturating_sub(off_peak.saved_usd);
     if let Some(by_model) = by_model {
         // A cheaper model's pool has windows of its own, or none.
@@ -44,12 +53,12 @@ pub async fn of_request(call: &Call, catalog: &Catalog, plan: &Plan, now: Instan
         let discounted = Discount { percent_off, waited_for: true }.applied_to(by_model.cost);
         optimized = optimized.min(discounted);
     }
-    let kept = kept_result(call, catalog, plan, now).await;
-    if kept.applicable {
+    if is_kept {
         optimized = NanoUsd::ZERO;
     }
+    let kept = kept_result(catalog, plan, control, kept);
     Analysis {
-        opportunities: vec![downgrade, batching(catalog, plan), kept, compression(plan), off_peak],
+        opportunities: vec![downgrade, batching, kept, compression(plan), off_peak],
         baseline_usd: plan.baseline,
         optimized_usd: optimized,
     }
@@ -75,7 +84,7 @@ fn off_peak(catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
 }
 
 /// A cheaper model, and what the request would be by it.
-fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
+fn downgrade(catalog: &Catalog, plan: &Plan, is_kept: bool) -> (Opportunity, Option<ByModel>) {
     let strategy = Strategy::ModelDowngrade;
     if let Some(applied) = plan.applied.iter().find(|applied| applied.strategy == strategy) {
         let saved_usd = plan.baseline.saturating_sub(plan.cost);
@@ -85,6 +94,9 @@ fn downgrade(catalog: &Catalog, plan: &Plan) -> (Opportunity, Option<ByModel>) {
             _ => "the other one would keep it waiting, or does not fit in its budget".to_owned(),
         };
         return (Opportunity { strategy, applicable: true, reason, saved_usd, change }, None);
+    }
+    if is_kept {
+        return (not(strategy, "its result is kept: it is free by the model that it has".into()), None);
     }
     let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
     if plan.allowed.downgrade.is_none() {
@@ -124,11 +136,10 @@ fn batching(catalog: &Catalog, plan: &Plan) -> Opportunity {
     }
 }
 
-async fn kept_result(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) -> Opportunity {
+fn kept_result(catalog: &Catalog, plan: &Plan, control: CacheControl, kept: Option<&KeptResult>) -> Opportunity {
     let strategy = Strategy::Cache;
     let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
     let keeps = template.is_some_and(|template| template.cache_ttl_seconds.is_some_and(|ttl| ttl > 0));
-    let control = CacheControl::of(call);
     if kept::same(catalog, plan, control).keep.is_none() || control.no_cache {
         let reason = match (plan.allowed.cache && !control.no_cache, keeps) {
             (false, _) => "its caller does not allow it",
@@ -137,7 +148,7 @@ async fn kept_result(call: &Call, catalog: &Catalog, plan: &Plan, now: Instant) 
         };
         return not(strategy, reason.into());
     }
-    match kept::usable(call, catalog, plan, control, now).await {
+    match kept {
         Some(found) => {
             let saved_usd = plan.cost;
             let change = Some("none: it has that result at once".to_owned());

@@ -9,9 +9,9 @@ use serde::Deserialize;
 use crate::api::Call;
 use crate::api::admission::plan;
 use crate::api::body::{parse, read_value};
-use crate::api::downgrade;
+use crate::api::choosing::take_as_executed;
 use crate::api::executions::unavailable;
-use crate::api::kept::{self, CacheControl};
+use crate::api::kept::CacheControl;
 use crate::api::opportunities;
 use crate::api::query::Query;
 use crate::api::reply::Reply;
@@ -51,10 +51,9 @@ pub async fn analyze(mut call: Call) -> Result<Reply, Problem> {
         call.may_touch(&body.client_id)?;
         let mut plan = plan(&call.env, &catalog, body, now)?;
         let remaining = known(&call, &plan.client).await?.remaining;
-        if kept::usable(&call, &catalog, &plan, CacheControl::of(&call), now).await.is_none() {
-            downgrade::take_as_executed(&call, &mut plan, remaining, now).await;
-        }
-        opportunities::of_request(&call, &catalog, &plan, now).await
+        let control = CacheControl::of(&call);
+        let kept = take_as_executed(&call, &catalog, &mut plan, (control, remaining), now).await;
+        opportunities::of_request(&catalog, &plan, (control, kept.as_ref()), now)
     } else {
         let body: HistoryBody = parse(&text)?;
         call.may_touch(&body.client_id)?;
