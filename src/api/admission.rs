@@ -15,6 +15,7 @@ use crate::host::random;
 use crate::store::catalog::Catalog;
 use crate::wire::admin::{StepRule, TemplateBody};
 use crate::wire::api::{ExecuteBody, Parameters, ResourceAmount};
+use crate::wire::pool::Provided;
 use crate::wire::problem::Problem;
 
 /// The longest limit of an attempt: ten minutes.
@@ -48,6 +49,10 @@ pub struct Plan {
     pub others: Vec<ByModel>,
     /// Whether one of these is held for if this does not fit in the budget.
     pub falls_back: bool,
+    /// For which wait its pool takes it in: there is another model for it.
+    pub provided: Option<Provided>,
+    /// The models whose pools have refused it, or cannot do.
+    pub passed_over: Vec<Option<String>>,
     /// How sure the demands are, in thousandths.
     pub confidence_permille: u32,
     pub urgency: Urgency,
@@ -108,6 +113,16 @@ impl Plan {
         let falls_back = self.falls_back;
         self.take(other);
         self.falls_back |= falls_back;
+    }
+
+    /// It is not to be done by the model that it has, if another one can.
+    pub fn pass_over(&mut self) {
+        self.passed_over.extend(self.steps.first().map(|step| step.model.clone()));
+    }
+
+    /// The other models that may still be gone on with.
+    pub fn untried(&self) -> impl Iterator<Item = &ByModel> {
+        self.others.iter().filter(|other| !self.passed_over.contains(&other.step.model))
     }
 
     /// The strategies that it is made for already: recommending them would change nothing.
@@ -202,6 +217,8 @@ pub fn plan(env: &Env, catalog: &Catalog, body: ExecuteBody, now: Instant) -> Re
         applied: Vec::new(),
         allowed,
         falls_back: true,
+        provided: None,
+        passed_over: Vec::new(),
         others,
         confidence_permille,
         urgency: body.urgency.or(general.and_then(|template| template.default_urgency)).unwrap_or(Urgency::Normal),

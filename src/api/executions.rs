@@ -4,21 +4,17 @@ use std::rc::Rc;
 
 use futures_channel::oneshot;
 use rm_core::id::{ClientId, RequestId};
-use rm_core::optimizer::Applied;
 use rm_core::pool::PositionView;
 use rm_core::units::Instant;
 
 use crate::api::Call;
 use crate::api::admission::{Plan, fingerprint, plan};
-use crate::api::batching;
 use crate::api::body::read_json;
 use crate::api::choosing;
-use crate::api::demands::check_reach;
 use crate::api::foretelling;
+use crate::api::intake::{Sent, take_in};
 use crate::api::kept::{self, CacheControl};
-use crate::api::rate_limit;
 use crate::api::reply::Reply;
-use crate::api::submission::{give_up, hold, stored_input, submission, waits_for};
 use crate::dispatch;
 use crate::host::clock;
 use crate::host::object::{CallError, call};
@@ -29,13 +25,14 @@ use crate::views::recorded_execution;
 use crate::wire::account::{FindKeyCall, HoldAnswer, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
 use crate::wire::execution::{ExecutionStatus, ExecutionView};
-use crate::wire::payload::Payload;
 use crate::wire::pool::{CancelAnswer, CancelCall, ExecutionCall, Order, SubmitAnswer, SubmitRefusal};
 use crate::wire::problem::{Code, Problem};
 
 /// The longest wait that `Prefer: wait` may ask for.
 const WAIT_MAX_MS: i64 = 60_000;
 const KEY_MAX_CHARS: usize = 255;
+/// When to try again, if nothing better is known.
+const RETRY_HINT_MS: i64 = 1_000;
 
 /// Which of the two routes was called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,121 +83,35 @@ pub async fn execute(mut call: Call, kind: Kind) -> Result<Reply, Problem> {
         Ok(plan) => plan,
         Err(problem) => return replayed(&call, &client, key, problem, (kind, wait)).await,
     };
-    let control = CacheControl::of(&call);
-    if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
+    let sent = Sent { control: CacheControl::of(&call), key, kind, wait };
+    if let Some(reply) = kept_reply(&call, &catalog, &plan, &sent).await? {
         return Ok(reply);
     }
     // What is free by its own model need not be run by a cheaper one.
     if choosing::take_cheapest(&mut plan)
-        && let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await?
+        && let Some(reply) = kept_reply(&call, &catalog, &plan, &sent).await?
     {
         return Ok(reply);
     }
-    if let Some(other) = choosing::reconsidered(&call, &plan, now).await {
-        plan.take_for_its_pools(&other);
-        if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
-            return Ok(reply);
-        }
+    if choosing::reconsider(&call, &mut plan, now).await
+        && let Some(reply) = kept_reply(&call, &catalog, &plan, &sent).await?
+    {
+        return Ok(reply);
     }
     if let Some(problem) = foretelling::kept_too_long(&call, &catalog, &plan, now).await {
-        return replayed(&call, &client, key, problem, (kind, wait)).await;
+        return replayed(&call, &client, sent.key, problem, (kind, wait)).await;
     }
-    let others = plan.others.clone();
-    let is_downgraded = !plan.applied.is_empty();
-    let mut held = match hold(&call, &mut plan, key.clone(), now).await {
-        Ok(held) => held,
-        Err(problem) => {
-            // What cannot be run may be there already.
-            for other in others.iter().filter(|_| problem.code == Code::BudgetExceeded) {
-                plan.take(other);
-                if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
-                    return Ok(reply);
-                }
-            }
-            rate_limit::note(&call, plan.demands()).await;
-            return Err(problem);
-        }
-    };
-    if !held.replayed
-        && !is_downgraded
-        && !plan.applied.is_empty()
-        && kept::usable(&call, &catalog, &plan, control, now).await.is_some()
-    {
-        // By the model that the budget has for it there is a result: it need not be run.
-        give_up(&call.env, &client, &held).await;
-        if let Some(reply) = kept_reply(&call, &catalog, &plan, control, key.clone(), (kind, wait)).await? {
-            return Ok(reply);
-        }
-        return Err(Problem::unavailable("its kept result was purged a moment ago: send it again"));
-    }
-    if let Err(problem) = check_reach(&catalog, (&client, held.tier), plan.demands()) {
-        if !held.replayed {
-            give_up(&call.env, &client, &held).await;
-            return Err(problem);
-        }
-        // What was taken in before goes on; it is not taken in anew.
-        held.open = false;
-    }
-    let mut submit = submission(&call, &plan, &held, wait)?;
-    let same = kept::same(&catalog, &plan, control);
-    let may_keep = same.keep.is_some();
-    submit.spec.keep = same.keep.filter(|_| !control.no_store);
-    submit.spec.same = same.key;
-    submit.twin = same.twin;
-    submit.waits_for = Some(waits_for(&catalog, &plan, now));
-    submit.batch = batching::terms(&catalog, &plan, held.tier);
-    submit.spec.tried = plan.tried(may_keep, submit.batch.is_some());
-    submit.input = stored_input(&call, &plan, &held).await?;
-    if let Payload::Stored(stored) = &submit.input {
-        submit.applied.extend(Applied::compression(stored.saved_bytes()));
-    }
-    let home = held.id.home().ok_or_else(|| Problem::unavailable("a request without a pool"))?;
-    let answer = call.pool(&home, &submit, wait).await.map_err(unavailable)?;
-    let reply = match answer {
-        SubmitAnswer::RunHere { run } => {
-            run_here(
-                &call,
-                Order { run, spec: submit.spec, input: Payload::Inline(plan.input), reserved: Vec::new() },
-                wait,
-            )
-            .await?
-        }
-        SubmitAnswer::Here { execution, position } => {
-            of_execution(&call, *execution, position.as_ref(), (kind, wait)).await?
-        }
-        SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),
-        // Its pool has let go of it: it is too old to be taken as new.
-        SubmitAnswer::Refused { refusal: SubmitRefusal::Stale } if held.replayed => {
-            of_execution(&call, from_record(&call, &held.id).await?, None, (kind, wait)).await?
-        }
-        SubmitAnswer::Refused { refusal } => {
-            give_up(&call.env, &client, &held).await;
-            if let Payload::Stored(stored) = submit.input
-                && !held.replayed
-            {
-                // If this fails, it is found by its age.
-                let _later = payloads::delete(&call.env, vec![stored.key]).await;
-            }
-            return Err(not_queued(refusal, clock::now()));
-        }
-    };
-    Ok(if held.replayed { reply.with("idempotency-replayed", "true") } else { reply })
+    take_in(&call, &catalog, plan, &sent, now).await
 }
 
 /// The answer by a kept result, if there is one that may be used.
-async fn kept_reply(
-    call: &Call,
-    catalog: &Catalog,
-    plan: &Plan,
-    control: CacheControl,
-    key: Option<Idempotency>,
-    (kind, wait): (Kind, i64),
-) -> Result<Option<Reply>, Problem> {
+pub async fn kept_reply(call: &Call, catalog: &Catalog, plan: &Plan, sent: &Sent) -> Result<Option<Reply>, Problem> {
+    let Sent { control, key, kind, wait } = sent;
     let now = clock::now();
-    let Some(keep) = kept::same(catalog, plan, control).keep.filter(|_| !control.no_cache) else { return Ok(None) };
+    let Some(keep) = kept::same(catalog, plan, *control).keep.filter(|_| !control.no_cache) else { return Ok(None) };
     let Some(found) = kept::find(call, catalog, plan, &keep, now).await else { return Ok(None) };
-    match kept::serve(call, plan, &keep, found, key, wait, now).await? {
-        Some((answer, held)) => served(call, answer, held.replayed, (kind, wait)).await.map(Some),
+    match kept::serve(call, plan, &keep, found, key.clone(), *wait, now).await? {
+        Some((answer, held)) => served(call, answer, held.replayed, (*kind, *wait)).await.map(Some),
         None => Ok(None),
     }
 }
@@ -269,7 +180,7 @@ pub fn hold_refused(answer: HoldAnswer, now: Instant) -> Problem {
 }
 
 /// Runs it in this Worker. The run goes on if the caller goes away, or the wait is over.
-async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem> {
+pub async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem> {
     let id = order.run.id.clone();
     let (sender, receiver) = oneshot::channel();
     let env = call.env.clone();
@@ -291,7 +202,7 @@ async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Problem
 }
 
 /// Why a pool did not take in an execution, as a problem.
-fn not_queued(refusal: SubmitRefusal, now: Instant) -> Problem {
+pub fn not_queued(refusal: SubmitRefusal, now: Instant) -> Problem {
     match refusal {
         SubmitRefusal::NotNow { retry_at } => {
             let detail = "it would start later than its lane allows: its tokens, or its client's slots, are taken";
@@ -312,13 +223,17 @@ pub fn refused(refusal: SubmitRefusal, now: Instant) -> Problem {
         SubmitRefusal::QueueFull { retry_at } => {
             Problem::new(Code::QueueFull, "the pool's queue is at its cap").retry_at(retry_at, now)
         }
+        SubmitRefusal::TooLong { wait_ms } => {
+            let retry_at = now.plus(wait_ms.unwrap_or(RETRY_HINT_MS));
+            Problem::new(Code::InsufficientResources, "the tokens are not there now").retry_at(retry_at, now)
+        }
         SubmitRefusal::Stale => Problem::unavailable("the request took too long on its way; send it again"),
     }
 }
 
 /// The whole execution, if it has ended and that is waited for, or it had a kept result and is not only to be queued; else
 /// where it stands.
-async fn of_execution(
+pub async fn of_execution(
     call: &Call,
     execution: ExecutionView,
     position: Option<&PositionView>,
@@ -382,7 +297,7 @@ async fn find(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
     Ok(execution)
 }
 
-async fn from_record(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
+pub async fn from_record(call: &Call, id: &RequestId) -> Result<ExecutionView, Problem> {
     let recorded = record::find(&call.env, id).await.map_err(|error| Problem::unavailable(error.to_string()))?;
     recorded.as_ref().and_then(recorded_execution).ok_or_else(|| Problem::not_found("request"))
 }

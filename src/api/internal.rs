@@ -63,6 +63,7 @@ async fn admit(
         amount: cost,
         kind: Kind::Reservation,
         or: Vec::new(),
+        instead_of: None,
         kept_at: None,
         idempotency: key,
     };
@@ -120,6 +121,7 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         batch: None,
         waits_for: None,
         kept: None,
+        provided: None,
         only_known: known,
         spec: Spec {
             client_id: body.client_id.clone(),

@@ -113,6 +113,7 @@ pub async fn serve(
         amount: NanoUsd::ZERO,
         kind: request::Kind::Execution,
         or: Vec::new(),
+        instead_of: None,
         kept_at: Some(kept.at),
         idempotency: key,
     };
@@ -149,6 +150,7 @@ async fn submit(
     submit.spec.estimated = NanoUsd::ZERO;
     submit.spec.same = Some(keep.key.clone());
     submit.run_here = false;
+    submit.provided = None;
     if held.replayed {
         // Its result may be there: it is not to be written again.
         submit.only_known = true;

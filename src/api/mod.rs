@@ -13,6 +13,7 @@ mod estimates;
 mod executions;
 mod foretelling;
 mod health;
+mod intake;
 mod internal;
 mod kept;
 mod lanes;

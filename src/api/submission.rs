@@ -9,6 +9,7 @@ use rm_core::units::{Instant, NanoUsd};
 use worker::Env;
 
 use crate::api::admission::{Plan, PlannedStep, new_id};
+use crate::api::choosing::provided_again;
 use crate::api::demands::with_home;
 use crate::api::executions::{hold_refused, unavailable};
 use crate::api::{Call, traceparent};
@@ -38,28 +39,37 @@ pub struct Held {
     pub open: bool,
 }
 
-/// Holds the cost of a plan, or of the first of its cheaper ones that fits: the plan becomes that one.
+/// Holds the cost of a plan, or of the first of its cheaper ones that fits: the plan becomes that one. `before` is the id by
+/// which it was held for, and refused by its pool.
 pub async fn hold(
     call: &Call,
     plan: &mut Plan,
+    before: Option<RequestId>,
     idempotency: Option<Idempotency>,
     now: Instant,
 ) -> Result<Held, Problem> {
     let id = new_id(plan.home(), now)?;
-    let others = std::mem::take(&mut plan.others);
-    let mut or = Vec::with_capacity(others.len());
-    for one in others.iter().filter(|_| plan.falls_back) {
+    let mut or = Vec::with_capacity(plan.others.len());
+    for one in plan.others.iter().filter(|_| plan.falls_back) {
         or.push(HoldChoice { id: new_id(one.home(), now)?, amount: one.cost });
     }
-    let hold =
-        HoldCall { id: id.clone(), amount: plan.cost, kind: request::Kind::Execution, or, kept_at: None, idempotency };
+    let hold = HoldCall {
+        id: id.clone(),
+        amount: plan.cost,
+        kind: request::Kind::Execution,
+        or,
+        instead_of: before,
+        kept_at: None,
+        idempotency,
+    };
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
     match answer {
         HoldAnswer::Held { other, at, slot, slots, tier } => {
-            if let Some(other) = &other
-                && let Some((_, one)) = hold.or.iter().zip(&others).find(|(choice, _)| choice.id == *other)
-            {
-                plan.take(one);
+            let choice = |other: &RequestId| hold.or.iter().position(|choice| choice.id == *other);
+            if let Some(one) = other.as_ref().and_then(choice).and_then(|index| plan.others.get(index)).cloned() {
+                // The budget has nothing better.
+                plan.provided = None;
+                plan.take(&one);
             }
             tiers::note(&plan.client, tier, now);
             Ok(Held { id: other.unwrap_or(id), at, slot, slots, tier, replayed: false, open: true })
@@ -69,8 +79,12 @@ pub async fn hold(
             let home = id.home();
             let is_held = |cost: NanoUsd, of: Option<&PoolId>| amount == Some(cost) && of == home.as_ref();
             if open && !is_held(plan.cost, plan.home()) {
-                match others.iter().find(|one| is_held(one.cost, one.home())) {
-                    Some(one) => plan.take(one),
+                plan.provided = None;
+                match plan.others.iter().find(|one| is_held(one.cost, one.home())).cloned() {
+                    Some(one) => {
+                        plan.take(&one);
+                        plan.provided = provided_again(plan);
+                    }
                     // It would not be the same by now: if its pool does not know it, it is not taken in anew.
                     None => open = plan.home() == home.as_ref() && amount.is_some_and(|held| held >= plan.cost),
                 }
@@ -132,6 +146,7 @@ pub fn submission(call: &Call, plan: &Plan, held: &Held, wait: i64) -> Result<Su
         batch: None,
         waits_for: Some(WaitsFor::Nothing),
         kept: None,
+        provided: plan.provided.filter(|_| held.open),
         only_known: !held.open,
         spec,
         input: Payload::Inline(Box::default()),

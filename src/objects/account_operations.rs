@@ -89,8 +89,13 @@ impl AccountObject {
         {
             return Ok(HoldAnswer::Purged);
         }
+        // Who else has the key may have gone on before: then that is the request.
+        let goes_on = |answer: &HoldAnswer| match (answer, &call.instead_of) {
+            (HoldAnswer::Replayed { id, .. }, Some(before)) => id == before,
+            _ => false,
+        };
         if let Some(key) = &call.idempotency
-            && let Some(answer) = self.find_key(key)?
+            && let Some(answer) = self.find_key(key)?.filter(|answer| !goes_on(answer))
         {
             return Ok(answer);
         }
@@ -100,6 +105,9 @@ impl AccountObject {
         let choices = || std::iter::once((&call.id, call.amount)).chain(call.or.iter().map(|or| (&or.id, or.amount)));
         let (outcome, effects) = self.apply(
             |account, now| {
+                if let Some(before) = &call.instead_of {
+                    account.abandon(before);
+                }
                 let mut first = None;
                 for (id, amount) in choices() {
                     let held = match is_kept {
@@ -115,6 +123,7 @@ impl AccountObject {
             },
             |(held, _), now| Extra {
                 key: call.idempotency.as_ref().zip(held.as_ref().ok()).map(|(key, (id, _))| (key, *id, now)),
+                forget_key_of: call.instead_of.as_ref(),
                 ..Extra::default()
             },
         )?;

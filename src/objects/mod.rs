@@ -4,6 +4,7 @@ mod account_effects;
 mod account_operations;
 mod client_account;
 mod pool_effects;
+mod pool_foretelling;
 mod pool_operations;
 mod pool_runs;
 mod pool_upkeep;

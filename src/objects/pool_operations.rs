@@ -4,7 +4,6 @@ use std::rc::Rc;
 
 use rm_core::account::AtHome;
 use rm_core::id::RequestId;
-use rm_core::off_peak::WaitsFor;
 use rm_core::pool::{CancelOutcome, Effect, Mode, Pool, Refusal, ReportOutcome, Submission, Submitted};
 use rm_core::request::{Demand, Kind, Line, Phase, Request, Status, Usage};
 use rm_core::units::{Instant, NanoUsd, Tokens};
@@ -128,6 +127,9 @@ impl PoolObject {
         if call.only_known && self.look(|pool, _| pool.request(&id).is_none())? {
             return Ok(SubmitAnswer::Refused { refusal: SubmitRefusal::Stale });
         }
+        if let Some(refusal) = self.turns_away(&call)? {
+            return Ok(SubmitAnswer::Refused { refusal });
+        }
         let waiter = self.waiters.announce(&id);
         let mode = if call.kind == Kind::Reservation { Mode::NowOrNever } else { Mode::Queue };
         let applied = self.apply(
@@ -147,8 +149,10 @@ impl PoolObject {
         )?;
         let mut effects = applied.effects;
         if let Submitted::Refused(refusal) = applied.outcome {
+            let refusal = refusal_of(refusal);
+            self.remember_refusal(&call, refusal);
             self.go_on(effects).await;
-            return Ok(SubmitAnswer::Refused { refusal: refusal_of(refusal) });
+            return Ok(SubmitAnswer::Refused { refusal });
         }
         if call.run_here
             && let Some(index) =
@@ -310,38 +314,6 @@ impl PoolObject {
         Ok(ConsumeAnswer::Consumed { lines, cost, closed: false })
     }
 
-    fn foretell(&self, call: ForetellCall) -> Result<ForetellAnswer> {
-        self.look(|pool, now| {
-            let submission = Submission {
-                id: call.id,
-                client: call.client,
-                tier: call.tier,
-                kind: Kind::Execution,
-                urgency: call.urgency,
-                held_at: now,
-                deadline: call.deadline,
-                demands: call.demands,
-                max_attempts: 1,
-                timeout_ms: call.timeout_ms,
-                worker: call.worker,
-                later: Vec::new(),
-                has_slot: false,
-                slots: None,
-                applied: Vec::new(),
-                twin: None,
-                batch: None,
-                // A window is waited for of one's own choice: it is no reason for another model.
-                waits_for: Some(WaitsFor::Nothing),
-                work: call.work,
-            };
-            match pool.foretell(submission, now) {
-                Ok(start) => ForetellAnswer::Wait { ms: start.map(|start| start.since(now)) },
-                Err(Refusal::NotNow { retry_at }) => ForetellAnswer::TooLate { retry_at },
-                Err(_) => ForetellAnswer::Refused,
-            }
-        })
-    }
-
     fn view(&self, call: &ViewCall) -> Result<ViewAnswer> {
         let amount = call.amount.unwrap_or(Tokens::ZERO);
         let for_whom = call.for_whom.as_ref().map(|(client, tier)| (client, *tier));
@@ -385,7 +357,7 @@ fn unknown_pool(path: &str, body: &str) -> Result<Response> {
     }
 }
 
-fn submission(call: &SubmitCall) -> Submission {
+pub(super) fn submission(call: &SubmitCall) -> Submission {
     Submission {
         id: call.id.clone(),
         client: call.spec.client_id.clone(),

@@ -13,6 +13,7 @@ use worker::{DurableObject, Env, Error, Request, Response, Result, State, durabl
 use crate::host::alarm::Alarm;
 use crate::host::object::{NAME_HEADER, NOTE_HEADER};
 use crate::host::{clock, log};
+use crate::objects::pool_foretelling::TurnedAway;
 use crate::objects::starts::Starts;
 use crate::objects::waiters::Waiters;
 use crate::store::pool_store::{Extra, PoolStore};
@@ -73,6 +74,7 @@ pub(super) struct PoolObject {
     pub(super) alarm: Alarm,
     /// Attempts that timed out since the last tick, by worker. Lost with the memory: an alert is not a ledger.
     pub(super) timeouts: RefCell<BTreeMap<String, u32>>,
+    pub(super) turned_away: TurnedAway,
     snapshot_at: Cell<Instant>,
     snapshot_due: Cell<bool>,
 }
@@ -104,6 +106,7 @@ impl PoolObject {
             starts: Starts::default(),
             alarm: Alarm::default(),
             timeouts: RefCell::default(),
+            turned_away: TurnedAway::default(),
             snapshot_at: Cell::default(),
             snapshot_due: Cell::default(),
         }

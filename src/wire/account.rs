@@ -35,6 +35,9 @@ pub struct HoldCall {
     /// If that does not fit: the same request by other ids, at other costs. The first that fits is held.
     #[serde(default)]
     pub or: Vec<HoldChoice>,
+    /// The same request by another id, which its pool has refused: what is held for that goes back, and the key is this one's.
+    #[serde(default)]
+    pub instead_of: Option<RequestId>,
     /// It is not to be run: its result was kept at that time. It takes no slot.
     #[serde(default)]
     pub kept_at: Option<Instant>,

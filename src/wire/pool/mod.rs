@@ -15,7 +15,7 @@ pub use request::{
 };
 pub use reservation::{ConsumeAnswer, ConsumeCall};
 pub use run::{ClaimCall, Order, ReportBatchCall, ReportCall, Run, RunOutcome};
-pub use submission::{Kept, SubmitAnswer, SubmitCall, SubmitRefusal};
+pub use submission::{Kept, Provided, SubmitAnswer, SubmitCall, SubmitRefusal};
 
 use rm_core::id::{ClientId, PoolId};
 use rm_core::pool::{PoolConfig, PoolView, QueueView, StartsForetold};
