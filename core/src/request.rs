@@ -175,12 +175,6 @@ pub struct Request {
     /// When another pool was last asked for it. That is not stored: after a crash it asks again.
     #[serde(skip)]
     pub asked_at: Option<Instant>,
-    /// What the pool said that it came back to its place for. That is not stored either.
-    #[serde(skip)]
-    pub came_back_for: Option<Instant>,
-    /// It was refused after that: it inquires before it comes back again.
-    #[serde(skip)]
-    pub was_let_down: bool,
     /// Its client's fairness in millipoints when it was last granted, if it needs other pools too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub standing: Option<i64>,

@@ -4,7 +4,6 @@
 
 mod support;
 
-use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Submission};
@@ -170,24 +169,4 @@ fn a_refusal_that_nobody_can_foretell_the_end_of_takes_nothing_of_the_home() {
     (net.orders, net.rows) = (0, 0);
     net.run(at(720_000));
     assert!(net.orders <= 160 && net.rows == 0, "{} orders, {} stored", net.orders, net.rows);
-}
-
-#[test]
-fn one_that_came_back_in_vain_is_asked_for_before_it_comes_back_again() {
-    let mut pool = pool(config(100, 0));
-    let demands = vec![demand("home", 1), demand("other", 1)];
-    let submission = request(0, "one", Tier::Basic, Urgency::Normal, at(0));
-    let id = queue(&mut pool, Submission { demands, has_slot: true, ..submission }, at(0));
-    let says = |ready_at: i64| LeaseAnswer::NotNow { retry_at: Some(at(ready_at)), ready_at: Some(at(ready_at)) };
-    pool.lease_answered(&id, 1, &id_of("other"), says(2_000), at(0));
-    pool.take_effects();
-    pool.on_wakeup(at(2_000));
-    assert_eq!(pool.request(&id).unwrap().grants, 2, "it comes back when that pool has said");
-    pool.slot_answered(&id, 2, Some(SlotAnswer::Granted), at(2_010));
-    pool.lease_answered(&id, 2, &id_of("other"), says(3_000), at(2_020));
-    pool.take_effects();
-    pool.on_wakeup(at(3_020));
-    let inquires = |effect: &Effect| matches!(effect, Effect::AcquireLease { order, .. } if order.inquires);
-    assert!(pool.take_effects().iter().any(inquires));
-    assert_eq!(pool.request(&id).unwrap().grants, 2);
 }

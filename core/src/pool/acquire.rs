@@ -120,7 +120,6 @@ impl Pool {
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;
         (request.others_regain_ms, request.idle_wakes) = (0, 0);
-        (request.came_back_for, request.was_let_down) = (None, false);
         request.promises.clear();
         self.turn_is_used(&request);
         request.step_started_at = request.step_started_at.or(Some(now));
@@ -273,9 +272,6 @@ impl Pool {
         if let Some(request) = self.requests.get_mut(id) {
             request.others_ready_at = if let LeaseAnswer::NotNow { ready_at, .. } = answer { ready_at } else { None };
             request.refused_by = Some(pool.clone()).filter(|_| !answer.is_granted());
-            if !answer.is_granted() {
-                request.was_let_down = request.came_back_for.take().is_some_and(|at| at <= now);
-            }
         }
         let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {

@@ -143,14 +143,7 @@ impl Pool {
     pub(super) fn inquire_or_return(&mut self, id: &RequestId, now: Instant) {
         let Some(request) = self.requests.get(id) else { return };
         let waits = matches!(request.phase, Phase::Parked { cause: Cause::SecondaryPool, .. });
-        if !waits {
-            return self.unpark(id);
-        }
-        // A pool that has not kept its word is asked first: to come back takes tokens here.
-        if !request.was_let_down && self.collects_at(request).is_some_and(|at| at <= now) {
-            if let Some(request) = self.requests.get_mut(id) {
-                request.came_back_for = request.others_ready_at;
-            }
+        if !waits || self.collects_at(request).is_some_and(|at| at <= now) {
             return self.unpark(id);
         }
         let others_at = with_others(now.plus(RECHECK_MAX_MS));

@@ -8,7 +8,7 @@ use crate::units::Instant;
 /// How much later than expected an order may come before nothing is kept for it any more.
 pub(super) const GRACE_MS: i64 = 2_000;
 /// For so long at least tokens are kept for one whose turn it is: its home has to have its own tokens again meanwhile.
-const TURN_MS: i64 = 10_000;
+pub(super) const TURN_MS: i64 = 10_000;
 /// For no longer than this its home is given time for that, or else a home that cannot would hold back everybody here.
 const REGAIN_MAX_MS: i64 = 60_000;
 

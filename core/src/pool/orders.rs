@@ -13,7 +13,7 @@ use crate::id::{ClientId, PoolId, RequestId};
 use crate::partition::Kept;
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::elsewhere::asks_again_at;
-use crate::pool::keep::{GRACE_MS, Keep};
+use crate::pool::keep::{GRACE_MS, Keep, TURN_MS};
 use crate::pool::lease::{grant_of, request_of};
 use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool};
 use crate::queue::Entry;
@@ -397,11 +397,20 @@ impl Pool {
             }
             return;
         }
-        for refused in self.orders.refused.values_mut().filter(|refused| !refused.woken) {
-            refused.woken = true;
-            // One that is waited for has all the time that it needs: more of it is for one that asks.
-            if !refused.is_waited_for {
-                refused.until = refused.until.max(now.plus(GRACE_MS));
+        let woken = self.orders.refused.iter().filter(|(_, refused)| !refused.woken);
+        let until = woken.map(|(key, refused)| {
+            let until = match refused.is_waited_for {
+                // A promoted one has all the time that its home needs: more of it is for one that asks.
+                true if self.is_old(refused.order.enqueued_at, now) => now.plus(TURN_MS),
+                true => self.turn_ends_at(&refused.order, now, now),
+                false => now.plus(GRACE_MS),
+            };
+            (key.clone(), until)
+        });
+        for (key, until) in until.collect::<Vec<_>>() {
+            if let Some(refused) = self.orders.refused.get_mut(&key) {
+                refused.woken = true;
+                refused.until = refused.until.max(until);
             }
         }
         let homes = std::mem::take(&mut self.orders.homes);

@@ -255,8 +255,6 @@ pub(super) fn waiting(submission: Submission) -> Request {
         others_regain_ms: 0,
         idle_wakes: 0,
         asked_at: None,
-        came_back_for: None,
-        was_let_down: false,
         standing: None,
         alone: false,
         slots: submission.slots,
