@@ -62,10 +62,8 @@ fn those_of_lower_rank_that_wait_have_the_result_of_one_that_goes_before_them() 
     let mut pool = pool(config(5, 0));
     let blocking = queue(&mut pool, Submission { twin: None, ..twin(9, Urgency::Normal) }, at(0));
     let (_, grant) = started(&mut pool, at(0)).remove(0);
-    let ids = [Urgency::Deferred, Urgency::Normal, Urgency::Fast].map(|urgency| {
-        let n = urgency as u64 + 1;
-        queue(&mut pool, twin(n, urgency), at(1))
-    });
+    let orders = [twin(1, Urgency::Deferred), twin(2, Urgency::Normal), twin(3, Urgency::Fast)];
+    let ids = orders.map(|order| queue(&mut pool, order, at(1)));
     assert!(follows(&pool, &ids[0], &ids[2]) && follows(&pool, &ids[1], &ids[2]));
     let applied = &pool.request(&ids[0]).unwrap().applied;
     assert!(applied.len() == 1 && applied[0].detail.contains(ids[2].as_str()), "{applied:?}");
