@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::units::{Instant, Tokens};
-use crate::window_cap::WindowCap;
+use crate::window_cap::{WINDOW_MS, WindowCap};
 
 /// The two numbers of a bucket, and whether it also has a window cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +132,17 @@ impl TokenBucket {
         if !new.window_cap {
             self.window = WindowCap::default();
         }
+    }
+
+    /// When a window cap has let so many millionths through, if they are taken as soon as it lets them: its capacity a minute.
+    #[must_use]
+    pub fn window_has_room_at(&self, limits: &BucketLimits, micros: i128, now: Instant) -> Instant {
+        let cap = i128::from(limits.capacity.micros()).max(1);
+        let minutes = micros.saturating_sub(1).max(0).checked_div(cap).unwrap_or(0);
+        let rest = micros.saturating_sub(minutes.saturating_mul(cap));
+        let rest = Tokens::clamped(i64::try_from(rest).unwrap_or(i64::MAX));
+        let later = i64::try_from(minutes).unwrap_or(i64::MAX).saturating_mul(WINDOW_MS);
+        self.window.room_at(limits.capacity, rest, now).plus(later)
     }
 
     /// What can be taken now, in the bucket and, if it applies, in the window. Call [`Self::refill`] first.

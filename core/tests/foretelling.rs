@@ -15,7 +15,7 @@ use rm_core::pool::{
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Kind;
 use rm_core::units::Instant;
-use support::{at, config, demand, failure, pool, queue, request, started, stored, units, used};
+use support::{at, config, demand, failure, pool, queue, request, run_until, started, stored, units, used};
 
 /// A pool whose immediate lane waits for half a minute at most.
 fn hurried(capacity: u64, refill: u64) -> Pool {
@@ -371,4 +371,22 @@ fn what_those_before_it_need_is_what_counts_and_not_what_those_behind_it_do() {
     assert_eq!(pool.foretell(next, at(0)), Ok(Some(at(3_000))), "twenty before it, and ten of its own");
     let last = of(13, "next", Tier::Standard, Urgency::Batch, 10);
     assert_eq!(pool.foretell(last, at(0)), Ok(Some(at(4_000))), "and ten more");
+}
+
+#[test]
+fn a_window_cap_is_foretold() {
+    let mut settings = config(60, 2);
+    settings.limits.window_cap = true;
+    let mut pool = pool(PoolConfig { lanes: Lanes::default(), ..settings });
+    let of =
+        |n, amount, urgency| Submission { demands: vec![demand("home", amount)], ..order(n, urgency, true, at(1_000)) };
+    queue(&mut pool, of(1, 60, Urgency::Normal), at(1_000));
+    assert_eq!(started(&mut pool, at(1_000)).len(), 1);
+    let ids = [2, 3, 4].map(|n| queue(&mut pool, of(n, 30, Urgency::Normal), at(1_000)));
+    let foretold = ids.map(|id| pool.position(&id, at(1_000)).unwrap().estimated_start_at.unwrap());
+    assert_eq!(foretold, [at(62_000), at(62_000), at(122_000)], "sixty a minute, and at most a second later");
+    let hurried = pool.submit(of(5, 10, Urgency::Immediate), Mode::Queue, at(1_000));
+    assert_eq!(hurried, Submitted::Refused(Refusal::NotNow { retry_at: at(32_000) }), "half a minute before that");
+    let starts: Vec<Instant> = run_until(&mut pool, at(1_000), at(130_000)).into_iter().map(|(at, _)| at).collect();
+    assert_eq!(starts[..3], [at(62_000), at(62_000), at(123_000)]);
 }

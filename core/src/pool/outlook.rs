@@ -125,8 +125,19 @@ impl Pool {
             true => self.undivided_wait(place, ahead, now)?,
             false => self.divided_wait(place, ahead, now)?,
         };
-        let at = now.plus(wait);
+        let at = now.plus(wait).max(self.window_at(place, ahead, now));
         Some(self.state.paused_until.map_or(at, |until| at.max(until)))
+    }
+
+    /// When a pool that grants no more than its capacity in any minute has room for this one after the others.
+    fn window_at(&self, place: &Entry<'_>, ahead: Ahead, now: Instant) -> Instant {
+        let limits = self.limits();
+        if !limits.window_cap {
+            return now;
+        }
+        let kept = self.kept_before(place, None, now).all();
+        let needed = micros(place.amount.saturating_add(kept)).saturating_add(ahead.micros);
+        self.state.bucket.window_has_room_at(&limits, needed, now)
     }
 
     fn undivided_wait(&self, place: &Entry<'_>, ahead: Ahead, now: Instant) -> Option<i64> {
