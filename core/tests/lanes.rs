@@ -263,3 +263,14 @@ fn a_slot_that_comes_after_the_lanes_limit_comes_too_late() {
     let given_back = |effect: &Effect| matches!(effect, Effect::ReleaseSlot { .. });
     assert!(pool.take_effects().iter().any(given_back), "and the slot is free again");
 }
+
+#[test]
+fn those_that_wait_for_a_window_are_told_when_they_start_in_it() {
+    let mut pool = pool(with_window(config(100, 5)));
+    let of = |n| Submission { demands: vec![demand("home", 60)], ..order(n, Urgency::Deferred, 0) };
+    let ids = [1, 2, 3].map(|n| queue(&mut pool, of(n), at(0)));
+    let foretold = ids.map(|id| pool.position(&id, at(0)).unwrap().estimated_start_at.unwrap());
+    assert_eq!(foretold, [at(OPENS), at(OPENS + 4_000), at(OPENS + 16_000)]);
+    let starts: Vec<_> = run_until(&mut pool, at(0), at(OPENS + 20_000)).into_iter().map(|(at, _)| at).collect();
+    assert_eq!(starts, foretold);
+}

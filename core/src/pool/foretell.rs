@@ -44,7 +44,12 @@ impl Pool {
         }
         let is_free = request.home_amount().is_zero();
         let has_tokens = is_free || matches!(request.phase, Phase::Acquiring { .. });
-        let by_tokens = if has_tokens { now } else { self.tokens_at(&entry(request), ahead, now)? };
+        let window = match self.is_open_for(request.window().as_ref(), now) {
+            Err(opens_at) => [opens_at, request.force_at()].into_iter().flatten().min()?,
+            Ok(()) => now,
+        };
+        // Those that wait for a window have what is there when it opens, one after the other.
+        let by_tokens = if has_tokens { now } else { self.tokens_at(&entry(request), ahead, window)? };
         let parked = match request.phase {
             // When that pool has said is over, it is asked again.
             Phase::Parked { until, cause: Cause::SecondaryPool } => {
@@ -57,10 +62,6 @@ impl Pool {
             // Whether another pool has its tokens is not known before that has answered.
             Phase::Acquiring { .. } if !request.others().is_empty() => request.others_ready_at?.max(now),
             _ => now,
-        };
-        let window = match self.is_open_for(request.window().as_ref(), now) {
-            Err(opens_at) => [opens_at, request.force_at()].into_iter().flatten().min()?,
-            Ok(()) => now,
         };
         let worker = self.worker_is_tried_at(request, now).unwrap_or(now);
         [by_tokens, parked, window, worker].into_iter().max()
