@@ -77,18 +77,10 @@ impl Entry<'_> {
 #[derive(Debug, Clone)]
 struct FlowQueue {
     tier: Tier,
+    /// Each with the millionths that it needs.
     by_age: SortedList<(Instant, RequestId)>,
     /// Millionths that its requests need together.
     wanted: i64,
-}
-
-impl FlowQueue {
-    /// The first `count` of them, each taken to need what they do on average.
-    fn first(&self, count: usize) -> Ahead {
-        let of = |count: usize| i128::try_from(count).unwrap_or(i128::MAX);
-        let micros = i128::from(self.wanted).saturating_mul(of(count)).checked_div(of(self.by_age.len())).unwrap_or(0);
-        Ahead { requests: count, micros }
-    }
 }
 
 /// What goes before a request.
@@ -96,7 +88,7 @@ impl FlowQueue {
 pub struct Ahead {
     /// How many requests.
     pub requests: usize,
-    /// Millionths that they need together, each what those of its flow do on average.
+    /// Millionths that they need together.
     pub micros: i128,
 }
 
@@ -112,7 +104,7 @@ impl Ahead {
 /// What the requests of a group need, in millionths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
-    /// Those before one, each what those of its flow do on average.
+    /// Those before one.
     pub ahead: i128,
     /// All of those that are asked for.
     pub all: i128,
@@ -130,10 +122,10 @@ fn before<'a>(
     let own = (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id);
     move |flow, queue| {
         let bonus = weights.client_bonus(queue.tier, fairness.millipoints(&flow.client));
-        let before = queue.by_age.count_while(|(enqueued_at, id)| {
+        let (requests, micros) = queue.by_age.measure_while(|(enqueued_at, id)| {
             (weights.key(flow.urgency, *enqueued_at, bonus, now), *enqueued_at, id) < own
         });
-        queue.first(before)
+        Ahead { requests, micros }
     }
 }
 
@@ -182,7 +174,7 @@ impl Queue {
             wanted: 0,
         });
         queue.tier = entry.tier;
-        if queue.by_age.insert((entry.enqueued_at, entry.id.clone())) {
+        if queue.by_age.insert((entry.enqueued_at, entry.id.clone()), entry.amount.micros()) {
             self.len = self.len.saturating_add(1);
             self.wanted = self.wanted.saturating_add(entry.amount.micros());
             queue.wanted = queue.wanted.saturating_add(entry.amount.micros());
@@ -195,10 +187,10 @@ impl Queue {
         let Some(queue) = self.flows.get_mut(&flow) else {
             return;
         };
-        if queue.by_age.remove(&(entry.enqueued_at, entry.id.clone())) {
+        if let Some(micros) = queue.by_age.remove(&(entry.enqueued_at, entry.id.clone())) {
             self.len = self.len.saturating_sub(1);
-            self.wanted = self.wanted.saturating_sub(entry.amount.micros());
-            queue.wanted = queue.wanted.saturating_sub(entry.amount.micros());
+            self.wanted = self.wanted.saturating_sub(micros);
+            queue.wanted = queue.wanted.saturating_sub(micros);
         }
         if queue.by_age.is_empty() {
             self.flows.remove(&flow);

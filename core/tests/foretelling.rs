@@ -390,3 +390,25 @@ fn a_window_cap_is_foretold() {
     let starts: Vec<Instant> = run_until(&mut pool, at(1_000), at(130_000)).into_iter().map(|(at, _)| at).collect();
     assert_eq!(starts[..3], [at(62_000), at(62_000), at(123_000)]);
 }
+
+#[test]
+fn those_before_it_count_with_what_each_of_them_needs() {
+    for amounts in [&[5, 1][..], &[5, 3], &[2, 7, 3], &[1, 10]] {
+        let mut pool = pool(PoolConfig { lanes: Lanes::default(), ..config(10, 1) });
+        queue(&mut pool, Submission { slots: Some(100), ..sized(0, 10) }, at(0));
+        started(&mut pool, at(0));
+        let ids: Vec<RequestId> =
+            (1..).zip(amounts).map(|(n, amount)| queue(&mut pool, sized(n, *amount), at(1))).collect();
+        let foretold: Vec<Instant> =
+            ids.iter().map(|id| pool.position(id, at(1)).unwrap().estimated_start_at.unwrap()).collect();
+        let starts: Vec<Instant> =
+            run_until(&mut pool, at(1), at(60_000)).into_iter().map(|(start, _)| start).collect();
+        let error = foretold.iter().zip(&starts).map(|(foretold, start)| start.since(*foretold).abs()).max();
+        assert!(error.unwrap() <= 1 && starts.len() == ids.len(), "{amounts:?}: {foretold:?} {starts:?}");
+    }
+}
+
+/// One of a client's that needs so much, in the immediate lane.
+fn sized(n: u64, amount: u64) -> Submission {
+    Submission { demands: vec![demand("home", amount)], slots: Some(100), ..order(n, Urgency::Immediate, true, at(0)) }
+}
