@@ -95,3 +95,24 @@ test("requests that fail whatever the worker does do not keep it from those that
   const done = await rm.ended(good, 30_000);
   assert.deepEqual([done.status, done.attempts], ["succeeded", 1]);
 });
+
+test("a step does not run by a worker that its pool leaves alone, be the pipeline's home another one", async () => {
+  await rm.pool("scarce", { capacity: 1000, refillPerSecond: 0.001 });
+  await rm.pool("failing", { capacity: 1000, refillPerSecond: 1000 });
+  ok(await rm.put("/admin/templates/fails", { worker: "EMAIL", maxAttempts: 1, resources: [{ pool: "failing", base: 1 }] }));
+  ok(await rm.put("/admin/templates/two-steps", { maxAttempts: 2, steps: [
+    { worker: "ECHO", resources: [{ pool: "scarce", base: 5 }] },
+    { worker: "EMAIL", resources: [{ pool: "failing", base: 1 }] },
+  ] }));
+  const send = (templateId, input, options) => rm.execute({ clientId: "presser", templateId, input }, options);
+  for (let n = 0; n < 5; n += 1) assert.equal(ok(await send("fails", { simulate: { status: 500 }, n }, { wait: 5 })).status, "failed");
+  const opened = Date.now();
+  const { requestId } = ok(await send("two-steps", 1));
+  await waitFor(async () => (await rm.execution(requestId)).steps[0].status === "succeeded", "the first step");
+  await waitFor(async () => ok(await rm.get(`/api/queue/position/${requestId}`)).blockedBy === "worker_unavailable", "the reason");
+  assert.equal((await rm.execution(requestId)).steps[1].attempts, 0);
+  const done = await rm.ended(requestId, 30_000);
+  assert.deepEqual([done.status, ...done.steps.map((step) => step.attempts)], ["succeeded", 1, 1]);
+  assert.ok(Date.parse(done.steps[1].startedAt) - opened > 5_000);
+  await waitFor(async () => (await seen("failing")).workers.length === 0, "the circuit to close");
+});

@@ -23,14 +23,24 @@ pub const OPEN_MAX_MS: i64 = 300_000;
 pub const FIRST_CHOICE_MS: i64 = 2_000;
 
 /// What an attempt says of its worker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Sign {
     /// It answered, be it that it refused the request.
     Alive,
     /// It failed, or did not answer.
     Failed,
     /// Neither: it was busy, or the attempt was cancelled.
+    #[default]
     Neither,
+}
+
+impl Sign {
+    /// Whether it says nothing of the worker.
+    #[must_use]
+    pub const fn is_neither(&self) -> bool {
+        matches!(self, Self::Neither)
+    }
 }
 
 /// The breaker of one worker.

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::bill::{End, Line, Settlement, Usage};
 pub use crate::demand::Demand;
 
+use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use crate::off_peak::WaitsFor;
 use crate::optimizer::Applied;
@@ -172,6 +173,13 @@ pub struct Request {
     /// back there.
     #[serde(default, skip_serializing_if = "is_never")]
     pub idle_wakes: u32,
+    /// Another pool that it needs leaves its worker alone, and said so when it was last asked. That is not stored: after a
+    /// crash it asks again.
+    #[serde(skip)]
+    pub left_alone: bool,
+    /// What its last attempt has said of its worker: the pools that leased it tokens are told in the same event.
+    #[serde(skip)]
+    pub sign: Sign,
     /// When another pool was last asked for it. That is not stored: after a crash it asks again.
     #[serde(skip)]
     pub asked_at: Option<Instant>,

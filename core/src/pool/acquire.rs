@@ -5,7 +5,7 @@
 use crate::account::SlotAnswer;
 use crate::breaker::Sign;
 use crate::id::{ClientId, PoolId, RequestId};
-use crate::pool::elsewhere::{RECHECK_MS, kept_word};
+use crate::pool::elsewhere::{RECHECK_MS, asks_again_at, kept_word};
 use crate::pool::finish::Finish;
 use crate::pool::grant::weight_of;
 use crate::pool::index::queue_elsewhere;
@@ -36,6 +36,11 @@ pub enum LeaseAnswer {
         retry_at: Option<Instant>,
         /// When it should be granted, by what waits before it, if that is a matter of time.
         ready_at: Option<Instant>,
+    },
+    /// Its worker keeps failing, and is left alone by that pool.
+    LeftAlone {
+        /// When it may be tried, if that is known: one that tries it may be under way.
+        until: Option<Instant>,
     },
     /// More than that pool can hold.
     Never,
@@ -119,7 +124,7 @@ impl Pool {
         }
         request.attempts = request.attempts.saturating_add(1);
         request.started_grant = grant;
-        (request.others_regain_ms, request.idle_wakes) = (0, 0);
+        (request.others_regain_ms, request.idle_wakes, request.sign) = (0, 0, Sign::Neither);
         request.promises.clear();
         self.turn_is_used(&request);
         request.step_started_at = request.step_started_at.or(Some(now));
@@ -299,6 +304,11 @@ impl Pool {
                 let needed_at = if until.is_none() { Some(now) } else { promised };
                 self.give_up_acquiring(id, true, until, needed_at, now);
                 self.foretell_start(id, now);
+            }
+            LeaseAnswer::LeftAlone { until } => {
+                let enqueued_at = self.requests.get(id).map_or(now, |request| request.enqueued_at);
+                self.give_up_acquiring(id, true, Some(asks_again_at(until, None, enqueued_at, now)), None, now);
+                self.is_left_alone_elsewhere(id, true);
             }
             // That is the answer to an inquiry.
             LeaseAnswer::Ready => self.give_up_acquiring(id, false, None, Some(now), now),

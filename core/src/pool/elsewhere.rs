@@ -96,6 +96,7 @@ impl Pool {
             enqueued_at: request.enqueued_at,
             amount: demand.amount,
             cost: demand.estimated_cost().unwrap_or(NanoUsd::ZERO),
+            worker: request.worker.clone(),
             slots: request.slots,
             returns: request.kind == Kind::Execution,
             inquires,
@@ -226,6 +227,17 @@ impl Pool {
         }
     }
 
+    /// The pool that this one waits for leaves its worker alone, or does so no more.
+    pub(super) fn is_left_alone_elsewhere(&mut self, id: &RequestId, left_alone: bool) {
+        if self.requests.get(id).is_some_and(|request| request.left_alone != left_alone)
+            && let Some(mut request) = self.take(id)
+        {
+            request.left_alone = left_alone;
+            self.index(&request);
+            self.requests.insert(request.id.clone(), request);
+        }
+    }
+
     /// Whether this pool is asked whether it would grant that request, by its last grant.
     pub(super) fn is_inquired(&self, id: &RequestId, grant: u32, pool: &PoolId) -> bool {
         self.requests.get(id).is_some_and(|request| {
@@ -236,6 +248,7 @@ impl Pool {
 
     /// That pool has answered.
     pub(super) fn take_inquiry_answer(&mut self, id: &RequestId, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
+        self.is_left_alone_elsewhere(id, matches!(answer, LeaseAnswer::LeftAlone { .. }));
         let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {
             LeaseAnswer::Never => self.unpark(id),
@@ -267,6 +280,16 @@ impl Pool {
                 // It may have been woken while this was on its way.
                 let woken_at = self.requests.get(id).and_then(Request::parked_until);
                 self.wait_elsewhere(id, until.map_or(now, |until| woken_at.map_or(until, |at| at.min(until))));
+            }
+            LeaseAnswer::LeftAlone { until } => {
+                if let Some(queue) = queue {
+                    self.inquirers.was_told(queue, false);
+                }
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.others_ready_at = None;
+                    let until = asks_again_at(until, None, request.enqueued_at, now);
+                    self.wait_elsewhere(id, until);
+                }
             }
             LeaseAnswer::Unreachable => {
                 if let Some(request) = self.requests.get_mut(id) {

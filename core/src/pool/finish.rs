@@ -105,7 +105,7 @@ impl Pool {
             let holds = matches!(request.phase, Phase::Running { .. });
             if was_started && (holds || !amount.is_zero()) {
                 let (pool, key) = (demand.pool.clone(), lease_key(&request.id, request.started_grant));
-                let signal = signal_of(&pool);
+                let signal = Signal { sign: request.sign, ..signal_of(&pool) };
                 self.effects.push(Effect::SettleLease { pool, key, used: amount, end: LeaseEnd::Ran, signal });
             }
         }

@@ -62,9 +62,10 @@ impl Pool {
         now: Instant,
     ) -> (VecDeque<(RequestId, Tokens)>, Option<RequestId>) {
         let weights = &self.config.weights;
-        let queues = self.elsewhere.iter().filter(|((of, ..), _)| of == pool);
+        // It is not for tokens that those wait whose worker is left alone there.
+        let queues = self.elsewhere.iter().filter(|((of, _, _, left_alone), _)| of == pool && left_alone.is_none());
         let mut queues: Vec<_> = queues
-            .map(|((_, client, urgency), waiting)| {
+            .map(|((_, client, urgency, _), waiting)| {
                 let first = waiting.first().and_then(|(_, id)| self.requests.get(id));
                 let bonus =
                     first.map_or(0, |first| weights.client_bonus(first.tier, self.fairness.millipoints(client)));

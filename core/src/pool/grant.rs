@@ -223,12 +223,9 @@ impl Pool {
         request.own = own;
         request.by_share = by_share;
         request.on_turn = on_turn;
-        request.refused_by = None;
-        if let Some(worker) = &request.worker
-            && let Some(breaker) = self.state.breakers.get_mut(worker)
-            && breaker.granted(id, request.grants)
-        {
-            self.changes.state = true;
+        (request.refused_by, request.left_alone) = (None, false);
+        if let Some(worker) = &request.worker {
+            self.tries_worker(worker, id, request.grants);
         }
         request.phase = Phase::Acquiring { since: now, slot: slot_of == Some(id), leased: 0, woken: false };
         let client = request.client.clone();

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{ClientId, PoolId, RequestId};
+use crate::id::RequestId;
+use crate::pool::inquirers::QueueElsewhere;
 use crate::pool::{Pool, timer};
-use crate::priority::Urgency;
 use crate::queue::Entry;
 use crate::request::{Cause, Kind, Phase, Request};
 
@@ -138,9 +138,10 @@ impl Pool {
 }
 
 /// With which others it waits for another pool: in the order of their age.
-pub(super) fn queue_elsewhere(request: &Request) -> Option<(PoolId, ClientId, Urgency)> {
+pub(super) fn queue_elsewhere(request: &Request) -> Option<QueueElsewhere> {
     let pool = &request.awaits()?.pool;
-    Some((pool.clone(), request.client.clone(), request.rank_urgency()))
+    let left_alone = request.worker.clone().filter(|_| request.left_alone);
+    Some((pool.clone(), request.client.clone(), request.rank_urgency(), left_alone))
 }
 
 /// What the queue needs to know of a request.

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{ClientId, PoolId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use crate::pool::Pool;
 use crate::pool::elsewhere::{INQUIRIES_AT_ONCE, RECHECK_MS};
 use crate::pool::index::queue_elsewhere;
@@ -23,8 +23,9 @@ const AT_MOST: usize = ORDERS_MAX;
 /// So many inquire at once for each one that is told yes, or granted.
 const FOR_EACH: usize = 2;
 
-/// Those of one client and lane that wait for another pool.
-pub(super) type QueueElsewhere = (PoolId, ClientId, Urgency);
+/// Those of one client and lane that wait for another pool. Those whose worker is left alone there have a queue of their own,
+/// for they hold back nobody who runs another one.
+pub(super) type QueueElsewhere = (PoolId, ClientId, Urgency, Option<WorkerBinding>);
 
 /// How many may ask, and who has been told yes.
 #[derive(Debug, Clone, Default)]
@@ -101,7 +102,7 @@ impl Pool {
     /// One of these has been told yes, or was granted: the next ones inquire, if they have not just done so. With those that
     /// are on their way they are no more than their client's slots.
     pub(super) fn next_ones_inquire(&mut self, queue: &QueueElsewhere, now: Instant) {
-        let (_, client, _) = queue;
+        let (_, client, ..) = queue;
         let Some(waiting) = self.elsewhere.get(queue).filter(|_| !self.blocked.contains_key(client)) else { return };
         let first = waiting.first().and_then(|(_, first)| self.requests.get(first));
         let under_way = self.inquirers.count_coming(client).saturating_add(self.count_acquiring(client));

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::breaker::{Breaker, Sign};
 use crate::fair_share::weight;
-use crate::id::{ClientId, PoolId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use crate::pool::acquire::LeaseAnswer;
 use crate::pool::index::entry;
 use crate::pool::orders::asked;
@@ -36,6 +37,9 @@ pub struct LeaseOrder {
     /// What that costs.
     #[serde(default)]
     pub cost: NanoUsd,
+    /// The worker that is to be run with it. Who says this understands [`LeaseAnswer::LeftAlone`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerBinding>,
     /// How many of its client's requests run at once, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slots: Option<u32>,
@@ -87,6 +91,9 @@ pub struct Lease {
     /// Whose request it is for.
     #[serde(default)]
     pub client: Option<ClientId>,
+    /// The worker that is run with it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerBinding>,
     /// The client's tier.
     #[serde(default)]
     pub tier: Option<Tier>,
@@ -162,6 +169,9 @@ impl Pool {
         if order.amount > self.reach(own) {
             return LeaseAnswer::Never;
         }
+        if let Some(worker) = order.worker.as_ref().filter(|worker| !self.lets_through(worker, now)) {
+            return LeaseAnswer::LeftAlone { until: self.state.breakers.get(worker).and_then(Breaker::opens_until) };
+        }
         if !self.config.scheduler_running {
             return not_before(None);
         }
@@ -188,6 +198,9 @@ impl Pool {
             Err(Availability::At(at)) => return not_before(Some(at)),
             Err(_) => return not_before(None),
         };
+        if let Some((worker, grant)) = order.worker.as_ref().zip(grant_of(&order.key)) {
+            self.tries_worker(worker, id, grant);
+        }
         self.orders.granted(id, order);
         self.count_turn(of_share, promoted);
         if promoted {
@@ -202,6 +215,7 @@ impl Pool {
             taken_at: now,
             expires_at,
             client: Some(order.client.clone()),
+            worker: order.worker.clone(),
             tier: Some(order.tier),
             own: drawn,
             weight,
@@ -257,6 +271,7 @@ impl Pool {
     /// lease that ran out by itself, or was never granted, is only charged what was used.
     pub fn settle_lease(&mut self, key: &str, used: Tokens, end: LeaseEnd, signal: &Signal, now: Instant) {
         self.event(now, |pool| {
+            pool.judge_lease(key, signal.sign, now);
             pool.lease_is_over(key, used, end, now);
             pool.heed(signal, now);
         });
@@ -295,7 +310,17 @@ impl Pool {
         self.end_lease(key, used, now);
     }
 
+    /// What an attempt that has a lease says of its worker. Only while it has it: the word may come twice.
+    fn judge_lease(&mut self, key: &str, sign: Sign, now: Instant) {
+        let worker = self.leases.get(key).and_then(|lease| lease.worker.clone());
+        if let Some((worker, (id, grant))) = worker.zip(request_of(key).zip(grant_of(key))) {
+            self.judge_worker(&worker, &id, grant, sign, now);
+        }
+    }
+
     fn end_lease(&mut self, key: &str, used: Tokens, now: Instant) {
+        // If it has tried its worker, and nothing was said of that, the next one does.
+        self.judge_lease(key, Sign::Neither, now);
         let more = self.lease_uses.add(key, used, now);
         match self.leases.remove(key) {
             Some(lease) => {
@@ -327,6 +352,7 @@ impl Pool {
     }
 
     pub(super) fn lease_ran_out(&mut self, key: &str, now: Instant) {
+        self.judge_lease(key, Sign::Neither, now);
         if let Some(lease) = self.leases.remove(key) {
             self.orders.lease_ran_out(key);
             self.changes.leases.insert(key.to_owned());

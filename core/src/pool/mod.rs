@@ -54,7 +54,7 @@ pub use supply::Signal;
 pub use view::{BreakerView, LaneView, PartitionView, PoolView, QueueView};
 
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, PoolId, RequestId};
+use crate::id::{ClientId, RequestId};
 use crate::partition::Shares;
 use crate::priority::Urgency;
 use crate::queue::Queue;
@@ -86,8 +86,8 @@ pub struct Pool {
     running: BTreeMap<ClientId, BTreeSet<RequestId>>,
     /// Those that are in flight and wait for no other, by what others that are the same have in common with them.
     twins: BTreeMap<String, BTreeSet<RequestId>>,
-    /// Those that wait for another pool's tokens: by that pool, client and lane, in the order of their age.
-    elsewhere: BTreeMap<(PoolId, ClientId, Urgency), BTreeSet<(Instant, RequestId)>>,
+    /// Those that wait for another pool's tokens: each of these queues in the order of their age.
+    elsewhere: BTreeMap<inquirers::QueueElsewhere, BTreeSet<(Instant, RequestId)>>,
     /// Who of them is to be woken for what that pool was given back.
     give_backs: give_backs::GiveBacks,
     /// Who of them asks it.

@@ -88,6 +88,11 @@ impl Orders {
         self.refused.clear();
     }
 
+    /// Forgets what a request has asked.
+    fn forget_request(&mut self, id: &RequestId) {
+        self.refused.retain(|(_, known), _| known != id);
+    }
+
     /// Forgets those of these homes.
     pub(super) fn forget_those_of(&mut self, homes: &BTreeSet<PoolId>) {
         self.refused.retain(|(_, id), _| id.home().is_none_or(|home| !homes.contains(&home)));
@@ -235,6 +240,10 @@ impl Pool {
                 self.remember_order(id, order, Keep { is_waited_for: is_old, ..Keep::until(until, now) }, now);
                 return answer;
             }
+            LeaseAnswer::LeftAlone { .. } => {
+                self.orders.forget_request(id);
+                return answer;
+            }
             _ => return answer,
         };
         self.orders.homes.extend(id.home().map(|home| (home, Tokens::ZERO)));
@@ -297,7 +306,7 @@ impl Pool {
             }
             LeaseEnd::Over => {
                 if let Some(id) = request_of(key) {
-                    self.orders.refused.retain(|(_, known), _| *known != id);
+                    self.orders.forget_request(&id);
                 }
             }
         }

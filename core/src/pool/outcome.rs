@@ -195,9 +195,12 @@ impl Pool {
             Report::Failed { .. } => Sign::Neither,
         };
         if (sign == Sign::Alive || matches!(phase, Phase::Running { .. }))
-            && let Some(request) = self.requests.get(id).cloned()
+            && let Some(request) = self.requests.get_mut(id)
         {
-            self.judge(&request, sign, now);
+            request.sign = sign;
+            if let (Some(worker), grant) = (request.worker.clone(), request.grants) {
+                self.judge_worker(&worker, id, grant, sign, now);
+            }
         }
     }
 

@@ -175,6 +175,7 @@ impl Pool {
             Phase::Parked { cause: Cause::RetryBackoff, .. } => Some(Blocked::RetryBackoff),
             Phase::Parked { cause: Cause::Batching, .. } => Some(Blocked::Batching),
             Phase::Acquiring { .. } if request.is_ready() => Some(Blocked::Batching),
+            Phase::Parked { cause: Cause::SecondaryPool, .. } if request.left_alone => Some(Blocked::WorkerUnavailable),
             Phase::Parked { cause: Cause::SecondaryPool, .. } | Phase::Acquiring { slot: true, .. } => {
                 Some(Blocked::SecondaryPool)
             }

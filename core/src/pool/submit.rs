@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
+use crate::breaker::Sign;
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::off_peak::WaitsFor;
 use crate::optimizer::Applied;
@@ -250,6 +251,8 @@ pub(super) fn waiting(submission: Submission) -> Request {
         work: submission.work,
         expected_run_ms: None,
         others_ready_at: None,
+        left_alone: false,
+        sign: Sign::Neither,
         refused_by: None,
         promises: BTreeMap::new(),
         others_regain_ms: 0,

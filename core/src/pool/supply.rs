@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::breaker::Sign;
-use crate::id::ClientId;
+use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::partition::{self, Kept, Partition};
 use crate::pool::{Pool, PoolConfig, PoolState};
 use crate::priority::Tier;
@@ -25,6 +25,9 @@ pub struct Signal {
     pub remaining: Option<Tokens>,
     /// Nothing more is left until then.
     pub resets_in_ms: Option<i64>,
+    /// Whether it is well, as the attempt shows that had a lease.
+    #[serde(default, skip_serializing_if = "Sign::is_neither")]
+    pub sign: Sign,
 }
 
 /// What a grant must leave in the pool, besides the claims of other partitions.
@@ -239,13 +242,34 @@ impl Pool {
 
     /// What an attempt says of its worker.
     pub(super) fn judge(&mut self, request: &Request, sign: Sign, now: Instant) {
-        let Some(worker) = &request.worker else { return };
+        if let Some(worker) = &request.worker {
+            self.judge_worker(worker, &request.id, request.grants, sign, now);
+        }
+    }
+
+    pub(super) fn judge_worker(
+        &mut self,
+        worker: &WorkerBinding,
+        id: &RequestId,
+        grant: u32,
+        sign: Sign,
+        now: Instant,
+    ) {
         let mut breaker = self.state.breakers.remove(worker).unwrap_or_default();
-        if breaker.ended(&request.id, request.grants, sign, now) {
+        if breaker.ended(id, grant, sign, now) {
             self.changes.state = true;
         }
         if !breaker.is_default() {
             self.state.breakers.insert(worker.clone(), breaker);
+        }
+    }
+
+    /// A grant is given, here or by a lease: if its worker is left alone, it is the one that tries it.
+    pub(super) fn tries_worker(&mut self, worker: &WorkerBinding, id: &RequestId, grant: u32) {
+        if let Some(breaker) = self.state.breakers.get_mut(worker)
+            && breaker.granted(id, grant)
+        {
+            self.changes.state = true;
         }
     }
 

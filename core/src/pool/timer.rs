@@ -141,11 +141,12 @@ impl Pool {
 
     /// The lease of a run is over and nobody reported: the one who ran it is gone, or never was.
     fn run_lost(&mut self, id: &RequestId, now: Instant) {
-        let Some(request) = self.take(id) else { return };
+        let Some(mut request) = self.take(id) else { return };
         if matches!(request.phase, Phase::Running { .. }) {
             // Of a common call all are lost: that is no sign for each of them.
             let together = request.applied.iter().any(|applied| applied.strategy == Strategy::RequestBatching);
-            self.judge(&request, if together { Sign::Neither } else { Sign::Failed }, now);
+            request.sign = if together { Sign::Neither } else { Sign::Failed };
+            self.judge(&request, request.sign, now);
         }
         match (&request.phase, request.kind) {
             (Phase::Abandoned { .. }, _) => {

@@ -142,6 +142,7 @@ pub fn lease_order(id: &RequestId, client: &str, tier: Tier, urgency: Urgency) -
         enqueued_at: at(0),
         amount: units(1),
         cost: NanoUsd::ZERO,
+        worker: None,
         slots: None,
         returns: true,
         inquires: false,

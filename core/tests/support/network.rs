@@ -23,7 +23,7 @@ enum Call {
     Slot(RequestId, u32),
     Order(PoolId, RequestId, u32, LeaseOrder),
     Answer(PoolId, RequestId, u32, LeaseAnswer),
-    Settle(PoolId, String, Tokens, LeaseEnd),
+    Settle(PoolId, String, Tokens, LeaseEnd, Signal),
     Over(PoolId, Vec<String>),
     Free(PoolId, PoolId, bool, Tokens),
     Standings(PoolId, PoolId, BTreeMap<ClientId, i64>, Instant),
@@ -144,8 +144,8 @@ impl Network {
                 let home = id.home().unwrap();
                 self.at_pool(&home, now, |pool| pool.lease_answered(&id, grant, &from, answer, now));
             }
-            Call::Settle(pool, key, used, end) => {
-                self.at_pool(&pool, now, |pool| pool.settle_lease(&key, used, end, &Signal::default(), now));
+            Call::Settle(pool, key, used, end, signal) => {
+                self.at_pool(&pool, now, |pool| pool.settle_lease(&key, used, end, &signal, now));
             }
             Call::Standings(pool, home, standings, stood_at) => {
                 self.at_pool(&pool, now, |pool| pool.standings_told(&home, &standings, stood_at, now));
@@ -185,7 +185,9 @@ impl Network {
             match effect {
                 Effect::AcquireSlot { id, grant, .. } => self.call(Call::Slot(id, grant), now),
                 Effect::AcquireLease { id, grant, pool, order } => self.call(Call::Order(pool, id, grant, order), now),
-                Effect::SettleLease { pool, key, used, end, .. } => self.call(Call::Settle(pool, key, used, end), now),
+                Effect::SettleLease { pool, key, used, end, signal } => {
+                    self.call(Call::Settle(pool, key, used, end, signal), now);
+                }
                 Effect::TellStandings { pool, standings, stood_at } => {
                     self.standings += 1;
                     self.call(Call::Standings(pool, name.clone(), standings, stood_at), now);

@@ -40,6 +40,7 @@ impl World {
                 self.saw(match answer {
                     LeaseAnswer::Granted { .. } => "lease granted",
                     LeaseAnswer::Ready => "lease ready",
+                    LeaseAnswer::LeftAlone { .. } => "worker left alone elsewhere",
                     _ => "lease refused",
                 });
                 self.send_answer(Message::LeaseAnswer(home, id, grant, pool, answer));

@@ -44,6 +44,7 @@ impl fmt::Display for Message {
                     LeaseAnswer::Granted { .. } => "granted",
                     LeaseAnswer::Ready => "it would be granted",
                     LeaseAnswer::NotNow { .. } => "not now",
+                    LeaseAnswer::LeftAlone { .. } => "its worker is left alone",
                     LeaseAnswer::Never => "never",
                     LeaseAnswer::Unreachable => "no answer",
                 };

@@ -40,6 +40,10 @@ pub enum LeaseReply {
         #[serde(default)]
         ready_at: Option<Instant>,
     },
+    /// For a caller that says which worker it is for.
+    LeftAlone {
+        until: Option<Instant>,
+    },
     Never,
 }
 operation!(LeaseCall, "/lease", LeaseReply);
@@ -52,6 +56,7 @@ impl LeaseReply {
             LeaseAnswer::Granted { regain_ms } => Self::Leased { regain_ms },
             LeaseAnswer::Ready => Self::Ready,
             LeaseAnswer::NotNow { retry_at, ready_at } => Self::NotNow { retry_at, ready_at },
+            LeaseAnswer::LeftAlone { until } => Self::LeftAlone { until },
             LeaseAnswer::Never => Self::Never,
             LeaseAnswer::Unreachable => Self::NotNow { retry_at: None, ready_at: None },
         }
@@ -64,6 +69,7 @@ impl LeaseReply {
             Self::Leased { regain_ms } => LeaseAnswer::Granted { regain_ms },
             Self::Ready => LeaseAnswer::Ready,
             Self::NotNow { retry_at, ready_at } => LeaseAnswer::NotNow { retry_at, ready_at },
+            Self::LeftAlone { until } => LeaseAnswer::LeftAlone { until },
             Self::Never => LeaseAnswer::Never,
         }
     }
