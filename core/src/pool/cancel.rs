@@ -63,7 +63,7 @@ impl Pool {
         let (id, ended) = (request.id.clone(), end.clone());
         self.changes.ended.push(Ended { request: request.clone(), end, result_of: None });
         self.put(request);
-        self.end_followers(&id, &ended, now);
+        self.end_followers(&id, &ended, false, now);
     }
 
     /// Cancels a request. Its tokens and its slot go back at once, and so does its money if it waits. If it runs, its

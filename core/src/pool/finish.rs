@@ -48,6 +48,12 @@ impl Finish {
         }
     }
 
+    /// The worker has answered after the deadline: what it used is charged all the same.
+    pub(super) fn used_late(usage: Vec<Usage>, why: &str) -> Self {
+        let failure = Failure { code: "expired".into(), message: why.into() };
+        Self { status: Status::Expired, failure: Some(failure), ..Self::used(usage) }
+    }
+
     pub(super) fn used(usage: Vec<Usage>) -> Self {
         Self {
             status: Status::Succeeded,
@@ -140,7 +146,9 @@ impl Pool {
         self.changes.requests.remove(&request.id);
         let (id, ended) = (request.id.clone(), end.clone());
         self.changes.ended.push(Ended { request, end, result_of: None });
-        self.end_followers(&id, &ended, now);
+        // Those that wait for the same may have the answer, though it came too late for this one.
+        let answered = finish.as_reserved;
+        self.end_followers(&id, &ended, answered, now);
     }
 
     pub(super) fn settle(&mut self, request: &Request, event: String, end: &End, now: Instant) {

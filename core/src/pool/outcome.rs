@@ -213,7 +213,9 @@ impl Pool {
         now: Instant,
     ) -> ReportOutcome {
         if request.later.is_empty() {
-            self.finish(request, Finish { remaining: remaining.to_vec(), ..Finish::used(usage) }, now);
+            let late = request.deadline.is_some_and(|deadline| deadline < now);
+            let finish = if late { Finish::used_late(usage, request.why_expired(now)) } else { Finish::used(usage) };
+            self.finish(request, Finish { remaining: remaining.to_vec(), ..finish }, now);
             return ReportOutcome::Ended;
         }
         let step = request.step();

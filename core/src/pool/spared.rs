@@ -144,14 +144,14 @@ impl Pool {
         }
     }
 
-    /// A request has ended. Those that waited for it have its result, at no cost. If it failed each of them is run; if it
+    /// A request has ended. If its worker has `answered`, those that waited for it have its result, at no cost. If it failed each of them is run; if it
     /// was cancelled or expired the first of them is, and the others wait for that.
-    pub(super) fn end_followers(&mut self, leader: &RequestId, end: &End, now: Instant) {
+    pub(super) fn end_followers(&mut self, leader: &RequestId, end: &End, answered: bool, now: Instant) {
         let mut followers: Vec<Request> = Vec::new();
         while let Some(id) = self.followers.get(leader).and_then(|ids| ids.first()).cloned() {
             followers.extend(self.take(&id));
         }
-        if end.status == Status::Succeeded {
+        if answered {
             for mut follower in followers {
                 let usage = end.lines.iter().map(used_for).collect();
                 let started_at = follower.first_started_at.unwrap_or(now);

@@ -3,7 +3,7 @@
 use rm_core::id::{ClientId, RequestId};
 use rm_core::partition;
 use rm_core::pool::{Blocked, Pool, PositionView};
-use rm_core::request::{Kind, Phase, Request};
+use rm_core::request::{Kind, Phase, Request, Status};
 use rm_core::units::{Instant, Tokens};
 
 use super::bills::savings_add_up;
@@ -50,6 +50,7 @@ pub const ALL: Checks = Checks {
         Check { name: "2: nothing is held for any client", holds: accounts_are_even },
         Check { name: "5: every request has its end", holds: every_request_ended },
         Check { name: "5: every end is charged once", holds: every_end_is_charged_once },
+        Check { name: "5: nothing succeeds after its deadline", holds: nothing_succeeds_late },
         Check { name: "10: what was saved is what was not paid", holds: savings_add_up },
     ],
 };
@@ -327,6 +328,13 @@ fn every_request_ended(world: &World) {
     for id in &world.accepted {
         let home = id.home().expect("an id names its home");
         assert!(world.pools[&home].ended.contains_key(id), "{id} has no end");
+    }
+}
+
+fn nothing_succeeds_late(world: &World) {
+    for (id, ended) in world.pools.values().flat_map(|pool| &pool.ended) {
+        let in_time = ended.request.deadline.is_none_or(|deadline| ended.end.finished_at <= deadline);
+        assert!(in_time || ended.end.status != Status::Succeeded, "{id} succeeded at {:?}", ended.end.finished_at);
     }
 }
 
