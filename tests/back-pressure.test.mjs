@@ -55,6 +55,21 @@ test("what a worker says is left counts, and nothing is granted before its limit
   assert.ok(Date.parse(view.pausedUntil) - Date.now() > 50_000);
 });
 
+test("what a worker says of its limit slows the pool to the rate that tells, and the rate comes back", async () => {
+  await rm.pool("told", { capacity: 100, refillPerSecond: 100 });
+  ok(await rm.execute(rm.work("presser", "told", 1, simulate({ limits: { told: { remaining: 3, resetSeconds: 10 } } })), { wait: 5 }));
+  const slowed = await waitFor(async () => {
+    const view = await seen("told");
+    return view.effectiveRefillPerSecond < 100 ? view : null;
+  }, "the slower rate");
+  // 97 in the nine seconds that are left at least.
+  assert.ok(Math.abs(slowed.effectiveRefillPerSecond - 10.7) < 0.2, `${slowed.effectiveRefillPerSecond}`);
+  await waitFor(async () => {
+    await rm.execute(rm.work("presser", "told", 1));
+    return (await seen("told")).effectiveRefillPerSecond > slowed.effectiveRefillPerSecond;
+  }, "a step back");
+});
+
 test("a worker that keeps failing is left alone; what waits keeps its attempts, and goes when a probe succeeds", async () => {
   await rm.pool("broken", { capacity: 1000, refillPerSecond: 1000 });
   ok(await rm.put("/admin/templates/once", { worker: "SMS", maxAttempts: 1, resources: [{ pool: "broken", base: 1 }] }));

@@ -10,7 +10,8 @@ use rm_core::lane::Lanes;
 use rm_core::off_peak::{WaitsFor, Window};
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{
-    Blocked, Effect, LeaseAnswer, Mode, Pool, PoolConfig, Refusal, Report, Retry, Submission, Submitted,
+    Blocked, Effect, LeaseAnswer, LeaseEnd, Mode, Pool, PoolConfig, Refusal, Report, Retry, Signal, Submission,
+    Submitted,
 };
 use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Kind;
@@ -411,4 +412,31 @@ fn those_before_it_count_with_what_each_of_them_needs() {
 /// One of a client's that needs so much, in the immediate lane.
 fn sized(n: u64, amount: u64) -> Submission {
     Submission { demands: vec![demand("home", amount)], slots: Some(100), ..order(n, Urgency::Immediate, true, at(0)) }
+}
+
+#[test]
+fn that_a_slowed_pool_finds_its_way_back_is_foretold() {
+    let half = |name: &str, client: &str, lends| Partition {
+        name: name.into(),
+        member: Member::Client(client.parse().unwrap()),
+        percent: 50,
+        lends,
+    };
+    for partitions in [vec![], vec![half("own", "client", true)], vec![half("others", "other", false)]] {
+        let mut pool = pool(PoolConfig { partitions: partitions.clone(), ..config(20, 2) });
+        let all = if partitions.iter().any(|share| !share.lends) { 10 } else { 20 };
+        queue(&mut pool, sized(0, all), at(0));
+        assert_eq!(started(&mut pool, at(0)).len(), 1);
+        let busy = || Signal { busy: true, ..Signal::default() };
+        (0..5).for_each(|n| pool.settle_lease("", units(0), LeaseEnd::Ran, &busy(), at(n * 1_000)));
+        let ids: Vec<RequestId> = (1..=4)
+            .map(|n| queue(&mut pool, Submission { urgency: Urgency::Normal, ..sized(n, 5) }, at(4_000)))
+            .collect();
+        let foretold: Vec<Instant> =
+            ids.iter().map(|id| pool.position(id, at(4_000)).unwrap().estimated_start_at.unwrap()).collect();
+        let starts: Vec<Instant> =
+            run_until(&mut pool, at(4_000), at(120_000)).into_iter().map(|(start, _)| start).collect();
+        let errors = foretold.iter().zip(&starts).map(|(one, start)| start.since(*one).max(one.since(*start)));
+        assert!(errors.max().unwrap() <= 5 && starts.len() == 4, "{partitions:?}: {foretold:?} {starts:?}");
+    }
 }

@@ -101,6 +101,17 @@ fn what_the_downstream_says_is_left_lowers_the_level_and_never_raises_it() {
 }
 
 #[test]
+fn what_is_left_until_a_reset_tells_a_rate_if_the_pool_had_more() {
+    for (left, millis) in [(19, 20_000), (5, 1_500)] {
+        let mut pool = pool(config(20, 20));
+        queue(&mut pool, normal(1, 1, at(0)), at(0));
+        let (id, grant) = started(&mut pool, at(0)).remove(0);
+        pool.report(&id, grant, said(left, Some(11_000)), at(0));
+        assert_eq!(rate(&pool, at(0)), millis, "{left} of twenty are left for ten seconds");
+    }
+}
+
+#[test]
 fn a_limit_that_is_used_up_is_left_alone_until_it_is_reset() {
     let mut pool = pool(config(20, 20));
     queue(&mut pool, normal(1, 1, at(0)), at(0));

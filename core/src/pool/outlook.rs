@@ -1,4 +1,6 @@
 //! When the tokens are there for a place in the queue: the refill is played forward, and with it what goes to the partitions.
+//! All of it is refilled at the same part of the full rate, so that is told as if nothing slowed the pool down, and then how
+//! long it takes at the rate that rises again.
 //!
 //! What a partition has by some moment is its share as it is refilled, as long as that can hold it or its members take it; a
 //! share that is lent has no more than its members want. So the refill that a full share cannot hold is everybody's, and what
@@ -125,7 +127,8 @@ impl Pool {
             true => self.undivided_wait(place, ahead, now)?,
             false => self.divided_wait(place, ahead, now)?,
         };
-        let at = now.plus(wait).max(self.window_at(place, ahead, now));
+        // Both are told as if the pool were refilled at its full rate.
+        let at = now.plus(self.state.throttle.delayed_ms(wait, now)).max(self.window_at(place, ahead, now));
         Some(self.state.paused_until.map_or(at, |until| at.max(until)))
     }
 
@@ -147,7 +150,7 @@ impl Pool {
         if missing <= 0 {
             return Some(0);
         }
-        let ms = thousandths(missing).checked_div(micros(self.limits().refill_per_second))?;
+        let ms = thousandths(missing).checked_div(micros(self.config.limits.refill_per_second))?;
         Some(i64::try_from(ms).unwrap_or(i64::MAX))
     }
 
@@ -157,7 +160,7 @@ impl Pool {
         let needs = self.needs_of_members(place, now);
         let kept = self.kept_before(place, None, now);
         let level = micros(self.available(now)).saturating_sub(micros(self.bucket_at(now).debt()));
-        let supply = Supply { level, rate: micros(self.limits().refill_per_second) };
+        let supply = Supply { level, rate: micros(self.config.limits.refill_per_second) };
         let mut parts = self.parts(place, &needs, &kept, now);
         supply.note_borrowed(&mut parts, &needs, ahead.micros);
         let needed = micros(place.amount).saturating_add(ahead.micros).saturating_add(micros(kept.all()));
@@ -220,7 +223,8 @@ impl Pool {
         let (partitions, limits) = (&self.config.partitions, self.limits());
         let mut shares = self.state.shares.clone();
         shares.refill(partitions, &limits, self.state.bucket.paid_back_at(&limits), now);
-        let paid_back_ms = self.bucket_at(now).paid_back_at(&limits).map_or(0, |at| at.since(now));
+        let full = self.config.limits;
+        let paid_back_ms = self.bucket_at(now).paid_back_at(&full).map_or(0, |at| at.since(now));
         let ordered = self.ordered_of_shares(now);
         // On the turn of a promoted one no more comes back than what is wanted next.
         let next = self.is_old(place.enqueued_at, now).then(|| self.wanted(now));
@@ -228,7 +232,7 @@ impl Pool {
             let Needs { ahead, all } = needs.get(index).copied().unwrap_or_default();
             let asked = ordered.get(index).map_or(Tokens::ZERO, |(_, all)| *all);
             let all = all.saturating_add(micros(asked));
-            let of_share = share.limits(&limits);
+            let of_share = share.limits(&full);
             let most = match next.as_ref().and_then(|next| next.get(index)) {
                 _ if !share.lends => all.saturating_add(micros(of_share.capacity)),
                 Some(next) => all.min(micros(*next)),

@@ -224,11 +224,16 @@ impl Pool {
             self.state.throttle.slow_down(now);
             self.changes.state = true;
         }
-        if let Some(remaining) = signal.remaining
-            && remaining < self.state.bucket.level()
-        {
+        let says_less = signal.remaining.is_some_and(|remaining| remaining < self.state.bucket.level());
+        if let Some(remaining) = signal.remaining.filter(|_| says_less) {
             self.state.bucket.lower_to(remaining);
             self.state.shares.keep_within(&self.config.partitions, self.state.bucket.level());
+            self.changes.state = true;
+        }
+        let limit = signal.remaining.zip(signal.resets_in_ms).filter(|_| says_less);
+        if let Some((left, resets_in_ms)) = limit
+            && self.state.throttle.slow_to(left, resets_in_ms, &self.config.limits, now)
+        {
             self.changes.state = true;
         }
         let empty = signal.remaining.is_some_and(Tokens::is_zero);
