@@ -98,3 +98,51 @@ fn one_whose_run_has_begun_is_not_cancelled_as_one_that_waits() {
     assert!(follows(&pool, &follower, &leader));
     assert_eq!(pool.cancel(&follower, false, at(3)), CancelOutcome::Cancelled);
 }
+
+/// A pool with a window, in which one runs for two others that are the same, and is cancelled.
+fn led_by_one_that_is_cancelled(others: [Submission; 2]) -> (Pool, [RequestId; 2]) {
+    let mut pool = pool(with_window());
+    let leader = queue(&mut pool, twin(1, Urgency::Normal), at(0));
+    assert_eq!(started_ids(&mut pool, at(0)), std::slice::from_ref(&leader));
+    let ids = others.map(|other| queue(&mut pool, other, at(1)));
+    assert!(ids.iter().all(|id| follows(&pool, id, &leader)));
+    assert_eq!(pool.cancel(&leader, false, at(2)), CancelOutcome::Cancelled);
+    (pool, ids)
+}
+
+#[test]
+fn those_of_one_that_is_cancelled_do_not_wait_for_one_of_lower_rank_among_them() {
+    let (mut pool, [patient, normal]) =
+        led_by_one_that_is_cancelled([twin(2, Urgency::Deferred), twin(3, Urgency::Normal)]);
+    assert_eq!(started_ids(&mut pool, at(2)), std::slice::from_ref(&normal));
+    assert!(follows(&pool, &patient, &normal), "it has the result of the one that goes first");
+}
+
+#[test]
+fn those_of_one_that_is_cancelled_keep_their_deadlines() {
+    let hurried = Submission { deadline: Some(at(HOUR)), ..twin(3, Urgency::Deferred) };
+    let (mut pool, [patient, hurried]) = led_by_one_that_is_cancelled([twin(2, Urgency::Deferred), hurried]);
+    let force_at = pool.request(&hurried).unwrap().force_at().unwrap();
+    assert!(follows(&pool, &patient, &hurried));
+    assert_eq!(run_until(&mut pool, at(2), at(HOUR)).first(), Some(&(force_at, hurried)));
+}
+
+#[test]
+fn those_of_one_that_is_cancelled_wait_again() {
+    let (mut pool, [next, last]) = led_by_one_that_is_cancelled([2, 3].map(|n| twin(n, Urgency::Normal)));
+    assert!(follows(&pool, &last, &next) && pool.request(&last).unwrap().first_started_at.is_none());
+    assert_eq!(pool.cancel(&last, true, at(3)), CancelOutcome::Cancelled, "nothing runs for it");
+}
+
+#[test]
+fn a_promoted_one_waits_for_no_younger_one_when_its_own_is_cancelled() {
+    let mut pool = pool(config(5, 0));
+    let leader = queue(&mut pool, twin(1, Urgency::Normal), at(0));
+    started(&mut pool, at(0));
+    let old = queue(&mut pool, twin(2, Urgency::Deferred), at(1));
+    let now = at(STARVATION_BOUND_MS);
+    let fast = queue(&mut pool, Submission { held_at: now, ..twin(3, Urgency::Fast) }, now);
+    assert!(follows(&pool, &old, &leader) && follows(&pool, &fast, &leader));
+    pool.cancel(&leader, false, now);
+    assert!(!follows(&pool, &old, &fast));
+}

@@ -96,7 +96,7 @@ impl Pool {
                 waits_for(&mut request, id.clone());
                 self.put(request);
             }
-            self.lead_each_other(free);
+            self.lead_each_other(free, now);
         }
         any
     }
@@ -130,7 +130,7 @@ impl Pool {
                 free.push(follower);
             }
         }
-        self.lead_each_other(free);
+        self.lead_each_other(free, now);
     }
 
     /// A request has started, and so have those that wait for it.
@@ -144,8 +144,8 @@ impl Pool {
         }
     }
 
-    /// A request has ended. If its worker has `answered`, those that waited for it have its result, at no cost. If it failed each of them is run; if it
-    /// was cancelled or expired the first of them is, and the others wait for that.
+    /// A request has ended. If its worker has `answered`, those that waited for it have its result, at no cost. If it failed
+    /// each of them is run; if it was cancelled or expired they wait for each other.
     pub(super) fn end_followers(&mut self, leader: &RequestId, end: &End, answered: bool, now: Instant) {
         let mut followers: Vec<Request> = Vec::new();
         while let Some(id) = self.followers.get(leader).and_then(|ids| ids.first()).cloned() {
@@ -167,7 +167,7 @@ impl Pool {
             Status::Failed | Status::TimedOut => {
                 followers.into_iter().for_each(|follower| self.run_for_itself(follower))
             }
-            _ => self.lead_each_other(followers),
+            _ => self.lead_each_other(followers, now),
         }
     }
 
@@ -179,18 +179,32 @@ impl Pool {
         self.put(follower);
     }
 
-    /// The first of these is run, and the others wait for that.
-    fn lead_each_other(&mut self, mut followers: Vec<Request>) {
-        followers.sort_by(|one, other| (one.enqueued_at, &one.id).cmp(&(other.enqueued_at, &other.id)));
-        let mut next: Option<RequestId> = None;
+    /// None of these has one to wait for any more: those that go first are run, and the others wait for one of them, but for
+    /// whom that would be later than its own run.
+    fn lead_each_other(&mut self, mut followers: Vec<Request>, now: Instant) {
+        let place = |one: &Request| {
+            let force_at = one.force_at();
+            (one.is_off_peak(), one.rank_urgency(), force_at.is_none(), force_at, one.enqueued_at, one.id.clone())
+        };
+        followers.sort_by_cached_key(place);
+        let mut leaders: Vec<RequestId> = Vec::new();
         for mut follower in followers {
-            match &next {
-                Some(next) => waits_for(&mut follower, next.clone()),
+            // It was not its own run that had started.
+            follower.first_started_at = None;
+            let may_lead = |leader: &&Request| {
+                let has_its_turn_first =
+                    self.is_old(follower.enqueued_at, now) && follower.enqueued_at < leader.enqueued_at;
+                leader.timeout_ms <= follower.timeout_ms
+                    && !has_its_turn_first
+                    && waits_no_longer(leader, &follower, now)
+            };
+            let leader = leaders.iter().filter_map(|id| self.requests.get(id)).find(may_lead);
+            match leader.map(|leader| leader.id.clone()) {
+                Some(leader) => waits_for(&mut follower, leader),
                 None => {
-                    follower.first_started_at = None;
                     follower.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
                     follower.phase = Phase::Waiting;
-                    next = Some(follower.id.clone());
+                    leaders.push(follower.id.clone());
                 }
             }
             self.put(follower);
@@ -242,6 +256,13 @@ fn waits_for(request: &mut Request, leader: RequestId) {
 /// Whether a request may wait for another one: that is underway, or waits in no place that this one would not, and for no
 /// longer.
 fn may_follow(request: &Request, leader: &Request, now: Instant) -> bool {
+    // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
+    let may_wait = || request.wait_limit_ms.is_none() && waits_no_longer(leader, request, now);
+    leader.timeout_ms <= request.timeout_ms && (is_underway(leader) || may_wait())
+}
+
+/// Whether one that is not underway waits in no place that the other one would not, and for no longer.
+fn waits_no_longer(leader: &Request, request: &Request, now: Instant) -> bool {
     let is_later =
         |theirs: Option<Instant>, own: Option<Instant>| own.is_some_and(|own| theirs.is_none_or(|at| at > own));
     let waits_elsewhere = leader.is_off_peak()
@@ -257,7 +278,5 @@ fn may_follow(request: &Request, leader: &Request, now: Instant) -> bool {
         }
         _ => false,
     };
-    // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
-    let in_its_time = leader.timeout_ms <= request.timeout_ms;
-    in_its_time && (is_underway(leader) || !(is_behind || is_parked || request.wait_limit_ms.is_some()))
+    !(is_behind || is_parked)
 }
