@@ -360,7 +360,7 @@ fn a_worker_that_fails_one_call_after_the_other_is_left_alone() {
 }
 
 #[test]
-fn when_a_promoted_one_has_started_with_others_the_turn_is_that_of_the_rest() {
+fn when_a_promoted_one_is_granted_to_start_with_others_the_turn_is_that_of_the_rest() {
     let mut pool = pool(config(13, 0));
     let one = |n, tier, urgency, amount, now: i64| Submission {
         demands: vec![demand("home", amount)],
@@ -387,8 +387,7 @@ fn when_a_promoted_one_has_started_with_others_the_turn_is_that_of_the_rest() {
     let young = queue(&mut pool, one(6, Tier::Enterprise, Urgency::Fast, 2, 700_000), now);
     pool.configure(runs(true, 3, &pool), now);
     assert!(matches!(pool.request(&old).unwrap().phase, Phase::Acquiring { .. }));
-    assert_eq!(pool.request(&young).unwrap().phase, Phase::Waiting, "it is the turn of the promoted ones");
+    assert!(matches!(pool.request(&young).unwrap().phase, Phase::Acquiring { .. }), "its tokens are there");
     pool.slot_answered(&old, 1, Some(SlotAnswer::Granted), now);
     assert!(matches!(pool.request(&old).unwrap().phase, Phase::Running { .. }));
-    assert!(matches!(pool.request(&young).unwrap().phase, Phase::Acquiring { .. }), "its tokens are there");
 }

@@ -4,11 +4,12 @@
 
 mod support;
 
+use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
-use rm_core::pool::{LeaseAnswer, LeaseOrder, Pool};
+use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Submission};
 use rm_core::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier, Urgency};
 use rm_core::units::Instant;
-use support::{at, config, id_of, lease_order, pool, queue, request, started, used};
+use support::{at, config, demand, id_of, lease_order, pool, queue, request, started, used};
 
 /// A pool of a token a second, with work for 700 seconds of those that go first, and one more a second.
 struct Backlog {
@@ -95,4 +96,38 @@ fn a_promoted_order_of_another_home_has_its_turn_though_all_that_goes_first_is_p
         backlog.second(now);
     }
     panic!("it is passed over for an hour");
+}
+
+/// Whose slots are asked for, in the order of their grants.
+fn granted(pool: &mut Pool) -> Vec<(RequestId, u32)> {
+    let asks = |effect| match effect {
+        Effect::AcquireSlot { id, grant, .. } => Some((id, grant)),
+        _ => None,
+    };
+    pool.take_effects().into_iter().filter_map(asks).collect()
+}
+
+#[test]
+fn of_what_is_there_at_once_every_fourth_grant_is_a_promoted_ones() {
+    let mut pool = pool(config(12, 0));
+    let all =
+        Submission { demands: vec![demand("home", 12)], ..request(0, "all", Tier::Basic, Urgency::Normal, at(0)) };
+    let all = queue(&mut pool, all, at(0));
+    let (_, grant) = started(&mut pool, at(0)).remove(0);
+    let now = at(STARVATION_BOUND_MS);
+    let mut send = |n: u64, tier, held_at| {
+        queue(&mut pool, request(n, &format!("client-{n}"), tier, Urgency::Normal, held_at), held_at)
+    };
+    let old: Vec<_> = (1..=12).map(|n| send(n, Tier::Basic, at(0))).collect();
+    (13..=24).for_each(|n| drop(send(n, Tier::Enterprise, now)));
+    pool.report(&all, grant, used(0), now);
+    // No account has answered yet.
+    let mut asked = granted(&mut pool);
+    let is_old = |(id, _): &(RequestId, u32)| old.contains(id);
+    let turns = asked.iter().filter(|one| is_old(one)).count();
+    assert_eq!((asked.len(), turns), (12, 3));
+    let (id, grant) = asked.remove(asked.iter().position(is_old).unwrap());
+    assert_eq!(id, old[0], "the oldest first");
+    pool.slot_answered(&id, grant, Some(SlotAnswer::Full), now);
+    assert_eq!(granted(&mut pool), [(old[3].clone(), 1)], "its turn came to nothing: it is the next one's");
 }

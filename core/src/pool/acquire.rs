@@ -126,7 +126,6 @@ impl Pool {
         request.started_grant = grant;
         (request.others_regain_ms, request.idle_wakes, request.sign) = (0, 0, Sign::Neither);
         request.promises.clear();
-        self.turn_is_used(&request);
         request.step_started_at = request.step_started_at.or(Some(now));
         if request.first_started_at.is_none() {
             request.first_started_at = Some(now);
@@ -340,6 +339,7 @@ impl Pool {
             self.note_gave_back(end != LeaseEnd::Over);
         }
         self.fairness.forget(&request.client, weight_of(request));
+        self.turn_came_to_nothing(request);
         self.judge(request, Sign::Neither, now);
         let slot_is_asked = request.kind == Kind::Execution && !slot;
         let in_flight = usize::from(!refused && !slot_is_asked);

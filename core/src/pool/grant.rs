@@ -70,6 +70,9 @@ impl Pool {
                     *granted = granted.saturating_add(1);
                     let on_turn = pick.promoted && self.is_promoted_turn(picked_for);
                     self.count_turn(picked_for, on_turn);
+                    if on_turn {
+                        self.turn_was_used(picked_for);
+                    }
                     self.begin_acquiring(&pick.id, own, picked_for.is_some(), on_turn, slot_of, now);
                 }
                 Turn::Refused(id) => {
@@ -146,9 +149,8 @@ impl Pool {
         (self.partition_of(&request.client, request.tier), request.home_amount())
     }
 
-    /// Counts a grant. One to a promoted request on its turn counts when it starts: a turn that comes to nothing is not its
-    /// turn. (One that it has by its score counts as any: of two that refuse each other, each promoted and before the other
-    /// in its home, one's turn comes in both pools.) What
+    /// Counts a grant that is not a promoted request's on its turn. (One that it has by its score counts as any: of two that
+    /// refuse each other, each promoted and before the other in its home, one's turn comes in both pools.) What
     /// a partition grants out of a share that it lends counts for all: otherwise a large request of somebody else might
     /// never see the pool without that share's claim.
     pub(super) fn count_turn(&mut self, picked_for: Option<usize>, promoted: bool) {
@@ -165,13 +167,12 @@ impl Pool {
         }
     }
 
-    /// A request starts: if it was granted on a turn of the promoted ones, they have had it. One that is promoted and goes
+    /// A grant came to nothing: if it was on a turn of the promoted ones, that is still theirs. One that is promoted and goes
     /// first by its score takes none: where all that goes first is promoted, the oldest would never have one.
-    pub(super) fn turn_is_used(&mut self, request: &Request) {
-        if request.home_amount().is_zero() || !request.on_turn {
-            return;
+    pub(super) fn turn_came_to_nothing(&mut self, request: &Request) {
+        if request.on_turn {
+            self.turn_comes_back(self.partition_of(&request.client, request.tier).filter(|_| request.by_share));
         }
-        self.turn_was_used(self.partition_of(&request.client, request.tier).filter(|_| request.by_share));
     }
 
     /// A promoted one has had its turn: among the members of a partition, out of its share, or among all.

@@ -16,7 +16,6 @@ use super::shell::PoolObject;
 /// Who waited for tokens before an event, and how often each was granted.
 pub(crate) struct Waiting {
     grants: BTreeMap<RequestId, u32>,
-    starts: BTreeMap<RequestId, u32>,
     promoted: BTreeSet<RequestId>,
     leases: BTreeSet<String>,
 }
@@ -33,7 +32,6 @@ impl Waiting {
         let promoted = object.pool.requests().filter(for_tokens).map(|request| request.id.clone());
         Self {
             grants: object.pool.requests().map(|request| (request.id.clone(), request.grants)).collect(),
-            starts: object.pool.requests().map(|request| (request.id.clone(), request.started_grant)).collect(),
             promoted: promoted.chain(orders.promoted(now).cloned()).collect(),
             leases: object.leases.keys().cloned().collect(),
         }
@@ -67,19 +65,17 @@ impl Waiting {
             };
         }
         for request in object.pool.requests().filter(|request| !request.home_amount().is_zero()) {
-            // On a turn of the promoted ones a start counts, for others a grant. What a partition grants of its own
-            // is nobody else's turn; but what is lent was theirs to wait for.
-            let on_turn = request.on_turn;
-            if on_turn && request.started_grant > before(&self.starts, &request.id) {
-                if !request.by_share {
-                    count = 0;
-                }
-            } else if !on_turn
-                && request.grants > before(&self.grants, &request.id)
-                && !(request.by_share && is_dedicated_to(object, &request.client, request.tier))
-            {
-                count += passes;
+            // What a partition grants of its own is nobody else's turn; but what is lent was theirs to wait for. A turn whose
+            // grant comes to nothing is theirs again.
+            if request.grants <= before(&self.grants, &request.id) {
+                continue;
             }
+            count = match (request.on_turn, request.by_share) {
+                (true, false) => 0,
+                (true, true) => count,
+                (false, true) if is_dedicated_to(object, &request.client, request.tier) => count,
+                (false, _) => count + passes,
+            };
         }
         count
     }
