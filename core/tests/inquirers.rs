@@ -6,11 +6,11 @@ mod support;
 
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
-use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Submission};
+use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Report, Retry, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::Instant;
 use support::network::Network;
-use support::{at, config, demand, id_of, lease_order, pool, queue, request, units};
+use support::{at, config, demand, failure, id_of, lease_order, pool, queue, request, started, units};
 
 /// A home with plenty, and a pool named `other` that is full.
 fn network(other: (u64, u64)) -> Network {
@@ -169,4 +169,45 @@ fn a_refusal_that_nobody_can_foretell_the_end_of_takes_nothing_of_the_home() {
     (net.orders, net.rows) = (0, 0);
     net.run(at(720_000));
     assert!(net.orders <= 160 && net.rows == 0, "{} orders, {} stored", net.orders, net.rows);
+}
+
+#[test]
+fn those_whose_worker_is_left_alone_do_not_keep_others_of_their_lane_from_asking() {
+    let mut net = network((1_000, 10));
+    let for_worker = |worker: &str, now| {
+        let worker = Some(worker.parse().unwrap());
+        Submission { worker, max_attempts: 1, ..request(0, "many", Tier::Standard, Urgency::Batch, now) }
+    };
+    let of_other = |n| request(n, "first", Tier::Enterprise, Urgency::Immediate, at(0));
+    let before: Vec<_> = (1..=3).map(|n| net.send(&[("other", 1_000)], of_other(n), at(0))).collect();
+    let both = [("home", 1), ("other", 1)];
+    for i in 0..20 {
+        let now = at(10 + i * 2);
+        net.run(now);
+        net.send(&both, for_worker("FAILS", now), now);
+    }
+    net.run(at(100));
+    let last = net.send(&both, for_worker("WELL", at(100)), at(100));
+    let failed_at = at(19_000);
+    net.run(failed_at);
+    let home = net.pools.get_mut(&id_of("home")).unwrap();
+    for n in 0..5 {
+        let id = queue(
+            home,
+            Submission {
+                worker: Some("FAILS".parse().unwrap()),
+                max_attempts: 1,
+                has_slot: true,
+                ..request(5_000 + n, "one", Tier::Basic, Urgency::Fast, failed_at)
+            },
+            failed_at,
+        );
+        let (_, grant) = started(home, failed_at).into_iter().find(|(of, _)| *of == id).unwrap();
+        home.report(&id, grant, Report::Failed { failure: failure(), retry: Retry::Failing }, failed_at);
+    }
+    net.run(at(20_000));
+    before.iter().skip(1).for_each(|before| net.cancel(before, at(20_000)));
+    net.run(at(25_100));
+    assert_eq!(net.starts.len(), 2, "the worker of the others is left alone");
+    assert!(net.starts.contains_key(&last));
 }

@@ -1,17 +1,19 @@
 //! Another pool was given tokens back: who of those that wait for it here come back to their place, to ask there.
 //!
-//! What is there is there once, for all that wait: it is spent on them in the order of their rank, on no more of a client and
-//! lane than have slots. An event wakes a few of them only. The others are woken as these are granted; what is refused to one
+//! What is there is there once, for all that wait: it is spent on them in the order of their rank, on none that could not run
+//! now, and on no more of a client and lane than have slots. An event wakes a few of them only. The others are woken as these are granted; what is refused to one
 //! is refused to all that need as much.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 
-use crate::id::{PoolId, RequestId};
+use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::Pool;
 use crate::pool::elsewhere::idle_wake_ms;
 use crate::pool::inquirers::{QueueElsewhere, slots_of};
 use crate::pool::orders::ORDERS_MAX;
+use crate::priority::Urgency;
+use crate::queue::Flow;
 use crate::request::Phase;
 use crate::units::{Instant, Tokens};
 
@@ -54,7 +56,7 @@ impl Pool {
     }
 
     /// Those that wait for another pool which it has enough for, each of them and those before it, and the first that it has
-    /// not enough for: of lower rank those of its client and lane wait behind it.
+    /// not enough for: of lower rank those of its flow wait behind it.
     fn can_have(
         &self,
         pool: &PoolId,
@@ -62,32 +64,39 @@ impl Pool {
         now: Instant,
     ) -> (VecDeque<(RequestId, Tokens)>, Option<RequestId>) {
         let weights = &self.config.weights;
-        // It is not for tokens that those wait whose worker is left alone there.
-        let queues = self.elsewhere.iter().filter(|((of, _, _, left_alone), _)| of == pool && left_alone.is_none());
+        let queues = self.elsewhere.iter().filter(|((of, _), _)| of == pool).filter_map(|((_, flow), waiting)| {
+            let first = waiting.first().and_then(|(_, id)| self.requests.get(id))?;
+            // It is not for tokens that those wait whose worker is left alone there.
+            (!first.left_alone && self.may_run(first, now).is_ok()).then_some((flow, waiting, first))
+        });
         let mut queues: Vec<_> = queues
-            .map(|((_, client, urgency, _), waiting)| {
-                let first = waiting.first().and_then(|(_, id)| self.requests.get(id));
-                let bonus =
-                    first.map_or(0, |first| weights.client_bonus(first.tier, self.fairness.millipoints(client)));
-                let most = first.map_or(0, slots_of).saturating_sub(self.inquirers.count_coming(client));
-                let mut of_queue = waiting.iter().take(most);
+            .map(|(Flow { client, urgency, .. }, waiting, first)| {
+                let bonus = weights.client_bonus(first.tier, self.fairness.millipoints(client));
+                let mut of_queue = waiting.iter();
                 move || {
                     let (enqueued_at, id) = of_queue.next()?;
                     Some((weights.key(*urgency, *enqueued_at, bonus, now), *enqueued_at, id))
                 }
             })
             .collect();
+        let mut of_lanes: BTreeMap<(&ClientId, Urgency), usize> = BTreeMap::new();
         let place = |(index, next): (usize, &mut _)| Some(Reverse((next_of(next)?, index)));
         let mut heads: BinaryHeap<_> = queues.iter_mut().enumerate().filter_map(place).collect();
         let (mut left, mut have, mut lacks) = (available, VecDeque::new(), None);
         while have.len() < AT_MOST
             && let Some(Reverse(((_, _, id), index))) = heads.pop()
         {
-            let Some(demand) = self.requests.get(id).and_then(|request| request.awaits()) else { continue };
+            let Some(request) = self.requests.get(id) else { continue };
+            let Some(demand) = request.awaits() else { continue };
+            let of_lane = of_lanes.entry((&request.client, request.rank_urgency())).or_default();
+            if *of_lane >= slots_of(request).saturating_sub(self.inquirers.count_coming(&request.client)) {
+                continue;
+            }
             if demand.amount > left {
                 lacks = lacks.or_else(|| Some(id.clone()));
                 continue;
             }
+            *of_lane = of_lane.saturating_add(1);
             left = left.saturating_sub(demand.amount);
             have.push_back((id.clone(), demand.amount));
             heads.extend(queues.get_mut(index).and_then(|next| place((index, next))));
@@ -115,7 +124,7 @@ impl Pool {
 
     /// One that waited for another pool is granted there, or would be: there may be enough for the next ones, too.
     pub(super) fn had_enough(&mut self, queue: &QueueElsewhere, now: Instant) {
-        let (pool, ..) = queue;
+        let (pool, _) = queue;
         match self.give_backs.0.contains_key(pool) {
             true => self.wake_next(pool, FOR_EACH, now),
             false => self.next_ones_inquire(queue, now),

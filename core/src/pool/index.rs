@@ -140,8 +140,7 @@ impl Pool {
 /// With which others it waits for another pool: in the order of their age.
 pub(super) fn queue_elsewhere(request: &Request) -> Option<QueueElsewhere> {
     let pool = &request.awaits()?.pool;
-    let left_alone = request.worker.clone().filter(|_| request.left_alone);
-    Some((pool.clone(), request.client.clone(), request.rank_urgency(), left_alone))
+    Some((pool.clone(), entry(request).flow()))
 }
 
 /// What the queue needs to know of a request.

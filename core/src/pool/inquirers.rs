@@ -1,31 +1,30 @@
 //! How many of those that wait for another pool ask it, and when the next ones do.
 //!
-//! The first few of a client and lane inquire; those behind them would be told the same. But where the first are told yes, or
+//! The first few of a flow inquire; those behind them would be told the same. But where the first are told yes, or
 //! are granted, there may be enough for more: then the next ones inquire at once, and not when their time comes. How many
 //! the first are grows by one with each that is told yes, and falls by one with each that is not, so that they double with
 //! each round while there is enough for all (as TCP's slow start does, RFC 5681), and are no more than is told yes to.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::Pool;
 use crate::pool::elsewhere::{INQUIRIES_AT_ONCE, RECHECK_MS};
 use crate::pool::index::queue_elsewhere;
 use crate::pool::orders::ORDERS_MAX;
-use crate::priority::Urgency;
+use crate::queue::Flow;
 use crate::request::Request;
 use crate::units::Instant;
 
-/// So many of a client's in a lane inquire: the first ones. No more do if it is not known how many run at once.
+/// So many of a flow inquire: the first ones. No more do if it is not known how many run at once.
 const AT_FIRST: usize = 16;
 /// And so many at most: no pool knows more orders.
 const AT_MOST: usize = ORDERS_MAX;
 /// So many inquire at once for each one that is told yes, or granted.
 const FOR_EACH: usize = 2;
 
-/// Those of one client and lane that wait for another pool. Those whose worker is left alone there have a queue of their own,
-/// for they hold back nobody who runs another one.
-pub(super) type QueueElsewhere = (PoolId, ClientId, Urgency, Option<WorkerBinding>);
+/// Those of one flow that wait for another pool: what holds up one of them holds up all, and none of another flow.
+pub(super) type QueueElsewhere = (PoolId, Flow);
 
 /// How many may ask, and who has been told yes.
 #[derive(Debug, Clone, Default)]
@@ -90,7 +89,7 @@ impl Pool {
         }
     }
 
-    /// Whether a request is one of the first that wait with it for another pool.
+    /// Whether a request is one of the first of its flow that wait for another pool.
     pub(super) fn is_inquirer(&self, request: &Request) -> bool {
         let Some(queue) = queue_elsewhere(request) else { return false };
         let most = slots_of(request).min(self.inquirers.allowed(&queue));
@@ -102,7 +101,7 @@ impl Pool {
     /// One of these has been told yes, or was granted: the next ones inquire, if they have not just done so. With those that
     /// are on their way they are no more than their client's slots.
     pub(super) fn next_ones_inquire(&mut self, queue: &QueueElsewhere, now: Instant) {
-        let (_, client, ..) = queue;
+        let (_, Flow { client, .. }) = queue;
         let Some(waiting) = self.elsewhere.get(queue).filter(|_| !self.blocked.contains_key(client)) else { return };
         let first = waiting.first().and_then(|(_, first)| self.requests.get(first));
         let under_way = self.inquirers.count_coming(client).saturating_add(self.count_acquiring(client));

@@ -86,7 +86,7 @@ pub struct Pool {
     running: BTreeMap<ClientId, BTreeSet<RequestId>>,
     /// Those that are in flight and wait for no other, by what others that are the same have in common with them.
     twins: BTreeMap<String, BTreeSet<RequestId>>,
-    /// Those that wait for another pool's tokens: each of these queues in the order of their age.
+    /// Those that wait for another pool's tokens: by that pool and their flow, in the order of their age.
     elsewhere: BTreeMap<inquirers::QueueElsewhere, BTreeSet<(Instant, RequestId)>>,
     /// Who of them is to be woken for what that pool was given back.
     give_backs: give_backs::GiveBacks,
