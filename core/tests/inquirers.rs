@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+
 use rm_core::id::RequestId;
 use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, PoolConfig, Report, Retry, Submission};
@@ -210,4 +212,24 @@ fn those_whose_worker_is_left_alone_do_not_keep_others_of_their_lane_from_asking
     net.run(at(25_100));
     assert_eq!(net.starts.len(), 2, "the worker of the others is left alone");
     assert!(net.starts.contains_key(&last));
+}
+
+#[test]
+fn those_that_an_event_puts_off_come_back_a_few_at_a_time() {
+    let mut pool = pool(config(1_000, 0));
+    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(60_000)), ready_at: None };
+    for n in 0..100 {
+        let demands = vec![demand("home", 1), demand("other", 1)];
+        let submission = request(n, &format!("client-{n}"), Tier::Basic, Urgency::Normal, at(0));
+        let id = queue(&mut pool, Submission { demands, has_slot: true, ..submission }, at(0));
+        pool.lease_answered(&id, 1, &id_of("other"), not_now, at(0));
+    }
+    pool.take_effects();
+    let due = pool.requests().next().unwrap().parked_until().unwrap();
+    pool.on_wakeup(due);
+    let mut back = BTreeMap::new();
+    for request in pool.requests() {
+        *back.entry(request.parked_until().unwrap()).or_insert(0) += 1;
+    }
+    assert!(back.len() > 1 && back.values().all(|count| *count <= 16), "{back:?}");
 }

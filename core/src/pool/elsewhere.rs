@@ -30,7 +30,7 @@ const INQUIRY_LIMIT_MS: i64 = 5_000;
 /// So many inquiries are made in one event, the others a moment later: an event has few calls.
 pub(super) const INQUIRIES_AT_ONCE: usize = 16;
 /// That moment.
-const INQUIRIES_EVERY_MS: i64 = 100;
+pub(super) const INQUIRIES_EVERY_MS: i64 = 100;
 /// One whose turn in its home comes this much later than it could gain what it needs does not inquire yet.
 const NEAR_MS: i64 = 10_000;
 /// A request that is woken in vain is woken at once the first time, the second time after so long, and twice that each
@@ -164,7 +164,8 @@ impl Pool {
         match self.turn_is_near(request, now) {
             false => self.wait_elsewhere(id, others_at),
             true if self.inquiries_made() >= INQUIRIES_AT_ONCE => {
-                self.wait_elsewhere(id, now.plus(INQUIRIES_EVERY_MS));
+                let until = self.inquirers.asks_later_at(now);
+                self.wait_elsewhere(id, until);
             }
             true => self.inquire(id, now),
         }

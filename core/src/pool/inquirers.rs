@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{ClientId, PoolId, RequestId};
 use crate::pool::Pool;
-use crate::pool::elsewhere::{INQUIRIES_AT_ONCE, RECHECK_MS};
+use crate::pool::elsewhere::{INQUIRIES_AT_ONCE, INQUIRIES_EVERY_MS, RECHECK_MS};
 use crate::pool::index::queue_elsewhere;
 use crate::pool::orders::ORDERS_MAX;
 use crate::queue::Flow;
@@ -33,6 +33,8 @@ pub(super) struct Inquirers {
     allowed: BTreeMap<QueueElsewhere, usize>,
     /// Those that have come back to their place and are not granted yet.
     coming: BTreeMap<ClientId, BTreeSet<RequestId>>,
+    /// How many were put off at the last moment at which any were.
+    put_off: (Instant, usize),
 }
 
 impl Inquirers {
@@ -49,6 +51,15 @@ impl Inquirers {
         } else {
             self.allowed.remove(&queue);
         }
+    }
+
+    /// When one asks whose event has made as many inquiries as it may: after those that were put off before it, as many at once
+    /// as an event may make, for each is looked at again then.
+    pub(super) fn asks_later_at(&mut self, now: Instant) -> Instant {
+        let (_, before) = Some(self.put_off).filter(|(at, _)| *at == now).unwrap_or((now, 0));
+        self.put_off = (now, before.saturating_add(1));
+        let part = before.checked_div(INQUIRIES_AT_ONCE).and_then(|part| i64::try_from(part).ok()).unwrap_or(0);
+        now.plus(part.saturating_add(1).saturating_mul(INQUIRIES_EVERY_MS))
     }
 
     /// None of these waits any more.
