@@ -307,7 +307,9 @@ impl Pool {
             LeaseAnswer::LeftAlone { until } => {
                 let enqueued_at = self.requests.get(id).map_or(now, |request| request.enqueued_at);
                 self.give_up_acquiring(id, true, Some(asks_again_at(until, None, enqueued_at, now)), None, now);
-                self.is_left_alone_elsewhere(id, true);
+                if let Some(request) = self.requests.get_mut(id) {
+                    request.left_alone = true;
+                }
             }
             // That is the answer to an inquiry.
             LeaseAnswer::Ready => self.give_up_acquiring(id, false, None, Some(now), now),

@@ -228,17 +228,6 @@ impl Pool {
         }
     }
 
-    /// The pool that this one waits for leaves its worker alone, or does so no more.
-    pub(super) fn is_left_alone_elsewhere(&mut self, id: &RequestId, left_alone: bool) {
-        if self.requests.get(id).is_some_and(|request| request.left_alone != left_alone)
-            && let Some(mut request) = self.take(id)
-        {
-            request.left_alone = left_alone;
-            self.index(&request);
-            self.requests.insert(request.id.clone(), request);
-        }
-    }
-
     /// Whether this pool is asked whether it would grant that request, by its last grant.
     pub(super) fn is_inquired(&self, id: &RequestId, grant: u32, pool: &PoolId) -> bool {
         self.requests.get(id).is_some_and(|request| {
@@ -249,7 +238,9 @@ impl Pool {
 
     /// That pool has answered.
     pub(super) fn take_inquiry_answer(&mut self, id: &RequestId, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
-        self.is_left_alone_elsewhere(id, matches!(answer, LeaseAnswer::LeftAlone { .. }));
+        if let Some(request) = self.requests.get_mut(id) {
+            request.left_alone = matches!(answer, LeaseAnswer::LeftAlone { .. });
+        }
         let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {
             LeaseAnswer::Never => self.unpark(id),
