@@ -263,6 +263,17 @@ impl Queue {
         counted.fold(Ahead::default(), |sum, (flow, queue)| sum.and(before(flow, queue)))
     }
 
+    /// What is older than this one, of the flows that `eligible` lets through.
+    #[must_use]
+    pub fn older_than(&self, entry: &Entry<'_>, eligible: impl Fn(&Flow, Tier) -> bool) -> Ahead {
+        let own = (entry.enqueued_at, entry.id);
+        let counted = self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
+        counted.fold(Ahead::default(), |sum, (_, queue)| {
+            let (requests, micros) = queue.by_age.measure_while(|(enqueued_at, id)| (*enqueued_at, id) < own);
+            sum.and(Ahead { requests, micros })
+        })
+    }
+
     /// What is needed by the group that `group` puts a flow into, a number below `groups`: by those before this one, and, of
     /// the flows of which it says so, by all.
     pub fn needs_by(

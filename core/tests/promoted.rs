@@ -131,3 +131,40 @@ fn of_what_is_there_at_once_every_fourth_grant_is_a_promoted_ones() {
     pool.slot_answered(&id, grant, Some(SlotAnswer::Full), now);
     assert_eq!(granted(&mut pool), [(old[3].clone(), 1)], "its turn came to nothing: it is the next one's");
 }
+
+#[test]
+fn a_promoted_one_is_told_when_its_turn_comes() {
+    let mut pool = pool(config(1, 1));
+    let basic = |n| request(n, "basic", Tier::Basic, Urgency::Deferred, at(0));
+    let all = queue(
+        &mut pool,
+        Submission { slots: Some(9), ..request(0, "first", Tier::Basic, Urgency::Normal, at(0)) },
+        at(0),
+    );
+    let (_, grant) = started(&mut pool, at(0))[0];
+    let waiting =
+        [queue(&mut pool, basic(1), at(0)), queue(&mut pool, Submission { slots: Some(9), ..basic(2) }, at(0))];
+    pool.report(&all, grant, used(1), at(0));
+    let mut foretold = Vec::new();
+    for (second, now) in (0_i64..).zip(seconds(1).take(620)) {
+        if foretold.is_empty() && now >= at(STARVATION_BOUND_MS) {
+            let place = |id| pool.position(id, now).unwrap();
+            foretold = waiting.iter().map(|id| (place(id).estimated_start_at.unwrap(), place(id).ahead)).collect();
+            assert!(foretold[0].1 <= 3 && foretold[1].1 <= 7, "one grant in four: {foretold:?}");
+        }
+        for n in 0..2 {
+            let n = 1_000 + 2 * u64::try_from(second).unwrap() + n;
+            let client = format!("big-{}", n % 20);
+            queue(&mut pool, request(n, &client, Tier::Enterprise, Urgency::Fast, now), now);
+        }
+        pool.on_wakeup(now);
+        for (id, grant) in started(&mut pool, now) {
+            if let Some(index) = waiting.iter().position(|one| *one == id) {
+                let error = now.since(foretold[index].0).max(foretold[index].0.since(now));
+                assert!(error <= 1_100, "{index}: {now:?} instead of {:?}", foretold[index]);
+            }
+            pool.report(&id, grant, used(1), now);
+        }
+    }
+    assert!(waiting.iter().all(|id| pool.request(id).is_none()), "both had their turns");
+}

@@ -194,6 +194,11 @@ impl Pool {
         self.changes.state = true;
     }
 
+    /// How many grants have gone to others since a promoted one had its turn.
+    pub(super) const fn grants_since_promoted(&self) -> u32 {
+        self.state.since_promoted
+    }
+
     pub(super) fn is_promoted_turn(&self, partition: Option<usize>) -> bool {
         let since = match partition.and_then(|index| self.config.partitions.get(index)) {
             None => self.state.since_promoted,

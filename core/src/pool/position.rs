@@ -6,7 +6,7 @@ use crate::id::RequestId;
 use crate::pool::Pool;
 use crate::pool::index::entry;
 use crate::pool::view::count;
-use crate::priority::{Points, STARVATION_BOUND_MS, Score};
+use crate::priority::{PROMOTED_ONE_IN, Points, STARVATION_BOUND_MS, Score};
 use crate::queue::{Ahead, Entry, Flow, Queue};
 use crate::request::{Cause, Demand, Phase, Request};
 use crate::units::Instant;
@@ -124,10 +124,31 @@ impl Pool {
         self.ahead_in(&self.queue, place, now)
     }
 
+    /// A promoted one waits for no more than its turn. (In a divided pool it may have that, or its share's, earlier than the
+    /// score tells: what goes to the shares until then is reckoned by the score.)
     fn ahead_in(&self, queue: &Queue, place: &Entry<'_>, now: Instant) -> Ahead {
         let flow = place.flow();
         let counted = |other: &Flow, _| self.is_held_up_by_nothing_else(other, &flow, now);
-        queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted)
+        let by_score = queue.ahead_of(&self.config.weights, &self.fairness, place, now, counted);
+        if !self.is_old(place.enqueued_at, now) || !self.config.partitions.is_empty() {
+            return by_score;
+        }
+        self.ahead_by_turns(queue.older_than(place, counted), by_score)
+            .filter(|by_turns| by_turns.requests < by_score.requests)
+            .unwrap_or(by_score)
+    }
+
+    /// What goes before a promoted one until its turn comes, if one in so many grants is that of the oldest: those that are
+    /// `older`, and between them others of those that the score puts before it.
+    fn ahead_by_turns(&self, older: Ahead, by_score: Ahead) -> Option<Ahead> {
+        let between = PROMOTED_ONE_IN.saturating_sub(1);
+        let first = usize::try_from(between.saturating_sub(self.grants_since_promoted())).ok()?;
+        let others = usize::try_from(between).ok()?.saturating_mul(older.requests).saturating_add(first);
+        let mean = by_score.micros.checked_div(i128::try_from(by_score.requests).ok()?)?;
+        Some(Ahead {
+            requests: older.requests.saturating_add(others),
+            micros: older.micros.saturating_add(mean.saturating_mul(i128::try_from(others).ok()?)),
+        })
     }
 
     /// How many go before this one of those that are not in the queue, and hold back nobody else: its client's that ask for a
