@@ -42,3 +42,29 @@ test("a reservation is the same although its pool is too small by now", async ()
   assert.deepEqual([again.status, again.body], [200, first], again.text);
   assert.equal((await reserve(5)).body.code, "idempotency_mismatch");
 });
+
+/** The fingerprint of a body's text. */
+function fingerprint(text) {
+  const mask = (1n << 128n) - 1n;
+  let hash = 0x6c62272e07bb014262b821756295c58dn;
+  for (const byte of new TextEncoder().encode(text)) hash = ((hash ^ BigInt(byte)) * 0x0000000001000000000000000000013bn) & mask;
+  return hash.toString(16).padStart(32, "0");
+}
+
+test("one whose key is that of a request which has not reached its pool is told to come again", async () => {
+  await rm.pool("never-reached");
+  const work = rm.work("repeater", "never-reached", 1);
+  // As if a Worker had held for it, at another price, and gone.
+  const hold = {
+    id: "01hzzzzzzzzzzzzzzzzzzzzzzz_never-reached",
+    amount: 0.001,
+    kind: "execution",
+    idempotency: { key: "execute:gone", fingerprint: fingerprint(JSON.stringify(work)) },
+  };
+  const account = rm.env.ACCOUNT.get(rm.env.ACCOUNT.idFromName("repeater"));
+  const init = { method: "POST", headers: { "x-object-name": "repeater" }, body: JSON.stringify(hold) };
+  assert.equal((await account.fetch("https://object/hold", init)).status, 200);
+  const early = await rm.execute(work, { key: "gone" });
+  assert.deepEqual([early.status, early.body.code], [503, "unavailable"], early.text);
+  assert.ok(early.headers.has("retry-after"));
+});

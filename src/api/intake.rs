@@ -147,7 +147,12 @@ async fn attempt(
         SubmitAnswer::Reserved { .. } => return Err(Problem::unavailable("an execution was taken for a reservation")),
         // Its pool has let go of it: it is too old to be taken as new.
         SubmitAnswer::Refused { refusal: SubmitRefusal::Stale } if held.replayed => {
-            of_execution(call, from_record(call, &held.id).await?, None, (kind, wait)).await?
+            let recorded = from_record(call, &held.id).await.map_err(|problem| match problem.code {
+                // It has not come to its pool and may never do so, or its end has not come to the record yet.
+                Code::NotFound => not_queued(SubmitRefusal::Stale, clock::now()),
+                _ => problem,
+            })?;
+            of_execution(call, recorded, None, (kind, wait)).await?
         }
         SubmitAnswer::Refused { refusal } => {
             if let Payload::Stored(stored) = submit.input
