@@ -10,7 +10,7 @@ use wasm_bindgen_futures::spawn_local;
 use crate::alerts;
 use crate::host::object::call;
 use crate::host::{clock, log};
-use crate::objects::client_account::AccountObject;
+use crate::objects::client_account::{AccountObject, Extra};
 use crate::store::account_store::SEND_MAX;
 use crate::store::record;
 use crate::wire::pool::{AtHomeCall, WakeCall};
@@ -42,11 +42,25 @@ impl AccountObject {
         let Some(home) = id.home() else { return };
         match call(&self.env, home.as_str(), &AtHomeCall { id: id.clone() }).await {
             Ok(at_home) => {
-                if at_home == AtHome::Unknown {
+                let is_unknown = at_home == AtHome::Unknown;
+                if is_unknown {
                     log::warn("orphaned_hold", id.as_str(), "its pool never heard of it; the hold goes back");
                 }
-                if let Err(error) = self.event(|account, now| account.home_answered(&id, slot, at_home, now)).await {
-                    log::error("event_not_stored", id.as_str(), &error.to_string());
+                let answered = self.apply(
+                    |account, now| {
+                        let was_held = account.held_for(&id).is_some();
+                        account.home_answered(&id, slot, at_home, now);
+                        was_held
+                    },
+                    // Its key is free again: who sends it once more sends a new request.
+                    |was_held, _| Extra {
+                        forget_key_of: Some(&id).filter(|_| is_unknown && *was_held),
+                        ..Extra::default()
+                    },
+                );
+                match answered {
+                    Ok((_, effects)) => self.go_on(effects).await,
+                    Err(error) => log::error("event_not_stored", id.as_str(), &error.to_string()),
                 }
             }
             Err(error) => log::warn("home_unreachable", id.as_str(), &error.to_string()),
