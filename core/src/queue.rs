@@ -7,8 +7,9 @@
 
 use std::collections::BTreeMap;
 
+use crate::demand::Demand;
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, RequestId, WorkerBinding};
+use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
 use crate::off_peak::WaitsFor;
 use crate::priority::{STARVATION_BOUND_MS, Tier, Urgency, Weights};
 use crate::sorted_list::SortedList;
@@ -37,6 +38,8 @@ pub struct Entry<'a> {
     pub has_failed: bool,
     /// Which windows it runs in only, if any.
     pub off_peak: Option<WaitsFor>,
+    /// What it needs of other pools.
+    pub others: &'a [Demand],
     /// Its client's fairness in its home, in millipoints, if that is another pool and told it: the pools that a request
     /// needs are to rank it alike, or two might each keep the other out of its home.
     pub standing: Option<i64>,
@@ -55,6 +58,8 @@ pub struct Flow {
     pub has_failed: bool,
     /// Which windows they run in only, if any.
     pub off_peak: Option<WaitsFor>,
+    /// Which other pools they need.
+    pub others: Vec<PoolId>,
     /// Their lane.
     pub urgency: Urgency,
 }
@@ -69,6 +74,7 @@ impl Entry<'_> {
             worker: self.worker.cloned(),
             has_failed: self.has_failed,
             off_peak: self.off_peak.clone(),
+            others: self.others.iter().map(|demand| demand.pool.clone()).collect(),
             urgency: self.urgency,
         }
     }
@@ -298,6 +304,12 @@ impl Queue {
             }
         }
         needs
+    }
+
+    /// The first request of a flow.
+    #[must_use]
+    pub fn first_of(&self, flow: &Flow) -> Option<&(Instant, RequestId)> {
+        self.flows.get(flow)?.by_age.first()
     }
 
     /// Whether a flow waits that `wanted` says yes to.

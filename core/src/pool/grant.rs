@@ -258,7 +258,8 @@ impl Pool {
         let same_worker = flow.worker == own.worker;
         // One that has not failed yet tries a worker that is left alone before those that have.
         let tries_later = flow.has_failed && self.tries_first(own, now);
-        (same_client || self.may_take_slot(flow, now))
+        (flow == own || !self.is_behind_its_own(flow))
+            && (same_client || self.may_take_slot(flow, now))
             && (same_worker && !tries_later || self.worker_lets_through(flow, now))
             && (same_worker && own.has_failed || !self.is_tried_by_another_one(flow, now))
             && (flow.off_peak == own.off_peak || self.is_open_for(flow.off_peak.as_ref(), now).is_ok())
@@ -290,7 +291,8 @@ impl Pool {
     }
 
     fn may_go(&self, flow: &Flow, now: Instant) -> bool {
-        self.may_take_slot(flow, now)
+        !self.is_behind_its_own(flow)
+            && self.may_take_slot(flow, now)
             && self.worker_lets_through(flow, now)
             && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
     }

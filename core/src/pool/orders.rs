@@ -217,6 +217,7 @@ pub(super) fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
         worker: None,
         has_failed: false,
         off_peak: None,
+        others: &[],
         standing: order.standing,
     }
 }
