@@ -304,8 +304,7 @@ impl Request {
     #[must_use]
     pub fn expires_at(&self) -> Instant {
         // One that its deadline forces out of its window has waited for that until then.
-        let waits_for_windows = self.waits_for_windows() != WaitsFor::Nothing;
-        let oldest = self.enqueued_at.plus(if waits_for_windows { OFF_PEAK_MAX_AGE_MS } else { MAX_AGE_MS });
+        let oldest = self.enqueued_at.plus(if self.waited_for().is_some() { OFF_PEAK_MAX_AGE_MS } else { MAX_AGE_MS });
         let limit = self.wait_limit_ms.filter(|_| self.first_started_at.is_none());
         let by_lane = limit.map_or(oldest, |limit| self.enqueued_at.plus(limit));
         self.deadline.map_or(oldest, |deadline| deadline.min(oldest)).min(by_lane)
@@ -314,12 +313,13 @@ impl Request {
     /// Which windows it waits for; `None` once its deadline does not let it.
     #[must_use]
     pub fn window(&self) -> Option<WaitsFor> {
-        Some(self.waits_for_windows()).filter(|windows| *windows != WaitsFor::Nothing && !self.forced)
+        self.waited_for().filter(|_| !self.forced)
     }
 
-    fn waits_for_windows(&self) -> WaitsFor {
+    /// Which windows it waits for, or has waited for until its deadline did not let it any more.
+    pub(crate) fn waited_for(&self) -> Option<WaitsFor> {
         let by_lane = if self.urgency == Urgency::Deferred { WaitsFor::Pool } else { WaitsFor::Nothing };
-        self.waits_for.clone().unwrap_or(by_lane)
+        Some(self.waits_for.clone().unwrap_or(by_lane)).filter(|windows| *windows != WaitsFor::Nothing)
     }
 
     /// Whether it waits for an off-peak window.

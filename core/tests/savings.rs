@@ -5,11 +5,14 @@
 mod support;
 
 use proptest::prelude::{any, prop_assert, prop_assert_eq, proptest};
+use rm_core::off_peak::Window;
 use rm_core::optimizer::Strategy;
+use rm_core::pool::{PoolConfig, Submission};
 use rm_core::pricing::{BarePrice, Discount, Parts, PricesApart};
-use rm_core::request::{Demand, Line, Usage};
+use rm_core::priority::{Tier, Urgency};
+use rm_core::request::{Demand, FORCE_SLACK_MS, Line, Usage};
 use rm_core::units::{NanoUsd, Tokens};
-use support::units;
+use support::{at, config, cost, demand, ends, halved, normal, pool, queue, request, started, units, used};
 
 fn nanos(n: i64) -> NanoUsd {
     NanoUsd::from_nanos(n).unwrap()
@@ -86,4 +89,36 @@ fn a_share_of_nothing_would_have_cost_something_alone_and_what_failed_nothing() 
         (nanos(0), nanos(20), nanos(20))
     );
     assert_eq!(Line::of(&demand, None, false).baseline(), nanos(0));
+}
+
+/// What deferred work that needs four units costs, what it saved by its window and what it would have cost, which is to be
+/// forced out of the window from 50 to 1000 at `forced_at`, and for which there are no tokens until 600.
+fn in_window_at_600(forced_at: Option<i64>) -> (NanoUsd, NanoUsd, NanoUsd) {
+    let windows = Some(vec![Window { start: at(50), end: at(1_000) }]);
+    let mut pool = pool(PoolConfig { off_peak: windows, ..config(4, 0) });
+    let before = queue(&mut pool, normal(1, 4, at(0)), at(0));
+    let (_, grant) = started(&mut pool, at(0))[0];
+    let deferred = request(2, "client", Tier::Standard, Urgency::Deferred, at(0));
+    let deadline = forced_at.map(|forced_at| at(forced_at + FORCE_SLACK_MS + deferred.timeout_ms));
+    let id = queue(&mut pool, halved(Submission { deadline, demands: vec![demand("home", 4)], ..deferred }), at(0));
+    [50, 500].into_iter().for_each(|now| pool.on_wakeup(at(now)));
+    pool.report(&before, grant, used(0), at(600));
+    let (started, grant) = started(&mut pool, at(600)).remove(0);
+    assert_eq!(started, id);
+    ends(&mut pool);
+    pool.report(&id, grant, used(4), at(700));
+    let ended = ends(&mut pool).remove(0);
+    let line = &ended.end.lines[0];
+    let told = ended.request.applied.iter().any(|applied| applied.strategy == Strategy::OffPeak);
+    assert_eq!(told, !line.saved.off_peak.is_none());
+    (line.cost, line.saved.off_peak, line.baseline())
+}
+
+#[test]
+fn what_waited_for_its_window_saves_by_it_though_its_deadline_would_not_have_let_it_wait_on() {
+    let waited = (cost(2), cost(2), cost(4));
+    assert_eq!(in_window_at_600(None), waited);
+    assert_eq!(in_window_at_600(Some(900)), waited, "it started before its deadline forced it");
+    assert_eq!(in_window_at_600(Some(500)), waited, "while the window was open it waited for tokens");
+    assert_eq!(in_window_at_600(Some(0)), (cost(2), NanoUsd::ZERO, cost(2)), "it never waited for the window");
 }

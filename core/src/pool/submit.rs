@@ -138,6 +138,10 @@ impl Pool {
         request.held = request.least_hold();
         request.expected_run_ms = self.run_bound_ms(&request);
         request.forced = request.force_at().is_some_and(|at| at <= now);
+        if request.forced {
+            // It has never waited for one.
+            request.waits_for = Some(WaitsFor::Nothing);
+        }
         self.follow(&mut request, now);
         if request.phase == Phase::Waiting {
             self.gather(&mut request, now);

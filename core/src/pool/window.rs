@@ -8,9 +8,10 @@ use crate::units::Instant;
 
 impl Pool {
     /// Since when a request has waited for its window, in which it was started at `at`; that is noted with it, and holds for all
-    /// of its steps. `None` if it did not, or the window was open when it came.
+    /// of its steps. `None` if it did not, or the window was open when it came. That its deadline would not have let it wait any
+    /// longer takes nothing from that.
     pub(super) fn waited_for_window(&self, request: &mut Request, at: Instant) -> Option<Instant> {
-        let window = request.window()?;
+        let window = request.waited_for()?;
         if !request.applied.iter().any(|applied| applied.strategy == Strategy::OffPeak) {
             let was_open = |at| self.is_open_for(Some(&window), at).is_ok();
             if !was_open(at) || was_open(request.enqueued_at) {
