@@ -276,7 +276,7 @@ fn past(catalog: &Catalog, event: &UsageEvent) -> Past {
     let template = id.as_ref().and_then(|id| Some((id, catalog.templates.get(id)?)));
     let saved_by = |strategy| {
         let applied = event.optimizations.iter().find(|applied| applied.strategy == strategy);
-        applied.map_or(NanoUsd::ZERO, |applied| applied.saved_usd)
+        applied.map(|applied| applied.saved_usd)
     };
     let by_cheaper_model = template
         .and_then(|template| cost_by_cheaper(catalog, template, event.model.as_deref()?, &event.lines, event.at));
@@ -292,7 +292,7 @@ fn past(catalog: &Catalog, event: &UsageEvent) -> Past {
         cost: event.cost,
         tried: event.tried.clone(),
         by_cheaper_model,
-        run: is_run.then(|| event.baseline.saturating_sub(saved_by(Strategy::ModelDowngrade))),
+        run: is_run.then(|| event.baseline.saturating_sub(saved_by(Strategy::ModelDowngrade).unwrap_or(NanoUsd::ZERO))),
         expected: event.lines.iter().fold(Tokens::ZERO, |sum, line| sum.saturating_add(formula(line))),
         same: event.same.clone().filter(|_| event.cost > NanoUsd::ZERO).map(|same| (same, ttl_ms)),
         percent_off: patience::would_have_been_off(catalog, event),

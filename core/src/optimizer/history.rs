@@ -32,8 +32,8 @@ pub struct Past {
     pub percent_off: Option<u8>,
     /// For how many milliseconds it could have waited to be combined with others, if at all.
     pub batch_window_ms: Option<i64>,
-    /// What was saved by being combined.
-    pub saved_by_batching: NanoUsd,
+    /// What was saved by being combined; `None` if it was not.
+    pub saved_by_batching: Option<NanoUsd>,
     /// What it was made for already: that would have saved nothing more of it.
     pub tried: Vec<Strategy>,
 }
@@ -197,16 +197,15 @@ fn by_cheaper_model(past: &Past, runs: &BTreeMap<(&str, &str), Runs>) -> Option<
     i64::try_from(nanos).ok().and_then(NanoUsd::from_nanos)
 }
 
-/// What common calls have saved of the requests of each template that they were for, in thousandths. One that cost nothing
-/// had the result of another one: it was not run at all.
+/// What common calls have saved of the requests of each template that they were for, in thousandths: also of those that they
+/// saved nothing of. One that was not run had the result of another one: that tells nothing of calls.
 fn batching_ratios(requests: &[Past]) -> BTreeMap<&str, u64> {
     let mut sums: BTreeMap<&str, (i128, i128)> = BTreeMap::new();
-    let shared = |past: &&Past| past.cost > NanoUsd::ZERO && !past.saved_by_batching.is_none();
-    for past in requests.iter().filter(shared) {
+    for past in requests.iter().filter(|past| past.run.is_some()) {
+        let Some(by_batching) = past.saved_by_batching else { continue };
         let (saved, baseline) = sums.entry(past.template.as_str()).or_default();
-        *saved = saved.saturating_add(i128::from(past.saved_by_batching.nanos()));
-        let alone = past.saved_by_batching.saturating_add(past.cost);
-        *baseline = baseline.saturating_add(i128::from(alone.nanos()));
+        *saved = saved.saturating_add(i128::from(by_batching.nanos()));
+        *baseline = baseline.saturating_add(i128::from(by_batching.saturating_add(past.cost).nanos()));
     }
     let ratio = |(template, (saved, baseline)): (_, (i128, i128))| {
         let permille = saved.saturating_mul(1_000).checked_div(baseline)?;
@@ -238,7 +237,7 @@ mod tests {
             same: None,
             percent_off: None,
             batch_window_ms: None,
-            saved_by_batching: NanoUsd::ZERO,
+            saved_by_batching: None,
             tried: Vec::new(),
         }
     }
@@ -306,10 +305,10 @@ mod tests {
 
     #[test]
     fn a_common_call_would_have_saved_what_such_calls_did() {
-        let batched = Past { batch_window_ms: Some(100), saved_by_batching: nanos(30), ..past(0, 70) };
+        let batched = Past { batch_window_ms: Some(100), saved_by_batching: Some(nanos(30)), ..past(0, 70) };
         let alone = Past { batch_window_ms: Some(100), ..past(100, 200) };
         assert_eq!(told(std::slice::from_ref(&alone)), [], "nothing is known of them");
-        let had = Past { saved_by_batching: nanos(200), ..past(1_001, 0) };
+        let had = Past { saved_by_batching: Some(nanos(200)), run: None, ..past(1_001, 0) };
         let had = Past { batch_window_ms: Some(100), ..had };
         let by_itself = Past { at: Instant::from_millis(1_000), ..alone.clone() };
         assert_eq!(told(&[batched.clone(), by_itself.clone(), had]), [], "that one was not run");
@@ -324,7 +323,7 @@ mod tests {
         assert_eq!(told(&[batched.clone(), too_late]), [], "it would have been by itself");
         let other_model = Past { model: "other".into(), ..alone.clone() };
         assert_eq!(told(&[batched.clone(), other_model]), []);
-        let not_run = Past { batch_window_ms: Some(100), saved_by_batching: nanos(300), ..past(0, 0) };
+        let not_run = Past { saved_by_batching: Some(nanos(300)), run: None, ..past(0, 0) };
         assert_eq!(told(&[not_run, alone.clone()]), [], "what was not run tells nothing of calls");
         let cheap = Past { by_cheaper_model: cheaper(100), ..alone.clone() };
         assert_eq!(
@@ -333,5 +332,17 @@ mod tests {
             "of what the cheaper model would have left"
         );
         assert_eq!(told(&[batched, alone, never, cannot]), [(Strategy::RequestBatching, 60, 1)]);
+    }
+
+    #[test]
+    fn common_calls_that_saved_nothing_are_of_the_record_too() {
+        let combined = |saved, cost| Past { saved_by_batching: Some(nanos(saved)), ..past(0, cost) };
+        let alone = |at| Past { batch_window_ms: Some(100), ..past(at, 100) };
+        let pair = [alone(500), alone(510)];
+        assert_eq!(told(&[&[combined(50, 50)], pair.as_slice()].concat()), [(Strategy::RequestBatching, 100, 2)]);
+        let mixed = [combined(50, 50), combined(0, 100), combined(0, 200), combined(0, 100)];
+        assert_eq!(told(&[&mixed, pair.as_slice()].concat()), [(Strategy::RequestBatching, 20, 2)], "a tenth of all");
+        assert_eq!(told(&[&[combined(0, 100)], pair.as_slice()].concat()), [], "it would not have paid");
+        assert_eq!(told(&[combined(100, 0), combined(0, 100), alone(500), alone(510)]).len(), 1, "a share of nothing");
     }
 }
