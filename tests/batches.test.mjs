@@ -197,3 +197,29 @@ test("in a window that nobody waited for, a call saves what it would have cost t
   const ended = await all(await Promise.all([of({ simulate: { batchUsage: { "cheap-now": 3 } } }), of({}), of({})]));
   for (const { cost } of ended) assert.deepEqual([cost.actualUsd, cost.baselineUsd, cost.savedUsd], [0.01, 0.1, 0.09]);
 });
+
+test("a common call takes no more than one request may have, and those that have much go with others that do", async () => {
+  const megabytes = (n) => "x".repeat(n * 1_048_576);
+  ok(await rm.put("/admin/templates/long", template({ timeoutMs: 60_000, batch: { maxSize: 4, windowMs: 2_000 } })));
+  const long = (text, result) => send({ text, simulate: { result } }, { templateId: "long" });
+  for (const [each, sizes] of [[6, []], [3, [2, 2]]]) {
+    await rm.resetStats();
+    const ended = await all(await Promise.all([1, 2, 3, 4].map(() => long(megabytes(each), each))));
+    for (const { status, attempts, result } of ended) assert.deepEqual([status, attempts, result], ["succeeded", 1, each]);
+    assert.deepEqual([await batches(), Object.values((await rm.stats()).byRequest)], [sizes, [1, 1, 1, 1]]);
+  }
+  await rm.resetStats();
+  const mixed = await all(await Promise.all([long(megabytes(6), 1), long("a", 2), long("b", 3), long("c", 4)]));
+  assert.deepEqual([mixed.map(({ result }) => result), await batches()], [[1, 2, 3, 4], [3]]);
+});
+
+test("the answer of a common call may be as long as those of two, and one that is longer has each tried by itself", async () => {
+  ok(await rm.put("/admin/templates/talkative", template({ timeoutMs: 60_000, batch: { maxSize: 4, windowMs: 2_000 } })));
+  const talk = (repeat) => send({ simulate: { repeat } }, { templateId: "talkative" });
+  for (const [each, runs] of [[5, 1], [6, 2]]) {
+    await rm.resetStats();
+    const ended = await all(await Promise.all([1, 2, 3, 4].map(() => talk(each * 1_048_576))));
+    for (const { status, attempts, result } of ended) assert.deepEqual([status, attempts, result.length], ["succeeded", 1, each * 1_048_576]);
+    assert.deepEqual([await batches(), Object.values((await rm.stats()).byRequest)], [[4], Array(4).fill(runs)]);
+  }
+});

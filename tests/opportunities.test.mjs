@@ -37,6 +37,8 @@ test("of a request: each strategy says whether, why, how much, and what would ha
   assert.deepEqual([off.baselineUsd, off.optimizedUsd], [1, 1]);
   const long = await analyze({ clientId: "asker", templateId: "fixed", input: "x".repeat(100_000) });
   assert.deepEqual([long.compression.applicable, long.model_downgrade.applicable], [true, false]);
+  const longest = await analyze({ clientId: "asker", templateId: "open", input: "x".repeat(6_000_000), urgency: "batch" });
+  assert.deepEqual([longest.request_batching.applicable, longest.request_batching.change], [false, null]);
   assert.deepEqual(await rm.current("asker"), before, "it takes nothing");
 });
 

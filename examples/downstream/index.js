@@ -1,7 +1,7 @@
 // An example of a downstream worker. It answers `POST /execute` with its input, and obeys `input.simulate`, so that a
 // test can make it slow, failing, over- or under-using:
 //   {delayMs?, status?, retryAfterSeconds?, usage?: {poolId: units}, hang?: true, garbage?: true, failFirst?: n,
-//    limits?: {poolId: {remaining, resetSeconds?}}, result?: anything}
+//    limits?: {poolId: {remaining, resetSeconds?}}, result?: anything, repeat?: characters of a result}
 // A step of a pipeline answers with what it was handed too; with `result` it hands something else on.
 // `GET /stats` and `POST /reset` are for tests: what was called, and how much at once.
 
@@ -16,6 +16,8 @@ function simulation(input) {
   return simulate !== null && typeof simulate === "object" ? simulate : {};
 }
 
+const resultOf = (simulate, input) => simulate.result ?? (simulate.repeat > 0 ? "r".repeat(simulate.repeat) : { echo: input });
+
 async function work(order) {
   const simulate = simulation(order.input);
   if (simulate.delayMs > 0) await sleep(simulate.delayMs);
@@ -26,7 +28,7 @@ async function work(order) {
     return json({ error: "failed on purpose" }, { status: simulate.status, headers });
   }
   if (simulate.garbage) return new Response("<html>this is not the answer</html>", { headers: { "content-type": "text/html" } });
-  const answer = { result: simulate.result ?? { echo: order.input } };
+  const answer = { result: resultOf(simulate, order.input) };
   if (simulate.usage !== undefined) answer.usage = simulate.usage;
   if (simulate.limits !== undefined) answer.limits = simulate.limits;
   return json(answer);
@@ -43,9 +45,9 @@ async function batch(order) {
   const refused = simulations.find(({ batchStatus }) => batchStatus >= 400);
   if (refused) return json({ error: "failed on purpose" }, { status: refused.batchStatus });
   const results = order.batch.map((item, index) => {
-    const { status, result, usage } = simulations[index];
+    const { status, usage } = simulations[index];
     if (status >= 400) return { requestId: item.requestId, error: "failed on purpose", status, ...(usage && { usage }) };
-    return { requestId: item.requestId, result: result ?? { echo: item.input }, ...(usage && { usage }) };
+    return { requestId: item.requestId, result: resultOf(simulations[index], item.input), ...(usage && { usage }) };
   });
   const usage = simulations.find(({ batchUsage }) => batchUsage)?.batchUsage;
   return json({ results, ...(usage && { usage }) });

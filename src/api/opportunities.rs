@@ -15,7 +15,7 @@ use crate::api::admission::Plan;
 use crate::api::downgrade::{ByModel, cheapest, cost_by_cheaper, keep_to_floor};
 use crate::api::kept::{self, CacheControl};
 use crate::api::usage::day;
-use crate::api::{patience, submission};
+use crate::api::{batching, patience, submission};
 use crate::store::catalog::Catalog;
 use crate::store::payloads::INLINE_MAX_BYTES;
 use crate::store::record::{self, UsageEvent};
@@ -43,7 +43,7 @@ pub fn of_request(
     let (downgrade, by_model) = downgrade(catalog, plan, is_kept);
     let not_run = |strategy| not(strategy, "its result is kept: it is not run".into());
     let off_peak = if is_kept { not_run(Strategy::OffPeak) } else { off_peak(catalog, plan, now) };
-    let batching = if is_kept { not_run(Strategy::RequestBatching) } else { batching(catalog, plan) };
+    let batching = if is_kept { not_run(Strategy::RequestBatching) } else { combined(catalog, plan) };
     let mut optimized = plan.cost.saturating_sub(off_peak.saved_usd);
     if let Some(by_model) = by_model {
         // A cheaper model's pool has windows of its own, or none.
@@ -116,18 +116,20 @@ fn downgrade(catalog: &Catalog, plan: &Plan, is_kept: bool) -> (Opportunity, Opt
     (Opportunity { strategy, applicable: true, reason, saved_usd, change }, Some(other))
 }
 
-fn batching(catalog: &Catalog, plan: &Plan) -> Opportunity {
+fn combined(catalog: &Catalog, plan: &Plan) -> Opportunity {
     let strategy = Strategy::RequestBatching;
     let template = plan.template.as_ref().and_then(|id| catalog.templates.get(id));
     match template.and_then(|template| template.batch.as_ref()).filter(|_| !plan.is_pipeline) {
         None => not(strategy, "its template's requests are not combined".into()),
         Some(_) if !plan.allowed.batch => not(strategy, "its caller does not allow it".into()),
+        Some(rule) if batching::most(rule, plan) < 2 => {
+            not(strategy, "no other one fits into a call with it, by its length".into())
+        }
         Some(rule) => {
+            let others = batching::most(rule, plan).saturating_sub(1);
             let in_lane = matches!(plan.urgency, Urgency::Batch | Urgency::Deferred) || plan.allowed.batch_in_any_lane;
             let change = match in_lane {
-                true => {
-                    format!("none: it waits up to {} ms for {} others", rule.window_ms, rule.max_size.saturating_sub(1))
-                }
+                true => format!("none: it waits up to {} ms for {others} others", rule.window_ms),
                 false => "urgency batch, or optimization.batch true, lets it wait for others".to_owned(),
             };
             let reason = "what a common call saves is known when it has been made".to_owned();

@@ -9,14 +9,18 @@ use rm_core::units::Tokens;
 use serde_json::value::RawValue;
 use worker::Env;
 
-use crate::dispatch::downstream::{Exchange, Outgoing, exchange};
-use crate::dispatch::outcome::{failed, limits_by_pool, outcome_of, usage_by_pool};
+use crate::dispatch::downstream::{ANSWER_MAX_BYTES, Exchange, Outgoing, exchange};
+use crate::dispatch::outcome::{failed, limits_by_pool, outcome_of, too_long, usage_by_pool};
 use crate::host::clock;
 use crate::store::results;
 use crate::wire::downstream::{ItemResult, WorkBatch, WorkItem, WorkResults};
 use crate::wire::payload::Payload;
 use crate::wire::pool::{Order, RunOutcome};
 use crate::wire::strict::Object;
+
+/// As long as the answers of so many requests the answer of a common call may be: a Worker has 128 MB, and holds it several
+/// times while it is told apart and stored.
+const ANSWERS_MAX: usize = 2;
 
 /// Runs several requests by one call. Each has its outcome, in their order.
 pub async fn run(env: &Env, items: &[(Order, Box<RawValue>)]) -> (Vec<RunOutcome>, u64) {
@@ -28,6 +32,9 @@ pub async fn run(env: &Env, items: &[(Order, Box<RawValue>)]) -> (Vec<RunOutcome
         Exchange::Answered { status: 200..=299, body: Some(body), saved_bytes, .. } => {
             let reserved: Vec<&[(PoolId, Tokens)]> = items.iter().map(|(order, _)| order.reserved.as_slice()).collect();
             (told_apart(&name, &body, &reserved), saved_bytes)
+        }
+        Exchange::Answered { body: None, .. } => {
+            (each_by_itself(&too_long(&name, answer_max_bytes(items.len())), items.len()), 0)
         }
         Exchange::Answered { status, retry_after, body, .. } => {
             let outcome = outcome_of(&name, status, retry_after.as_deref(), body.as_deref(), clock::now());
@@ -72,7 +79,12 @@ fn order_for(first: &Order, items: &[(Order, Box<RawValue>)]) -> serde_json::Res
         traceparent: first.spec.traceparent.clone(),
         body: serde_json::to_string(&body)?,
         compress: items.iter().all(|(order, _)| order.spec.compress),
+        answer_max_bytes: answer_max_bytes(items.len()),
     })
+}
+
+fn answer_max_bytes(items: usize) -> usize {
+    ANSWER_MAX_BYTES.saturating_mul(items.min(ANSWERS_MAX))
 }
 
 fn item<'a>(order: &'a Order, input: &'a RawValue) -> WorkItem<'a> {
@@ -106,7 +118,7 @@ fn told_apart(name: &str, body: &[u8], reserved: &[&[(PoolId, Tokens)]]) -> Vec<
         Ok(Object(answer)) => return not_such(format!("there are {}", answer.results.len())),
         Err(error) => return not_such(error.to_string()),
     };
-    let mut entries: Vec<Entry> = results.iter().map(|result| entry(name, result)).collect();
+    let mut entries: Vec<Entry> = results.into_iter().map(|result| entry(name, &result)).collect();
     for common in usage_by_pool(name, usage) {
         divide(&common, &mut entries, reserved);
     }

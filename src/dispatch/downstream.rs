@@ -61,6 +61,8 @@ pub struct Outgoing {
     pub body: String,
     /// A long body may be gzipped.
     pub compress: bool,
+    /// A longer answer is not read.
+    pub answer_max_bytes: usize,
 }
 
 /// Calls a worker within a limit. One that does not take gzip says so by a `415` (RFC 9110, 15.5.16), and gets it plain.
@@ -87,7 +89,7 @@ pub async fn exchange(env: &Env, name: &str, outgoing: serde_json::Result<Outgoi
         }
         let status = response.status_code();
         let retry_after = response.headers().get("retry-after")?;
-        let body = read(response).await?;
+        let body = read(response, outgoing.answer_max_bytes).await?;
         Ok::<_, worker::Error>(Exchange::Answered { status, retry_after, body, saved_bytes })
     };
     match within(limit_ms, exchange).await {
@@ -138,6 +140,7 @@ fn order_for(order: &Order, input: &RawValue) -> serde_json::Result<Outgoing> {
         traceparent: order.spec.traceparent.clone(),
         body: serde_json::to_string(&body)?,
         compress: order.spec.compress,
+        answer_max_bytes: ANSWER_MAX_BYTES,
     })
 }
 
@@ -173,13 +176,13 @@ fn traceparent(incoming: Option<&str>) -> Option<String> {
 }
 
 /// The body, or `None` if it is too long.
-async fn read(mut response: Response) -> Result<Option<Vec<u8>>> {
+async fn read(mut response: Response, max_bytes: usize) -> Result<Option<Vec<u8>>> {
     let announced = response.headers().get("content-length")?.and_then(|length| length.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > ANSWER_MAX_BYTES) {
+    if announced.is_some_and(|length| length > max_bytes) {
         return Ok(None);
     }
     match response.body() {
         ResponseBody::Empty => Ok(Some(Vec::new())),
-        _ => read_limited(response.stream()?, announced.unwrap_or(0), ANSWER_MAX_BYTES).await,
+        _ => read_limited(response.stream()?, announced.unwrap_or(0), max_bytes).await,
     }
 }

@@ -145,10 +145,12 @@ async fn run_batch_and_report(env: &Env, orders: Vec<Order>) -> std::result::Res
         }
     }
     let (outcomes, saved_bytes) = batch::run(env, &items).await;
+    // The inputs are needed no more, and there may be long results by now.
+    let orders: Vec<Order> = items.into_iter().map(|(order, _)| order).collect();
     // What the common call saved is told with the first of them.
     let mut saved_bytes = Some(saved_bytes);
     let mut to_keep = Vec::new();
-    let put_away = items.iter().zip(outcomes).map(|((order, _), outcome)| async move {
+    let put_away = orders.iter().zip(outcomes).map(|(order, outcome)| async move {
         let usage = usage_of_run(&outcome);
         let (outcome, result) = put_away(env, order, outcome).await;
         (order, outcome, usage, result)

@@ -29,10 +29,7 @@ pub fn failed(code: &str, message: impl Into<String>, retry: Retry) -> RunOutcom
 
 /// The outcome of an answer; `body` is `None` if it was too long.
 pub fn outcome_of(name: &str, status: u16, retry_after: Option<&str>, body: Option<&[u8]>, now: Instant) -> RunOutcome {
-    let Some(body) = body else {
-        let message = format!("`{name}` answered with more than {ANSWER_MAX_BYTES} bytes");
-        return failed("result_too_large", message, Retry::No);
-    };
+    let Some(body) = body else { return too_long(name, ANSWER_MAX_BYTES) };
     match status {
         200..=299 => good_answer(name, body),
         // A 503 that does not say when to come back is a failure like any other.
@@ -43,6 +40,11 @@ pub fn outcome_of(name: &str, status: u16, retry_after: Option<&str>, body: Opti
         500..=599 => failed("worker_failed", format!("`{name}` answered {status}{}", said(body)), Retry::Failing),
         _ => failed("worker_refused", format!("`{name}` answered {status}{}", said(body)), Retry::No),
     }
+}
+
+/// The outcome of an answer that was not read to its end.
+pub fn too_long(name: &str, max_bytes: usize) -> RunOutcome {
+    failed("result_too_large", format!("`{name}` answered with more than {max_bytes} bytes"), Retry::No)
 }
 
 fn said(body: &[u8]) -> String {

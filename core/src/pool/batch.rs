@@ -20,6 +20,22 @@ const LOOKED_AT: usize = 64;
 /// And of so many of those, whether it has its tokens in time.
 const FORETOLD: usize = 4;
 
+/// The most bytes that the inputs and parameters of a common call have together: about as many as one request may have.
+pub const COMMON_CALL_MAX_BYTES: u64 = 10 * 1_048_576;
+
+/// How many requests may be combined whose inputs and parameters have so many bytes each, where `max_size` would be if these
+/// were few: as many as fit into a common call, in steps of powers of two, so that those of about the same length go together.
+#[must_use]
+pub fn fit_together(max_size: u32, bytes: u64) -> u32 {
+    match COMMON_CALL_MAX_BYTES.checked_div(bytes) {
+        Some(fit) if fit < u64::from(max_size) => {
+            let power = fit.checked_ilog2().and_then(|log| 1_u32.checked_shl(log));
+            power.unwrap_or(1)
+        }
+        _ => max_size,
+    }
+}
+
 /// With which others a request may be combined.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -235,5 +251,31 @@ fn share(request: &mut Request, together: usize) {
     if together > 1 {
         let detail = format!("one call for {together} requests");
         request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{prop_assert, proptest};
+
+    use super::{COMMON_CALL_MAX_BYTES, fit_together};
+
+    proptest! {
+        /// Whoever is combined by the same number fits into a call, and nobody waits for fewer than half of those that would.
+        #[test]
+        fn all_that_go_together_fit(max_size in 1_u32..=100, bytes in 0..=COMMON_CALL_MAX_BYTES) {
+            let most = fit_together(max_size, bytes);
+            prop_assert!((1..=max_size).contains(&most));
+            prop_assert!(u64::from(most) * bytes <= COMMON_CALL_MAX_BYTES);
+            prop_assert!(most == max_size || u64::from(most) * 2 * bytes > COMMON_CALL_MAX_BYTES);
+        }
+    }
+
+    #[test]
+    fn the_short_are_as_many_as_there_may_be_and_the_long_fewer() {
+        let mebibytes = |n: u64| n * 1_048_576;
+        let most = [0, mebibytes(2), mebibytes(3), mebibytes(5), mebibytes(6), u64::MAX];
+        assert_eq!(most.map(|bytes| fit_together(4, bytes)), [4, 4, 2, 2, 1, 1]);
+        assert_eq!(fit_together(3, mebibytes(3)), 3);
     }
 }

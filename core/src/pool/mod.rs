@@ -41,7 +41,7 @@ mod window;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use acquire::LeaseAnswer;
-pub use batch::BatchTerms;
+pub use batch::{BatchTerms, COMMON_CALL_MAX_BYTES, fit_together};
 pub use cancel::CancelOutcome;
 pub use effect::{Changes, Effect, Ended};
 pub use grant::MAX_GRANTS_PER_EVENT;

@@ -11,7 +11,7 @@ pub use lane::{LaneBody, LaneRecord};
 pub use off_peak::{OffPeak, Weekday};
 pub use pool::{Partition, PartitionKind, PoolBody, PoolRecord};
 use serde::Serialize;
-pub use template::{Isolation, StepRule, TemplateBody, TemplateRecord};
+pub use template::{BatchRule, Isolation, StepRule, TemplateBody, TemplateRecord};
 
 /// The answer of `GET /admin/pools` and its likes.
 #[derive(Debug, Serialize)]
