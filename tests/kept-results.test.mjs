@@ -346,3 +346,18 @@ test("who names other amounts would have paid for those: it is another request",
   const own = ok(await send("amounts"));
   assert.deepEqual([own.cached, own.cost.baselineUsd], [false, 0.04]);
 });
+
+test("in a window of its pool, too, it is told that a kept result used nothing", async () => {
+  const days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+  await rm.pool("always-cheap", { offPeak: { days, from: "00:00", to: "00:00", discountPercent: 50 } });
+  await rm.client("frugal");
+  ok(await rm.put("/admin/templates/always-cheap", { worker: "ECHO", resources: [{ pool: "always-cheap", base: 5 }], cacheTtlSeconds: 60 }));
+  const send = () => rm.execute({ clientId: "frugal", templateId: "always-cheap", input: 1 }, { wait: 10 });
+  ok(await send());
+  const hit = await waitFor(async () => {
+    const { body } = await send();
+    return body.cached ? body : null;
+  }, "the kept result");
+  assert.deepEqual(hit.resources, [{ pool: "always-cheap", estimated: 5, actual: 0 }]);
+  assert.deepEqual((await rm.execution(hit.requestId)).resources, hit.resources);
+});

@@ -75,7 +75,9 @@ fn a_kept_result_in_a_window_saves_the_lower_price() {
     for (n, now, saved) in [(1, 40, 4), (2, 60, 2)] {
         let submission = Submission { held_at: at(now), ..halved(twin(n, Urgency::Normal)) };
         pool.serve(submission, &usage, "kept".into(), at(now));
-        let line = ends(&mut pool).remove(0).end.lines.remove(0);
+        let mut ended = ends(&mut pool).remove(0);
+        let line = ended.end.lines.remove(0);
         assert_eq!((line.saved.by(Strategy::Cache), line.baseline()), (cost(saved), cost(saved)));
+        assert!(ended.request.lines_in_all()[0].is_like(&line), "what it used is told beside what it needed");
     }
 }

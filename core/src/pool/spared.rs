@@ -29,7 +29,7 @@ impl Pool {
             let mut request = waiting(submission);
             request.applied.push(Applied { strategy: Strategy::Cache, detail, saved_bytes: 0 });
             // It waits for nothing: without its result it would be run at the price of now.
-            let lines = spared_lines(&request, usage.to_vec(), Strategy::Cache, (now, None));
+            let lines = spared_lines(&mut request, usage.to_vec(), Strategy::Cache, (now, None));
             pool.end_without_run(request, lines, None, now);
             Submitted::Accepted
         })
@@ -157,7 +157,7 @@ impl Pool {
                 let started_at = follower.first_started_at.unwrap_or(now);
                 let waited_since = self.waited_for_window(&mut follower, started_at);
                 let by = Strategy::RequestBatching;
-                let lines = spared_lines(&follower, usage, by, (started_at, waited_since));
+                let lines = spared_lines(&mut follower, usage, by, (started_at, waited_since));
                 self.end_without_run(follower, lines, Some(leader.clone()), now);
             }
             return;
@@ -225,19 +225,19 @@ fn used_for(line: &Line) -> Usage {
 /// The bill of a request that was not run, for its result was there. What getting that has used of a pool was used by all
 /// its steps together: it counts once. `priced_at` is when it would have been run, and since when it waited for its window.
 fn spared_lines(
-    request: &Request,
+    request: &mut Request,
     mut usage: Vec<Usage>,
     by: Strategy,
     (at, waited_since): (Instant, Option<Instant>),
 ) -> Vec<Line> {
-    let later = request.later.iter().flat_map(|step| &step.demands);
-    let demands = request.demands.iter().chain(later).filter(|demand| !demand.amount.is_zero());
-    merged(demands.cloned().map(|mut demand| {
+    let later = request.later.iter_mut().flat_map(|step| &mut step.demands);
+    let demands = request.demands.iter_mut().chain(later).filter(|demand| !demand.amount.is_zero());
+    merged(demands.map(|demand| {
         demand.price_at(at, waited_since);
         let place = usage.iter().position(|usage| usage.pool == demand.pool);
         let nothing = || Usage { pool: demand.pool.clone(), amount: Tokens::ZERO, parts: None, is_share: false };
         let used = place.map_or_else(nothing, |place| usage.swap_remove(place));
-        Line::spared(&demand, &used, by)
+        Line::spared(demand, &used, by)
     }))
 }
 
