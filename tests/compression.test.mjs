@@ -63,6 +63,13 @@ test("a worker that takes no gzip gets it plain, within the same attempt, and is
   assert.deepEqual([(await rm.stats()).refusedGzip, (await rm.stats()).calls], [1, 2]);
 });
 
+test("a worker that refuses what it was sent, gzipped and plain, is sent gzip all the same", async () => {
+  await rm.resetStats();
+  const refused = ok(await send({ input: { text, simulate: { status: 415 } } }));
+  assert.deepEqual([refused.status, refused.error.code], ["failed", "worker_refused"]);
+  assert.deepEqual([ok(await send()).status, (await rm.stats()).zipped], ["succeeded", 2]);
+});
+
 test("a stored payload that is spoilt fails its request, and charges nothing", async () => {
   const { requestId } = ok(await rm.execute({ clientId: "packer", worker: "ECHO", resources: [{ pool: "packed", amount: 1 }], input: { simulate: { failFirst: 1 }, text }, timeoutMs: 5_000 }));
   await waitFor(async () => (await rm.stats()).byRequest[requestId] === 1, "the first attempt");

@@ -83,8 +83,11 @@ pub async fn exchange(env: &Env, name: &str, outgoing: serde_json::Result<Outgoi
         let mut response = worker.fetch_request(post(name, &outgoing, packed)?).await?;
         let mut saved_bytes = u64::try_from(saved).unwrap_or(0);
         if was_packed && response.status_code() == 415 {
-            PLAIN_ONLY.with_borrow_mut(|names| names.insert(name.to_owned(), clock::now()));
             response = worker.fetch_request(post(name, &outgoing, None)?).await?;
+            // If that is no better, gzip was not what it did not take.
+            if response.status_code() != 415 {
+                PLAIN_ONLY.with_borrow_mut(|names| names.insert(name.to_owned(), clock::now()));
+            }
             saved_bytes = 0;
         }
         let status = response.status_code();
