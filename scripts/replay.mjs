@@ -10,6 +10,28 @@ import { build } from "./build.mjs";
 import { environment, fail, root, say } from "./steps.mjs";
 import { setUp } from "./setup.mjs";
 
+/** The trace, or what is wrong with it. */
+function read(file) {
+  const example = "examples/traces/mixed.json";
+  let text;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch (error) {
+    fail(`${file} cannot be read (${error.code}): name a trace, or none for ${example}.`);
+  }
+  let trace;
+  try {
+    trace = JSON.parse(text);
+  } catch (error) {
+    fail(`${file} is not JSON: ${error.message}.`);
+  }
+  const missing = ["pools", "clients", "templates", "requests"].filter((name) => typeof trace?.[name] !== "object" || trace[name] === null);
+  if (missing.length > 0) fail(`${file} is not a trace: it has no ${missing.map((name) => `"${name}"`).join(", ")}; see ${example}.`);
+  return trace;
+}
+
+const trace = read(resolve(process.argv[2] ?? join(root, "examples", "traces", "mixed.json")));
+
 // Wrangler needs the project's own Node.
 if (Number(process.versions.node.split(".")[0]) < 22) {
   setUp();
@@ -21,8 +43,6 @@ setUp();
 build();
 const { ok, startHarness } = await import("../tests/support/harness.mjs");
 
-const file = resolve(process.argv[2] ?? join(root, "examples", "traces", "mixed.json"));
-const trace = JSON.parse(readFileSync(file, "utf8"));
 const strategies = ["model_downgrade", "request_batching", "cache", "compression", "off_peak"];
 const problems = [];
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
