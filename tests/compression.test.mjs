@@ -1,7 +1,7 @@
 // Compression: large payloads are stored and forwarded gzipped, unless the caller or the worker does not want it.
 
 import assert from "node:assert/strict";
-import { gunzipSync } from "node:zlib";
+import { gunzipSync, gzipSync } from "node:zlib";
 import { after, before, test } from "node:test";
 
 import { ok, startHarness, waitFor } from "./support/harness.mjs";
@@ -76,4 +76,19 @@ test("a stored payload that is spoilt fails its request, and charges nothing", a
   await rm.env.PAYLOADS.put(`input/${requestId}`, "not gzip");
   const ended = await rm.ended(requestId);
   assert.deepEqual([ended.status, ended.error.code, ended.cost.actualUsd], ["failed", "input_unreachable", 0]);
+});
+
+test("a stored result that is spoilt is lost; the rest of its execution is told", async () => {
+  const { requestId, result: _, ...rest } = ok(await send());
+  const [key] = (await rm.env.PAYLOADS.list({ prefix: `result/${requestId}` })).objects.map((object) => object.key);
+  for (const spoilt of ["not gzip", gzipSync('{"echo":')]) {
+    await rm.env.PAYLOADS.put(key, spoilt);
+    assert.deepEqual(await rm.execution(requestId), { requestId, ...rest, resultLost: true });
+  }
+  // Stored plain, and cut off.
+  const plain = ok(await send({ optimization: { compress: false } }));
+  const [plainKey] = (await rm.env.PAYLOADS.list({ prefix: `result/${plain.requestId}` })).objects.map((object) => object.key);
+  await rm.env.PAYLOADS.put(plainKey, '{"echo":');
+  const told = await rm.execution(plain.requestId);
+  assert.deepEqual([told.status, told.result, told.resultLost, told.cost], ["succeeded", undefined, true, plain.cost]);
 });

@@ -16,11 +16,12 @@ use crate::api::intake::{Sent, take_in};
 use crate::api::kept::{self, CacheControl};
 use crate::api::reply::Reply;
 use crate::dispatch;
-use crate::host::clock;
 use crate::host::object::{CallError, call};
 use crate::host::time_limit::within;
+use crate::host::{clock, log};
 use crate::store::catalog::Catalog;
-use crate::store::{catalog, payloads, record};
+use crate::store::payloads::{self, Found};
+use crate::store::{catalog, record};
 use crate::views::recorded_execution;
 use crate::wire::account::{FindKeyCall, HoldAnswer, Idempotency};
 use crate::wire::api::{AcceptedView, ExecuteBody};
@@ -270,10 +271,15 @@ async fn whole(call: &Call, mut execution: ExecutionView) -> Result<Reply, Probl
     if let Some(stored) = execution.stored_result.take()
         && execution.result.is_none()
     {
-        let loaded = payloads::load_stored(&call.env, &stored).await;
-        execution.result =
-            loaded.map_err(|error| Problem::unavailable(format!("the result cannot be read: {error}")))?;
-        execution.result_expired = execution.result.is_none();
+        let found = payloads::load_stored(&call.env, &stored).await;
+        match found.map_err(|error| Problem::unavailable(format!("the result cannot be read: {error}")))? {
+            Found::Whole(result) => execution.result = Some(result),
+            Found::Gone => execution.result_expired = true,
+            Found::Damaged => {
+                log::error("result_damaged", execution.request_id.as_str(), &stored.key);
+                execution.result_lost = true;
+            }
+        }
     }
     Reply::json(200, &execution)
 }

@@ -52,27 +52,37 @@ pub async fn store(env: &Env, key: String, json: &RawValue, compress: bool) -> R
     }
 }
 
+/// What is left of a stored payload.
+pub enum Found {
+    /// All of it.
+    Whole(Box<RawValue>),
+    /// Nothing.
+    Gone,
+    /// Something else than what was stored.
+    Damaged,
+}
+
 /// Reads a payload back; `None` if it is gone.
 pub async fn load(env: &Env, payload: Payload) -> Result<Option<Box<RawValue>>> {
     match payload {
         Payload::Inline(json) => Ok(Some(json)),
-        Payload::Stored(stored) => load_stored(env, &stored).await,
+        Payload::Stored(stored) => match load_stored(env, &stored).await? {
+            Found::Whole(json) => Ok(Some(json)),
+            Found::Gone => Ok(None),
+            Found::Damaged => Err(Error::RustError(format!("`{}` is damaged", stored.key))),
+        },
     }
 }
 
-/// Reads a stored payload back; `None` if it is gone.
-pub async fn load_stored(env: &Env, stored: &StoredPayload) -> Result<Option<Box<RawValue>>> {
-    let Some(object) = bucket(env)?.get(&stored.key).execute().await? else { return Ok(None) };
-    let Some(body) = object.body() else { return Ok(None) };
+/// Reads a stored payload back.
+pub async fn load_stored(env: &Env, stored: &StoredPayload) -> Result<Found> {
+    let Some(object) = bucket(env)?.get(&stored.key).execute().await? else { return Ok(Found::Gone) };
+    let Some(body) = object.body() else { return Ok(Found::Gone) };
     let text = match stored.packed_bytes {
-        None => body.text().await?,
-        Some(_) => {
-            let unpacked =
-                gzip::unpack(&body.bytes().await?, stored.bytes).and_then(|bytes| String::from_utf8(bytes).ok());
-            unpacked.ok_or_else(|| Error::RustError(format!("`{}` cannot be unpacked", stored.key)))?
-        }
+        None => Some(body.text().await?),
+        Some(_) => gzip::unpack(&body.bytes().await?, stored.bytes).and_then(|bytes| String::from_utf8(bytes).ok()),
     };
-    Ok(Some(RawValue::from_string(text)?))
+    Ok(text.and_then(|text| RawValue::from_string(text).ok()).map_or(Found::Damaged, Found::Whole))
 }
 
 /// Deletes payloads. One that is not there is no error.

@@ -77,6 +77,7 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         result,
         stored_result,
         result_expired: false,
+        result_lost: false,
         error: end.and_then(|end| end.failure.clone()),
         resources: resources.collect(),
         steps,

@@ -37,6 +37,7 @@ pub fn recorded_execution(recorded: &Recorded) -> Option<ExecutionView> {
         result: None,
         stored_result: None,
         result_expired: true,
+        result_lost: false,
         error: end.failure.clone(),
         resources: resources.collect(),
         // How it came about is not recorded, only what it cost.

@@ -207,6 +207,9 @@ pub struct ExecutionView {
     /// The time that a result is kept for is over.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub result_expired: bool,
+    /// The stored result is damaged, and cannot be told: what is charged and recorded stays as it was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub result_lost: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     pub resources: Vec<ResourceView>,
