@@ -5,7 +5,7 @@
 mod support;
 
 use rm_core::id::RequestId;
-use rm_core::pool::{Effect, Mode, Pool, ReportOutcome, Submission, Submitted};
+use rm_core::pool::{Effect, Mode, Pool, Refusal, ReportOutcome, Submission, Submitted};
 use rm_core::request::{Kind, Status, Usage};
 use rm_core::units::NanoUsd;
 use support::{PRICE, at, config, id_of, normal, pool, units};
@@ -70,4 +70,17 @@ fn what_it_used_beyond_is_held_as_soon_as_it_is_said() {
     let client = pool.request(&id).unwrap().client.clone();
     let least_hold = NanoUsd::from_nanos(9 * PRICE).unwrap();
     assert_eq!(pool.take_effects(), [Effect::RaiseHold { id, client, least_hold }]);
+}
+
+#[test]
+fn one_that_is_refused_is_told_to_come_after_those_that_wait() {
+    let mut pool = pool(config(20, 1));
+    let of = |n, amount| Submission { kind: Kind::Reservation, ..normal(n, amount, at(0)) };
+    assert_eq!(pool.submit(of(1, 20), Mode::NowOrNever, at(0)), Submitted::Accepted);
+    support::queue(&mut pool, normal(2, 15, at(0)), at(0));
+    let refused = |pool: &mut Pool, amount| match pool.submit(of(3, amount), Mode::NowOrNever, at(1)) {
+        Submitted::Refused(Refusal::NotNow { retry_at }) => retry_at,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((refused(&mut pool, 1), refused(&mut pool, 15)), (at(16_000), at(30_000)));
 }

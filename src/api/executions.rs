@@ -206,7 +206,7 @@ pub async fn run_here(call: &Call, order: Order, wait: i64) -> Result<Reply, Pro
 pub fn not_queued(refusal: SubmitRefusal, now: Instant) -> Problem {
     match refusal {
         SubmitRefusal::NotNow { retry_at } => {
-            let detail = "it would start later than its lane allows: its tokens, or its client's slots, are taken";
+            let detail = "it would start later than its lane allows: its tokens or its client's slots are taken, or its worker is left alone";
             Problem::new(Code::InsufficientResources, detail).retry_at(retry_at, now)
         }
         other => refused(other, now),

@@ -38,7 +38,7 @@ impl Pool {
     }
 
     /// The same, its client's slots left aside.
-    fn ready_at(&self, request: &Request, ahead: Ahead, now: Instant) -> Option<Instant> {
+    pub(super) fn ready_at(&self, request: &Request, ahead: Ahead, now: Instant) -> Option<Instant> {
         if !self.config.scheduler_running {
             return None;
         }

@@ -214,7 +214,9 @@ impl Pool {
             Availability::At(at) => at,
             _ => now.plus(RETRY_HINT_MS),
         };
-        by_tokens.max(self.state.paused_until.unwrap_or(now))
+        // And after those that wait.
+        let by_turn = self.ready_at(request, self.ahead_of(request, now), now);
+        by_tokens.max(self.state.paused_until.unwrap_or(now)).max(by_turn.unwrap_or(now))
     }
 }
 
