@@ -266,8 +266,9 @@ mod tests {
         fn all_that_go_together_fit(max_size in 1_u32..=100, bytes in 0..=COMMON_CALL_MAX_BYTES) {
             let most = fit_together(max_size, bytes);
             prop_assert!((1..=max_size).contains(&most));
-            prop_assert!(u64::from(most) * bytes <= COMMON_CALL_MAX_BYTES);
-            prop_assert!(most == max_size || u64::from(most) * 2 * bytes > COMMON_CALL_MAX_BYTES);
+            let all = bytes.saturating_mul(most.into());
+            prop_assert!(all <= COMMON_CALL_MAX_BYTES);
+            prop_assert!(most == max_size || all.saturating_mul(2) > COMMON_CALL_MAX_BYTES);
         }
     }
 
