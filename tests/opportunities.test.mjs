@@ -108,6 +108,21 @@ test("only those are recommended to be combined that came together, and by what 
   assert.deepEqual(await recommended("lonely"), []);
 });
 
+test("a common call is worth what such calls have saved, of those too that they saved nothing of", async () => {
+  ok(await rm.put("/admin/templates/together", { worker: "ECHO", model: "cheap", resources: [{ pool: "cheap", base: 10 }], batch: { maxSize: 2, windowMs: 2_000 }, dedupe: false }));
+  await rm.client("sociable", { maxConcurrent: 5 });
+  const pair = (used, more) =>
+    Promise.all([1, 2].map((n) => rm.execute({ clientId: "sociable", templateId: "together", urgency: "batch", input: { n, used, simulate: { batchUsage: { cheap: used } } }, ...more }, { wait: 10 })));
+  for (const [used, saved] of [[10, 0.05], [20, 0], [20, 0], [20, 0]]) {
+    for (const sent of await pair(used)) assert.deepEqual([ok(sent).cost.savedUsd, sent.body.optimizations[0].strategy], [saved, "request_batching"]);
+  }
+  for (const sent of await pair(0, { urgency: "normal" })) assert.equal(ok(sent).cost.actualUsd, 0.1);
+  await recorded("sociable", 10);
+  // Ten cents of eighty were saved: 12.5 % of the twenty of these two.
+  const { request_batching: told } = await analyze({ clientId: "sociable" });
+  assert.deepEqual([told.applicable, told.savedUsd], [true, 0.025]);
+});
+
 test("who wants nothing to be kept is not recommended to keep results", async () => {
   ok(await rm.put("/admin/templates/keeping", { worker: "ECHO", model: "cheap", resources: [{ pool: "cheap", base: 10 }], cacheTtlSeconds: 60 }));
   await rm.client("private");
