@@ -3,9 +3,9 @@
 //! and come back from what they stored. After each step the invariants are checked; in the end everything is let run out,
 //! and nothing may be left.
 //!
-//! `world` is what there is, `steps` what is done in it, `delivery` how messages arrive, `alarms` how time passes, `shell` what the Worker does with
-//! changes and effects, `checks` what must hold; `history` runs one seed, `campaign` many, and `shrink` makes a history that
-//! fails short enough to be read.
+//! `world` is what there is, `steps` what is done in it, `delivery` how messages arrive, `alarms` how time passes, `events`
+//! how an object changes, `shell` what the Worker does with changes and effects, `checks` what must hold; `history` runs
+//! one seed, `campaign` many, and `shrink` makes a history that fails short enough to be read.
 
 // A broken invariant is a panic here, as in any test.
 #![allow(
@@ -23,6 +23,7 @@ pub mod campaign;
 pub mod caught;
 pub mod checks;
 mod delivery;
+mod events;
 pub mod history;
 pub mod log;
 mod orders;

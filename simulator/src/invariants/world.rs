@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rm_core::account::AccountEffect;
 use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::off_peak::Window;
 use rm_core::optimizer::Savings;
@@ -15,7 +14,6 @@ use rm_core::units::{Instant, NanoUsd, Tokens};
 use super::log::Log;
 use super::orders::Orders;
 use super::shell::{AccountObject, Message, PoolObject};
-use super::turns::Waiting;
 use crate::rng::Rng;
 use crate::setup;
 
@@ -224,7 +222,7 @@ impl World {
         *self.seen.entry(event).or_default() += 1;
     }
 
-    fn saw_savings(&mut self, saved: Savings) {
+    pub(crate) fn saw_savings(&mut self, saved: Savings) {
         let by = [
             (saved.model_downgrade, "saved by a cheaper model"),
             (saved.request_batching, "saved by a common run"),
@@ -277,51 +275,7 @@ impl World {
         self.messages.insert((self.now.plus(delay), self.sent), message);
     }
 
-    /// Lets an event happen to a pool, as the shell does.
-    pub(crate) fn at_pool<T>(&mut self, name: &PoolId, event: impl FnOnce(&mut PoolObject, Instant) -> T) -> T {
-        let now = self.now;
-        self.pool_time.insert(name.clone(), now);
-        let object = self.pools.get_mut(name).unwrap();
-        let overused_before = object.pool.ledger().overused;
-        let orders = self.orders.entry(name.clone()).or_default();
-        let before = Waiting::of(object, orders, now);
-        let outcome = event(object, now);
-        let saved = object.save();
-        let passed_over = before.passed_over(object, orders, now, self.passed_over.get(name).copied().unwrap_or(0));
-        let divided = !object.pool.config().partitions.is_empty();
-        let overused = object.pool.ledger().overused > overused_before;
-        if passed_over > self.passed_over.insert(name.clone(), passed_over).unwrap_or(0) {
-            self.saw(if divided { "promoted one passed over in a divided pool" } else { "promoted one passed over" });
-        }
-        if overused {
-            self.saw("pool overused");
-        }
-        for (id, status) in saved.ended {
-            self.saw(status.as_str());
-            self.log.say(now, || format!("  {id} ends: {}", status.as_str()));
-            let lines = &self.pools[name].ended[&id].end.lines;
-            let saved = lines.iter().fold(Savings::default(), |sum, line| sum.and(line.saved));
-            self.saw_savings(saved);
-        }
-        for effect in saved.effects {
-            self.perform(name.clone(), effect);
-        }
-        outcome
-    }
-
-    pub(crate) fn at_account<T>(&mut self, name: &ClientId, event: impl FnOnce(&mut AccountObject) -> T) -> T {
-        let object = self.accounts.get_mut(name).unwrap();
-        let outcome = event(object);
-        for effect in object.save() {
-            match effect {
-                AccountEffect::WakePool { pool } => self.send(Message::Wake(pool, name.clone())),
-                AccountEffect::AskHome { id, slot } => self.send(Message::AskHome(name.clone(), id, slot)),
-            }
-        }
-        outcome
-    }
-
-    fn perform(&mut self, home: PoolId, effect: Effect) {
+    pub(crate) fn perform(&mut self, home: PoolId, effect: Effect) {
         match effect {
             Effect::Start { id, grant, .. } => self.send(Message::Start(home, id, grant)),
             Effect::StartBatch { items, .. } => {
