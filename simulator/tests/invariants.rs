@@ -54,6 +54,7 @@ fn everything_happens_in_some_history() {
     }
     for event in [
         "account changed",
+        "ages in a lane compared",
         "alarm lost",
         "step ended",
         "batch started",
@@ -85,6 +86,7 @@ fn everything_happens_in_some_history() {
         "pool crashed",
         "pool overused",
         "pool paused",
+        "ranks compared",
         "refused by budget",
         "refused by pool",
         "reservation released",

@@ -113,6 +113,12 @@ impl Pool {
         })
     }
 
+    /// What holds a request up, if anything.
+    #[must_use]
+    pub fn held_up_by(&self, id: &RequestId, now: Instant) -> Option<Blocked> {
+        self.requests.get(id).and_then(|request| self.blocked_by(request, now))
+    }
+
     /// What goes before this one, of those that nothing holds up which does not hold up this one as well.
     pub(super) fn ahead_of(&self, request: &Request, now: Instant) -> Ahead {
         let queue = if request.home_amount().is_zero() { &self.free } else { &self.queue };

@@ -29,6 +29,11 @@ pub struct Checks {
     pub at_the_end: &'static [Check],
 }
 
+const NOBODY_OUTRANKED: Check =
+    Check { name: "7: nobody is passed over by one of lower rank", holds: nobody_is_outranked };
+const FIRST_IN_FIRST_OUT: Check =
+    Check { name: "7: first in, first out within a client's lane", holds: first_in_first_out };
+
 /// All that the core promises.
 pub const ALL: Checks = Checks {
     always: &[
@@ -43,6 +48,8 @@ pub const ALL: Checks = Checks {
         Check { name: "7: no token idles while somebody waits for it", holds: no_token_idles },
         Check { name: "7: no member's share idles while it waits for it", holds: no_share_idles },
         Check { name: "7: what can be granted is granted", holds: nothing_is_left_to_grant },
+        FIRST_IN_FIRST_OUT,
+        NOBODY_OUTRANKED,
         Check { name: "8: one grant in four is a promoted request's", holds: promoted_ones_have_their_turn },
     ],
     at_the_end: &[
@@ -51,6 +58,8 @@ pub const ALL: Checks = Checks {
         Check { name: "5: every request has its end", holds: every_request_ended },
         Check { name: "5: every end is charged once", holds: every_end_is_charged_once },
         Check { name: "5: nothing succeeds after its deadline", holds: nothing_succeeds_late },
+        FIRST_IN_FIRST_OUT,
+        NOBODY_OUTRANKED,
         Check { name: "10: what was saved is what was not paid", holds: savings_add_up },
     ],
 };
@@ -289,6 +298,17 @@ fn nothing_is_left_to_grant(world: &World) {
         let reserved = |pool: &Pool| pool.ledger().reserved;
         assert_eq!(reserved(&again), reserved(&object.pool), "{name} had more to grant");
     }
+}
+
+/// 7: of what an event grants, but on a turn of the promoted ones or out of a share, nothing has a lower score than one that
+/// waits for the same tokens before it and after it.
+fn nobody_is_outranked(world: &World) {
+    assert_eq!(world.passed.by_lower, None);
+}
+
+/// 7: those of a client's lane that are eligible or not together are granted in the order of their age, on whosever turn.
+fn first_in_first_out(world: &World) {
+    assert_eq!(world.passed.by_younger, None);
 }
 
 /// 8: while a promoted request waits for tokens, no more than three grants in a row go to others. What dedicated

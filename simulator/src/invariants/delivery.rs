@@ -35,6 +35,7 @@ impl World {
                 });
             }
             Message::AcquireLease(pool, home, id, grant, order) => {
+                self.orders.entry(pool.clone()).or_default().asks(&id, &order);
                 let answer = self.at_pool(&pool, |object, now| object.pool.acquire_lease(order.clone(), now));
                 self.orders.entry(pool.clone()).or_default().answered(&id, &order, answer, self.now);
                 self.saw(match answer {
@@ -58,6 +59,8 @@ impl World {
                 self.at_pool(&pool, |object, now| object.pool.orders_over(&keys, now));
             }
             Message::Standings(pool, home, standings, stood_at) => {
+                let orders = self.orders.entry(pool.clone()).or_default();
+                standings.iter().for_each(|(client, standing)| orders.stands(&home, client, *standing, stood_at));
                 self.at_pool(&pool, |object, now| object.pool.standings_told(&home, &standings, stood_at, now));
             }
             Message::HeldBack(pool, keeper, waiting) => {

@@ -6,6 +6,7 @@ use rm_core::id::{ClientId, PoolId};
 use rm_core::optimizer::Savings;
 use rm_core::units::Instant;
 
+use super::ranks::Ranks;
 use super::shell::{AccountObject, Message, PoolObject};
 use super::turns::Waiting;
 use super::world::World;
@@ -18,15 +19,19 @@ impl World {
         let object = self.pools.get_mut(name).unwrap();
         let overused_before = object.pool.ledger().overused;
         let orders = self.orders.entry(name.clone()).or_default();
-        let before = Waiting::of(object, orders, now);
+        let (before, ranks) = (Waiting::of(object, orders, now), Ranks::of(object, now));
         let outcome = event(object, now);
         let saved = object.save();
         let passed_over = before.passed_over(object, orders, now, self.passed_over.get(name).copied().unwrap_or(0));
+        let found = ranks.passed_over(&before, object, orders, now);
         let divided = !object.pool.config().partitions.is_empty();
         let overused = object.pool.ledger().overused > overused_before;
         if passed_over > self.passed_over.insert(name.clone(), passed_over).unwrap_or(0) {
             self.saw(if divided { "promoted one passed over in a divided pool" } else { "promoted one passed over" });
         }
+        let compared = [(found.ranks, "ranks compared"), (found.ages, "ages in a lane compared")];
+        compared.into_iter().filter(|(any, _)| *any).for_each(|(_, event)| self.saw(event));
+        self.passed.add(name, found);
         if overused {
             self.saw("pool overused");
         }

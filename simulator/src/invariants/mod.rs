@@ -4,8 +4,9 @@
 //! and nothing may be left.
 //!
 //! `world` is what there is, `steps` what is done in it, `delivery` how messages arrive, `alarms` how time passes, `events`
-//! how an object changes, `shell` what the Worker does with changes and effects, `checks` what must hold; `history` runs
-//! one seed, `campaign` many, and `shrink` makes a history that fails short enough to be read.
+//! how an object changes, `shell` what the Worker does with changes and effects, `checks` what must hold, and `turns` and
+//! `ranks` who is granted before whom; `history` runs one seed, `campaign` many, and `shrink` makes a history that fails
+//! short enough to be read.
 
 // A broken invariant is a panic here, as in any test.
 #![allow(
@@ -27,6 +28,7 @@ mod events;
 pub mod history;
 pub mod log;
 mod orders;
+mod ranks;
 pub mod shell;
 pub mod shrink;
 mod steps;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rm_core::id::{ClientId, RequestId};
+use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{LeaseAnswer, LeaseEnd, LeaseOrder};
 use rm_core::units::{Instant, Tokens};
 
@@ -37,9 +37,36 @@ pub(crate) struct Orders {
     refused: BTreeMap<RequestId, Refused>,
     /// Those that were granted, by the lease's name: one whose grant comes to nothing is expected again.
     granted: BTreeMap<String, LeaseOrder>,
+    /// The one that is answered now.
+    asked: Option<(RequestId, LeaseOrder)>,
+    /// What other homes have said of the fairness of their clients, and of when; of one moment the most.
+    told: BTreeMap<(PoolId, ClientId), BTreeMap<Instant, i64>>,
 }
 
 impl Orders {
+    /// The pool is asked.
+    pub(crate) fn asks(&mut self, id: &RequestId, order: &LeaseOrder) {
+        if let (Some(home), Some(standing)) = (id.home(), order.standing) {
+            self.stands(&home, &order.client, standing, order.stood_at.unwrap_or_default());
+        }
+        self.asked = Some((id.clone(), order.clone()));
+    }
+
+    /// Another home says what the fairness of a client is there.
+    pub(crate) fn stands(&mut self, home: &PoolId, client: &ClientId, standing: i64, stood_at: Instant) {
+        let told = self.told.entry((home.clone(), client.clone())).or_default().entry(stood_at).or_insert(standing);
+        *told = standing.max(*told);
+    }
+
+    /// The order that a new lease is for, and the most that its client's fairness can be in its home, as far as this pool
+    /// knows: what the order says, or what was said of it later and came before.
+    pub(crate) fn asked(&self, key: &str) -> Option<(&RequestId, &LeaseOrder, Option<i64>)> {
+        let (id, order) = self.asked.as_ref().filter(|(_, order)| order.key == key)?;
+        let told = order.standing.and_then(|_| self.told.get(&(id.home()?, order.client.clone())));
+        let later = told.map(|told| told.range(order.stood_at.unwrap_or_default()..).map(|(_, standing)| *standing));
+        Some((id, order, later.and_then(Iterator::max)))
+    }
+
     /// The pool has answered an order.
     pub(crate) fn answered(&mut self, id: &RequestId, order: &LeaseOrder, answer: LeaseAnswer, now: Instant) {
         self.refused.retain(|other, refused| other != id && refused.gone_at > now);

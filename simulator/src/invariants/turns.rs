@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::id::{ClientId, RequestId};
 use rm_core::partition;
-use rm_core::pool::Blocked;
+use rm_core::pool::{Blocked, Lease};
 use rm_core::priority::{STARVATION_BOUND_MS, Tier};
 use rm_core::request::Request;
 use rm_core::units::Instant;
@@ -37,6 +37,17 @@ impl Waiting {
         }
     }
 
+    /// What has been granted since.
+    pub(crate) fn granted_since<'a>(&'a self, object: &'a PoolObject) -> impl Iterator<Item = &'a Request> {
+        let before = |id| self.grants.get(id).copied().unwrap_or(0);
+        object.pool.requests().filter(move |request| request.grants > before(&request.id))
+    }
+
+    /// What has been leased since.
+    pub(crate) fn leased_since<'a>(&'a self, object: &'a PoolObject) -> impl Iterator<Item = &'a Lease> {
+        object.leases.iter().filter(|(key, _)| !self.leases.contains(*key)).map(|(_, lease)| lease)
+    }
+
     /// How many grants in a row have gone to others by now, if a promoted request waited before and still does.
     pub(crate) fn passed_over(&self, object: &PoolObject, orders: &Orders, now: Instant, so_far: u32) -> u32 {
         let after = Self::of(object, orders, now);
@@ -51,10 +62,9 @@ impl Waiting {
         // What is granted besides an order's tokens, as long as they are there, passes nobody over.
         let available = object.pool.view(now).available;
         let passes = u32::from(!waiting.all(|id| orders.has_its_tokens(id, available)));
-        let before = |numbers: &BTreeMap<RequestId, u32>, id| numbers.get(id).copied().unwrap_or(0);
         let mut count = so_far;
         // Tokens that a request of another pool was given, on a promoted one's turn or not.
-        for (_, lease) in object.leases.iter().filter(|(key, _)| !self.leases.contains(*key)) {
+        for lease in self.leased_since(object) {
             let (client, tier) = (lease.client.as_ref(), lease.tier);
             let of_dedicated = client.zip(tier).is_some_and(|(client, tier)| is_dedicated_to(object, client, tier));
             count = match (lease.promoted, lease.by_share) {
@@ -64,12 +74,9 @@ impl Waiting {
                 (false, _) => count + passes,
             };
         }
-        for request in object.pool.requests().filter(|request| !request.home_amount().is_zero()) {
+        for request in self.granted_since(object).filter(|request| !request.home_amount().is_zero()) {
             // What a partition grants of its own is nobody else's turn; but what is lent was theirs to wait for. A turn whose
             // grant comes to nothing is theirs again.
-            if request.grants <= before(&self.grants, &request.id) {
-                continue;
-            }
             count = match (request.on_turn, request.by_share) {
                 (true, false) => 0,
                 (true, true) => count,

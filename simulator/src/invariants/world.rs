@@ -13,6 +13,7 @@ use rm_core::units::{Instant, NanoUsd, Tokens};
 
 use super::log::Log;
 use super::orders::Orders;
+use super::ranks::Passed;
 use super::shell::{AccountObject, Message, PoolObject};
 use crate::rng::Rng;
 use crate::setup;
@@ -78,6 +79,8 @@ pub struct World {
     pub(crate) orders: BTreeMap<PoolId, Orders>,
     /// Grants of a pool in a row that went to others while a promoted request waited for tokens.
     pub passed_over: BTreeMap<PoolId, u32>,
+    /// Those that grants have passed over, of higher rank or older.
+    pub passed: Passed,
     /// What has happened, and how often.
     pub seen: BTreeMap<&'static str, u64>,
     /// What has happened, in words.
@@ -135,6 +138,7 @@ impl World {
             worker_down: false,
             orders: BTreeMap::new(),
             passed_over: BTreeMap::new(),
+            passed: Passed::default(),
             seen: BTreeMap::new(),
             log,
             revision: 1,
