@@ -240,7 +240,8 @@ test("under a stream of higher ranked work a basic deferred request starts withi
   });
   await start();
   const place = ok(await call("GET", `/api/queue/position/${old}`));
-  assert.deepEqual([place.promoted, place.ahead], [true, 12], "by its score it would be the last");
+  assert.equal(place.promoted, true);
+  assert.ok(place.ahead <= 3, `one grant in four is its own, though by its score it would be the last of thirteen: ${place.ahead}`);
   ok(await call("POST", "/internal/consume", { reservationId, usage: [{ pool: "stream", amount: 1 }] }));
   ok(await call("PUT", "/admin/pools/stream", { unit: "u", capacity: 1, refillPerSecond: 4, unitPriceUsd: 0.01 }));
   const startedAt = (id) => waitFor(async () => (await call("GET", `/api/execution/${id}`)).body.finishedAt && (await call("GET", `/api/execution/${id}`)).body.startedAt, `the start of ${id}`);
