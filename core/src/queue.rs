@@ -58,10 +58,20 @@ pub struct Flow {
     pub has_failed: bool,
     /// Which windows they run in only, if any.
     pub off_peak: Option<WaitsFor>,
-    /// Which other pools they need.
-    pub others: Vec<PoolId>,
     /// Their lane.
     pub urgency: Urgency,
+    /// Which other pools they need. The last: flows that are alike in all else are next to each other.
+    pub others: Vec<PoolId>,
+}
+
+impl Flow {
+    fn is_like(&self, other: &Self) -> bool {
+        let alike = |flow: &'_ Self| (flow.needs_slot, flow.has_failed, flow.urgency);
+        alike(self) == alike(other)
+            && self.client == other.client
+            && self.worker == other.worker
+            && self.off_peak == other.off_peak
+    }
 }
 
 impl Entry<'_> {
@@ -74,8 +84,8 @@ impl Entry<'_> {
             worker: self.worker.cloned(),
             has_failed: self.has_failed,
             off_peak: self.off_peak.clone(),
-            others: self.others.iter().map(|demand| demand.pool.clone()).collect(),
             urgency: self.urgency,
+            others: self.others.iter().map(|demand| demand.pool.clone()).collect(),
         }
     }
 }
@@ -310,6 +320,14 @@ impl Queue {
     #[must_use]
     pub fn first_of(&self, flow: &Flow) -> Option<&(Instant, RequestId)> {
         self.flows.get(flow)?.by_age.first()
+    }
+
+    /// The first requests of those flows that differ from this one in nothing but the other pools that they need, itself
+    /// among them.
+    pub fn first_of_those_like(&self, flow: &Flow) -> impl Iterator<Item = (&Flow, &(Instant, RequestId))> {
+        let least = Flow { others: Vec::new(), ..flow.clone() };
+        let flows = self.flows.range(least.clone()..).take_while(move |(other, _)| other.is_like(&least));
+        flows.filter_map(|(other, queue)| Some((other, queue.by_age.first()?)))
     }
 
     /// Whether a flow waits that `wanted` says yes to.

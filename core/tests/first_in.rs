@@ -6,7 +6,8 @@ mod support;
 
 use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
-use rm_core::pool::{Blocked, Effect, LeaseAnswer, Pool, Submission};
+use rm_core::partition::{Member, Partition};
+use rm_core::pool::{Blocked, Effect, LeaseAnswer, Pool, PoolConfig, Submission};
 use rm_core::priority::{Tier, Urgency};
 use rm_core::units::Instant;
 use support::network::Network;
@@ -78,4 +79,18 @@ fn one_that_waits_for_another_pool_holds_back_those_of_its_flow_and_nobody_else(
     // Once the first has its tokens the second goes by itself.
     pool.lease_free(&id_of("other"), false, support::units(5), at(5));
     assert_eq!(started_ids(&mut pool, at(5)), [first, second]);
+}
+
+#[test]
+fn one_that_wants_more_than_its_share_holds_is_not_passed_over_by_one_that_needs_other_pools() {
+    let share =
+        Partition { name: "own".into(), member: Member::Client("client".parse().unwrap()), percent: 30, lends: false };
+    let mut pool = pool(PoolConfig { partitions: vec![share], ..config(10, 0) });
+    let all = queue(&mut pool, Submission { demands: vec![demand("home", 7)], ..of(1, "all", at(0)) }, at(0));
+    assert_eq!(started_ids(&mut pool, at(0)), [all]);
+    let large = Submission { demands: vec![demand("home", 8), demand("other", 1)], ..of(2, "client", at(1)) };
+    queue(&mut pool, large, at(1));
+    let small = queue(&mut pool, Submission { demands: vec![demand("home", 3)], ..of(3, "client", at(2)) }, at(2));
+    assert!(started_ids(&mut pool, at(2)).is_empty(), "the share is there for the first of the two");
+    assert_eq!(pool.position(&small, at(2)).unwrap().ahead, 1);
 }
