@@ -7,9 +7,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::demand::Demand;
 use crate::fair_share::FairShare;
-use crate::id::{ClientId, PoolId, RequestId, WorkerBinding};
+use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::off_peak::WaitsFor;
 use crate::priority::{STARVATION_BOUND_MS, Tier, Urgency, Weights};
 use crate::sorted_list::SortedList;
@@ -38,8 +37,6 @@ pub struct Entry<'a> {
     pub has_failed: bool,
     /// Which windows it runs in only, if any.
     pub off_peak: Option<WaitsFor>,
-    /// What it needs of other pools.
-    pub others: &'a [Demand],
     /// Its client's fairness in its home, in millipoints, if that is another pool and told it: the pools that a request
     /// needs are to rank it alike, or two might each keep the other out of its home.
     pub standing: Option<i64>,
@@ -60,18 +57,6 @@ pub struct Flow {
     pub off_peak: Option<WaitsFor>,
     /// Their lane.
     pub urgency: Urgency,
-    /// Which other pools they need. The last: flows that are alike in all else are next to each other.
-    pub others: Vec<PoolId>,
-}
-
-impl Flow {
-    fn is_like(&self, other: &Self) -> bool {
-        let alike = |flow: &'_ Self| (flow.needs_slot, flow.has_failed, flow.urgency);
-        alike(self) == alike(other)
-            && self.client == other.client
-            && self.worker == other.worker
-            && self.off_peak == other.off_peak
-    }
 }
 
 impl Entry<'_> {
@@ -85,7 +70,6 @@ impl Entry<'_> {
             has_failed: self.has_failed,
             off_peak: self.off_peak.clone(),
             urgency: self.urgency,
-            others: self.others.iter().map(|demand| demand.pool.clone()).collect(),
         }
     }
 }
@@ -314,20 +298,6 @@ impl Queue {
             }
         }
         needs
-    }
-
-    /// The first request of a flow.
-    #[must_use]
-    pub fn first_of(&self, flow: &Flow) -> Option<&(Instant, RequestId)> {
-        self.flows.get(flow)?.by_age.first()
-    }
-
-    /// The first requests of those flows that differ from this one in nothing but the other pools that they need, itself
-    /// among them.
-    pub fn first_of_those_like(&self, flow: &Flow) -> impl Iterator<Item = (&Flow, &(Instant, RequestId))> {
-        let least = Flow { others: Vec::new(), ..flow.clone() };
-        let flows = self.flows.range(least.clone()..).take_while(move |(other, _)| other.is_like(&least));
-        flows.filter_map(|(other, queue)| Some((other, queue.by_age.first()?)))
     }
 
     /// Whether a flow waits that `wanted` says yes to.

@@ -29,9 +29,9 @@ fn refused(clients: &[(&str, Tier)], slots: u32) -> Pool {
         let demands = vec![demand("home", 1), demand("other", 3)];
         let submission = request(n, client, *tier, Urgency::Normal, at(0));
         queue(&mut pool, Submission { demands, has_slot: true, slots: Some(slots), ..submission }, at(0));
-    }
-    for (id, grant, _) in asked(&mut pool) {
-        pool.lease_answered(&id, grant, &id_of("other"), not_now, at(0));
+        for (id, grant, _) in asked(&mut pool) {
+            pool.lease_answered(&id, grant, &id_of("other"), not_now, at(0));
+        }
     }
     pool.take_changes();
     pool

@@ -108,9 +108,9 @@ fn one_is_told_yes(slots: u32) -> (Pool, usize) {
             ..request(n, "one", Tier::Basic, Urgency::Normal, at(0))
         };
         queue(&mut pool, submission, at(0));
-    }
-    for (id, grant) in asks(&mut pool) {
-        pool.lease_answered(&id, grant, &id_of("other"), not_now, at(0));
+        for (id, grant) in asks(&mut pool) {
+            pool.lease_answered(&id, grant, &id_of("other"), not_now, at(0));
+        }
     }
     let mut last = Vec::new();
     let mut now = at(0);

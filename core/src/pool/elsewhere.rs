@@ -11,7 +11,7 @@ use crate::pool::index::{entry, queue_elsewhere};
 use crate::pool::lease::lease_key;
 use crate::pool::{Effect, LeaseEnd, LeaseOrder, Pool, Signal};
 use crate::priority::PROMOTED_ONE_IN;
-use crate::queue::{Entry, Flow};
+use crate::queue::Entry;
 use crate::request::{Cause, Demand, Kind, Phase, Request};
 use crate::units::{Instant, NanoUsd, Tokens};
 
@@ -179,26 +179,6 @@ impl Pool {
             return Err(self.state.breakers.get(worker).and_then(Breaker::opens_until));
         }
         if self.is_tried_by_another_one(&place.flow(), now) { Err(None) } else { Ok(()) }
-    }
-
-    /// Whether those of a flow that are in their place wait behind an older one that waits for another pool: they need that
-    /// pool as well, and would be before it there.
-    pub(super) fn is_behind_its_own(&self, flow: &Flow) -> bool {
-        let first = || [&self.queue, &self.free].into_iter().filter_map(|queue| queue.first_of(flow)).min();
-        !flow.others.is_empty() && first().is_some_and(|first| self.is_behind_one_elsewhere(flow, first))
-    }
-
-    fn is_behind_one_elsewhere(&self, flow: &Flow, place: &(Instant, RequestId)) -> bool {
-        self.parked_elsewhere.get(flow).and_then(|parked| parked.first()).is_some_and(|oldest| oldest < place)
-    }
-
-    /// The oldest of its flow that waits for another pool, if that is older than this one.
-    pub(super) fn oldest_elsewhere_before(&self, request: &Request) -> Option<&RequestId> {
-        if self.parked_elsewhere.is_empty() || request.others().is_empty() {
-            return None;
-        }
-        let (enqueued_at, oldest) = self.parked_elsewhere.get(&entry(request).flow())?.first()?;
-        ((*enqueued_at, oldest) < (request.enqueued_at, &request.id)).then_some(oldest)
     }
 
     /// How many inquiries this event has made.

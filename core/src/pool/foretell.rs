@@ -56,10 +56,6 @@ impl Pool {
                 request.others_ready_at.map(|at| if at > now { at } else { until })?
             }
             Phase::Parked { until, .. } => until,
-            Phase::Waiting => match self.oldest_elsewhere_before(request) {
-                Some(oldest) => self.requests.get(oldest)?.others_ready_at?.max(now),
-                None => now,
-            },
             Phase::Acquiring { .. } if request.is_ready() => {
                 request.waits_for_tokens_until().map_or(now, |at| at.max(now))
             }

@@ -258,8 +258,7 @@ impl Pool {
         let same_worker = flow.worker == own.worker;
         // One that has not failed yet tries a worker that is left alone before those that have.
         let tries_later = flow.has_failed && self.tries_first(own, now);
-        (flow == own || !self.is_behind_its_own(flow))
-            && (same_client || self.may_take_slot(flow, now))
+        (same_client || self.may_take_slot(flow, now))
             && (same_worker && !tries_later || self.worker_lets_through(flow, now))
             && (same_worker && own.has_failed || !self.is_tried_by_another_one(flow, now))
             && (flow.off_peak == own.off_peak || self.is_open_for(flow.off_peak.as_ref(), now).is_ok())
@@ -291,8 +290,7 @@ impl Pool {
     }
 
     fn may_go(&self, flow: &Flow, now: Instant) -> bool {
-        !self.is_behind_its_own(flow)
-            && self.may_take_slot(flow, now)
+        self.may_take_slot(flow, now)
             && self.worker_lets_through(flow, now)
             && self.is_open_for(flow.off_peak.as_ref(), now).is_ok()
     }
@@ -344,23 +342,15 @@ impl Pool {
     pub(super) fn next_in_turn(&self, partition: Option<usize>, now: Instant) -> Option<Pick> {
         let promoted_turn = self.is_promoted_turn(partition);
         let limits = self.limits();
-        // One that wants more than its share can hold waits for what is shared, and not for the share: other clients may have that.
+        // One that wants more than its share can hold waits for what is shared, and not for the share: others may have that.
         let fits = |index: usize, id: &RequestId| {
             let share = self.config.partitions.get(index).map(|partition| partition.limits(&limits).capacity);
             share.is_some_and(|share| self.requests.get(id).is_some_and(|request| request.home_amount() <= share))
         };
         let is_eligible = self.eligible(now);
-        // Nor have those after it in its client's lane, whatever other pools they need.
-        let is_behind = |index: usize, flow: &Flow, first: &RequestId| {
-            let enqueued_at = self.requests.get(first).map(|request| request.enqueued_at);
-            let is_older = |(at, id): &(Instant, RequestId)| Some((*at, id)) < enqueued_at.map(|at| (at, first));
-            let mut alike = self.queue.first_of_those_like(flow);
-            alike.any(|(other, place)| is_older(place) && !fits(index, &place.1) && is_eligible(other))
-        };
         let eligible = |flow: &Flow, tier: Tier, first: &RequestId| {
             let own = || partition::index_of(&self.config.partitions, &flow.client, tier);
-            partition.is_none_or(|index| own() == Some(index) && fits(index, first) && !is_behind(index, flow, first))
-                && is_eligible(flow)
+            partition.is_none_or(|index| own() == Some(index) && fits(index, first)) && is_eligible(flow)
         };
         self.queue.pick(&self.config.weights, &self.fairness, promoted_turn, now, eligible)
     }

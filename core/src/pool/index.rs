@@ -73,15 +73,6 @@ impl Pool {
             Phase::Parked { cause: Cause::Batching, .. } => {
                 forget(&mut self.gathering, request.batch_key().unwrap_or_default(), id);
             }
-            Phase::Parked { cause: Cause::SecondaryPool, .. } => {
-                let flow = entry(&request).flow();
-                if let Some(parked) = self.parked_elsewhere.get_mut(&flow) {
-                    parked.remove(&(request.enqueued_at, id.clone()));
-                    if parked.is_empty() {
-                        self.parked_elsewhere.remove(&flow);
-                    }
-                }
-            }
             Phase::Parked { .. } | Phase::Abandoned { .. } => {}
         }
         Some(request)
@@ -135,10 +126,6 @@ impl Pool {
                 let key = request.batch_key().unwrap_or_default().to_owned();
                 self.gathering.entry(key).or_default().insert(request.id.clone());
             }
-            Phase::Parked { cause: Cause::SecondaryPool, .. } => {
-                let parked = self.parked_elsewhere.entry(entry(request).flow()).or_default();
-                parked.insert((request.enqueued_at, request.id.clone()));
-            }
             Phase::Running { .. } | Phase::Parked { .. } | Phase::Abandoned { .. } => {}
         }
     }
@@ -169,7 +156,6 @@ pub(super) fn entry(request: &Request) -> Entry<'_> {
         worker: request.worker.as_ref(),
         has_failed: request.worker.is_some() && request.attempts > 0,
         off_peak: request.window(),
-        others: request.others(),
         standing: None,
     }
 }

@@ -57,7 +57,7 @@ use crate::fair_share::FairShare;
 use crate::id::{ClientId, RequestId};
 use crate::partition::Shares;
 use crate::priority::Urgency;
-use crate::queue::{Flow, Queue};
+use crate::queue::Queue;
 use crate::request::{Phase, Request};
 use crate::throttle::Throttle;
 use crate::token_bucket::TokenBucket;
@@ -88,8 +88,6 @@ pub struct Pool {
     twins: BTreeMap<String, BTreeSet<RequestId>>,
     /// Those that wait for another pool's tokens: by that pool and their flow, in the order of their age.
     elsewhere: BTreeMap<inquirers::QueueElsewhere, BTreeSet<(Instant, RequestId)>>,
-    /// Those of them that hold nothing meanwhile, by their flow.
-    parked_elsewhere: BTreeMap<Flow, BTreeSet<(Instant, RequestId)>>,
     /// Who of them is to be woken for what that pool was given back.
     give_backs: give_backs::GiveBacks,
     /// Who of them asks it.
@@ -158,7 +156,6 @@ impl Pool {
             running: BTreeMap::new(),
             twins: BTreeMap::new(),
             elsewhere: BTreeMap::new(),
-            parked_elsewhere: BTreeMap::new(),
             give_backs: give_backs::GiveBacks::default(),
             inquirers: inquirers::Inquirers::default(),
             followers: BTreeMap::new(),

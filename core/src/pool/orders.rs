@@ -217,7 +217,6 @@ pub(super) fn asked<'a>(order: &'a LeaseOrder, id: &'a RequestId) -> Entry<'a> {
         worker: None,
         has_failed: false,
         off_peak: None,
-        others: &[],
         standing: order.standing,
     }
 }

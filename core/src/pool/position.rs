@@ -197,7 +197,6 @@ impl Pool {
         match request.phase {
             Phase::Waiting if self.is_open_for(request.window().as_ref(), now).is_err() => Some(Blocked::OffPeak),
             Phase::Waiting if worker_fails => Some(Blocked::WorkerUnavailable),
-            Phase::Waiting if self.oldest_elsewhere_before(request).is_some() => Some(Blocked::SecondaryPool),
             Phase::Waiting if self.blocked.contains_key(&request.client) => Some(Blocked::Concurrency),
             Phase::Waiting => Some(Blocked::Tokens),
             Phase::Parked { cause: Cause::RetryBackoff, .. } => Some(Blocked::RetryBackoff),
