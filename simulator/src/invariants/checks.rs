@@ -8,7 +8,7 @@ use rm_core::units::{Instant, Tokens};
 
 use super::bills::savings_add_up;
 use super::shell::{Message, PoolObject};
-use super::turns::is_old;
+use super::turns::{PASSED_OVER_AT_MOST, is_old};
 use super::world::World;
 
 /// Something that must hold. It panics where it does not.
@@ -315,7 +315,10 @@ fn first_in_first_out(world: &World) {
 /// partitions grant of their own is not counted.
 fn promoted_ones_have_their_turn(world: &World) {
     for (name, passed_over) in &world.passed_over {
-        assert!(*passed_over <= 3, "{name}: {passed_over} grants in a row passed a promoted request over");
+        assert!(
+            *passed_over <= PASSED_OVER_AT_MOST,
+            "{name}: {passed_over} grants in a row passed a promoted request over"
+        );
     }
 }
 

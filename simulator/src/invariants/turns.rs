@@ -5,13 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use rm_core::id::{ClientId, RequestId};
 use rm_core::partition;
 use rm_core::pool::{Blocked, Lease};
-use rm_core::priority::{STARVATION_BOUND_MS, Tier};
+use rm_core::priority::{PROMOTED_ONE_IN, STARVATION_BOUND_MS, Tier};
 use rm_core::request::Request;
 use rm_core::units::Instant;
 
 use super::checks::may_be_kept;
 use super::orders::Orders;
 use super::shell::PoolObject;
+
+/// So many grants in a row may go to others while a promoted request waits: one in four is its own.
+pub(crate) const PASSED_OVER_AT_MOST: u32 = PROMOTED_ONE_IN - 1;
 
 /// Who waited for tokens before an event, and how often each was granted.
 pub(crate) struct Waiting {
@@ -62,29 +65,30 @@ impl Waiting {
         // What is granted besides an order's tokens, as long as they are there, passes nobody over.
         let available = object.pool.view(now).available;
         let passes = u32::from(!waiting.all(|id| orders.has_its_tokens(id, available)));
-        let mut count = so_far;
+        // What a partition grants of its own is nobody else's turn; but what is lent was theirs to wait for. A turn whose grant
+        // comes to nothing is theirs again.
+        let mut turns = 0;
+        let mut others = 0;
+        let mut count = |on_turn: bool, by_share: bool, of_dedicated: bool| match (on_turn, by_share) {
+            (true, false) => turns += 1,
+            (true, true) => {}
+            (false, true) if of_dedicated => {}
+            (false, _) => others += passes,
+        };
         // Tokens that a request of another pool was given, on a promoted one's turn or not.
         for lease in self.leased_since(object) {
             let (client, tier) = (lease.client.as_ref(), lease.tier);
             let of_dedicated = client.zip(tier).is_some_and(|(client, tier)| is_dedicated_to(object, client, tier));
-            count = match (lease.promoted, lease.by_share) {
-                (true, false) => 0,
-                (true, true) => count,
-                (false, true) if of_dedicated => count,
-                (false, _) => count + passes,
-            };
+            count(lease.promoted, lease.by_share, of_dedicated);
         }
         for request in self.granted_since(object).filter(|request| !request.home_amount().is_zero()) {
-            // What a partition grants of its own is nobody else's turn; but what is lent was theirs to wait for. A turn whose
-            // grant comes to nothing is theirs again.
-            count = match (request.on_turn, request.by_share) {
-                (true, false) => 0,
-                (true, true) => count,
-                (false, true) if is_dedicated_to(object, &request.client, request.tier) => count,
-                (false, _) => count + passes,
-            };
+            count(request.on_turn, request.by_share, is_dedicated_to(object, &request.client, request.tier));
         }
-        count
+        // In what order an event grants is not seen: as many of the others as may were before a turn.
+        match turns {
+            0 => so_far + others,
+            _ => (so_far + others).saturating_sub(PASSED_OVER_AT_MOST * turns),
+        }
     }
 }
 
