@@ -135,8 +135,7 @@ impl Pool {
     }
 
     /// Grants what can be granted, and starts those that are ready and wait for none that is about to be. One that has no
-    /// time left ends instead, and what it had is granted in its turn; and who starts may have had the turn of the promoted
-    /// ones, so that others are next.
+    /// time left ends instead, and what it had is granted in its turn.
     pub(super) fn grant_and_start(&mut self, now: Instant, slot_of: Option<&RequestId>) {
         let mut granted = 0;
         self.grant(&mut granted, slot_of, now);
