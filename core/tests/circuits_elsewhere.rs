@@ -11,6 +11,7 @@
 
 mod support;
 
+use rm_core::account::SlotAnswer;
 use rm_core::breaker::{FAILURES_MAX, OPEN_FIRST_MS, Sign};
 use rm_core::id::RequestId;
 use rm_core::pool::{
@@ -88,7 +89,7 @@ fn carry(home: &mut Pool, other: &mut Pool, now: Instant) -> Vec<(RequestId, u32
                 }
                 Effect::SettleLease { key, used, end, signal, .. } => other.settle_lease(&key, used, end, &signal, now),
                 Effect::AcquireSlot { id, grant, .. } => {
-                    home.slot_answered(&id, grant, Some(rm_core::account::SlotAnswer::Granted), now);
+                    home.slot_answered(&id, grant, Some(SlotAnswer::Granted), now);
                 }
                 Effect::Start { id, grant, .. } => order.push((id, grant)),
                 _ => {}
@@ -222,4 +223,45 @@ fn each_pool_that_leased_its_tokens_is_told_how_the_worker_is() {
     assert_eq!(run(&|pool, id, grant| _ = pool.report(id, grant, refused(Retry::Backoff), at(1))), [Sign::Neither]);
     assert_eq!(run(&|pool, id, _| _ = pool.cancel(id, false, at(1))), [Sign::Neither]);
     assert_eq!(run(&|pool, _, _| pool.on_wakeup(at(6_000))), [Sign::Failed], "nobody reports");
+}
+
+#[test]
+fn the_other_pools_keep_nothing_for_one_whose_worker_is_left_alone() {
+    let asked = |pool: &mut Pool, now| {
+        for _ in 0..2 {
+            for effect in pool.take_effects() {
+                match effect {
+                    Effect::AcquireLease { id, grant, pool, .. } => return (id, grant, pool),
+                    Effect::AcquireSlot { id, grant, .. } => {
+                        pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), now)
+                    }
+                    _ => {}
+                }
+            }
+        }
+        panic!("it asks for a lease");
+    };
+    let is_told = |pool: &mut Pool| {
+        let over = |effect: &Effect| matches!(effect, Effect::OrdersOver { pool, .. } if *pool == id_of("other"));
+        pool.take_effects().iter().any(over)
+    };
+    let left_alone = LeaseAnswer::LeftAlone { until: None };
+    let mut home = pool(config(10, 0));
+    let demands = vec![demand("home", 1), demand("another", 1), demand("other", 1)];
+    queue(&mut home, Submission { demands, ..runs_by_both(1, "BAD", at(0)) }, at(0));
+    let (id, grant, another) = asked(&mut home, at(0));
+    home.lease_answered(&id, grant, &another, LeaseAnswer::Granted { regain_ms: 0 }, at(1));
+    let (id, grant, other) = asked(&mut home, at(1));
+    assert_eq!(other, id_of("other"));
+    home.lease_answered(&id, grant, &other, LeaseAnswer::NotNow { retry_at: None, ready_at: None }, at(2));
+    home.take_effects();
+    home.lease_free(&other, false, units(1), at(3));
+    let (id, grant, another) = asked(&mut home, at(3));
+    home.lease_answered(&id, grant, &another, left_alone, at(4));
+    assert!(is_told(&mut home), "what it keeps is of no use");
+    // An inquiry is told so once.
+    home.on_wakeup(at(6_000));
+    let (id, grant, another) = asked(&mut home, at(6_000));
+    home.lease_answered(&id, grant, &another, left_alone, at(6_001));
+    assert!(!is_told(&mut home), "it knows");
 }

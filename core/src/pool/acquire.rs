@@ -310,6 +310,7 @@ impl Pool {
                 if let Some(request) = self.requests.get_mut(id) {
                     request.left_alone = true;
                 }
+                self.wants_nothing_more(id);
             }
             // That is the answer to an inquiry.
             LeaseAnswer::Ready => self.give_up_acquiring(id, false, None, Some(now), now),

@@ -238,8 +238,11 @@ impl Pool {
 
     /// That pool has answered.
     pub(super) fn take_inquiry_answer(&mut self, id: &RequestId, pool: &PoolId, answer: LeaseAnswer, now: Instant) {
+        let mut is_new = false;
         if let Some(request) = self.requests.get_mut(id) {
-            request.left_alone = matches!(answer, LeaseAnswer::LeftAlone { .. });
+            let left_alone = matches!(answer, LeaseAnswer::LeftAlone { .. });
+            is_new = left_alone && !request.left_alone;
+            request.left_alone = left_alone;
         }
         let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {
@@ -281,6 +284,9 @@ impl Pool {
                     request.others_ready_at = None;
                     let until = asks_again_at(until, None, request.enqueued_at, now);
                     self.wait_elsewhere(id, until);
+                }
+                if is_new {
+                    self.wants_nothing_more(id);
                 }
             }
             LeaseAnswer::Unreachable => {
