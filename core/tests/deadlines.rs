@@ -4,7 +4,7 @@
 
 mod support;
 
-use rm_core::pool::{Ended, Pool, ReportOutcome, Submission};
+use rm_core::pool::{Ended, Pool, ReportOutcome, Submission, Submitted};
 use rm_core::request::{Phase, Status};
 use support::{at, config, normal, pool, queue, started, used};
 
@@ -47,4 +47,14 @@ fn those_that_wait_for_the_same_have_an_answer_that_came_too_late_for_another() 
     pool.report(&leader, grant, used(5), at(1_004));
     let ends: Vec<_> = ends(&mut pool).into_iter().map(|ended| (ended.request.id, ended.end.status)).collect();
     assert_eq!(ends, [(leader, Status::Expired), (follower, Status::Succeeded)]);
+}
+
+#[test]
+fn a_kept_result_that_comes_after_the_deadline_is_no_success() {
+    for (served_at, status) in [(1_000, Status::Succeeded), (1_001, Status::Expired)] {
+        let mut pool = pool(config(10, 0));
+        assert_eq!(pool.serve(due(1, Some(1_000)), &[], "kept".into(), at(served_at)), Submitted::Accepted);
+        let end = ends(&mut pool).remove(0).end;
+        assert_eq!((end.status, end.cost.is_none()), (status, true));
+    }
 }

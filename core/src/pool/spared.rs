@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use crate::id::RequestId;
 use crate::optimizer::{Applied, Strategy};
 use crate::pipeline::merged;
+use crate::pool::finish::Finish;
 use crate::pool::submit::{SUBMIT_LIMIT_MS, waiting};
 use crate::pool::{Effect, Ended, Pool, Refusal, Submission, Submitted};
-use crate::request::{Cause, End, Line, Phase, Request, Status, Usage};
+use crate::request::{Cause, End, Failure, Line, Phase, Request, Status, Usage};
 use crate::units::{Instant, NanoUsd, Tokens};
 
 /// The most requests that wait for one: each has an end in the event of its end.
@@ -27,6 +28,11 @@ impl Pool {
                 return Submitted::Refused(Refusal::Stale);
             }
             let mut request = waiting(submission);
+            if request.deadline.is_some_and(|deadline| deadline < now) {
+                let failure = Failure { code: "expired".into(), message: request.why_expired(now).into() };
+                pool.finish(request, Finish::unused(Status::Expired, Some(failure)), now);
+                return Submitted::Accepted;
+            }
             request.applied.push(Applied { strategy: Strategy::Cache, detail, saved_bytes: 0 });
             // It waits for nothing: without its result it would be run at the price of now.
             let lines = spared_lines(&mut request, usage.to_vec(), Strategy::Cache, (now, None));
