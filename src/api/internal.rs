@@ -153,7 +153,8 @@ pub async fn reserve(mut call: Call) -> Result<Reply, Problem> {
         SubmitAnswer::Refused { refusal } => refusal,
         SubmitAnswer::RunHere { .. } | SubmitAnswer::Here { .. } => SubmitRefusal::Stale,
     };
-    if replayed && refusal == SubmitRefusal::Stale {
+    // One whose hold is open has not come to its pool, and may never do so: its key is free once that goes back.
+    if replayed && known && refusal == SubmitRefusal::Stale {
         return Err(Problem::new(Code::Conflict, "the reservation of that key has ended, and is not kept any more"));
     }
     if !replayed {
