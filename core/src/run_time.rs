@@ -34,6 +34,14 @@ impl RunTime {
         self.deviation_by_4 = self.deviation_by_4.saturating_add(off.saturating_abs().saturating_sub(deviation)).max(0);
     }
 
+    /// Takes into account that a run had not ended after so long: that some take longer, if it is longer than they do on
+    /// average. How long it would have taken nobody knows, so that the mean stays.
+    pub fn observe_unended(&mut self, ms: i64) {
+        let deviation = self.deviation_by_4 >> DEVIATION_SHIFT;
+        let longer = ms.saturating_sub(self.mean_ms()).saturating_sub(deviation);
+        self.deviation_by_4 = self.deviation_by_4.saturating_add(longer.max(0));
+    }
+
     /// How long a run takes on average, in milliseconds.
     #[must_use]
     pub const fn mean_ms(&self) -> i64 {
@@ -79,11 +87,25 @@ mod tests {
     }
 
     #[test]
+    fn one_that_does_not_end_tells_only_that_some_take_longer() {
+        let mut time = RunTime::first(100);
+        (0..40).for_each(|_| time.observe(100));
+        let before = time;
+        (0..40).for_each(|_| time.observe_unended(50));
+        assert_eq!(time, before, "those were not waited for");
+        (0..40).for_each(|_| time.observe_unended(900));
+        assert_eq!(time.mean_ms(), 100);
+        assert!((900..=3_300).contains(&time.bound_ms()), "{}", time.bound_ms());
+    }
+
+    #[test]
     fn nonsense_stays_in_range() {
         let mut time = RunTime::first(-5);
         assert_eq!((time.mean_ms(), time.bound_ms()), (0, 0));
         time.observe(i64::MAX);
         time.observe(i64::MIN);
+        time.observe_unended(i64::MAX);
+        time.observe_unended(i64::MIN);
         assert!(time.mean_ms() >= 0 && time.bound_ms() >= time.mean_ms());
     }
 }

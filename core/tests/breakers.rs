@@ -102,6 +102,57 @@ fn attempts_that_are_lost_count_as_failures() {
     assert!(run_until(&mut pool, at(10_000), at(19_000)).is_empty());
 }
 
+/// Whether a worker that answered `first` once after so long, if at all, is left alone after enough have been given up after
+/// `limit_ms` each, which was left of their deadline or was their own limit.
+fn left_alone_after(first: Option<i64>, limit_ms: i64, by_deadline: bool) -> bool {
+    let mut pool = pool(config(1_000, 0));
+    let mut now = at(0);
+    if let Some(took) = first {
+        queue(&mut pool, Submission { timeout_ms: 10_000, ..order(100, "SLOW", now) }, now);
+        let (id, grant) = one(started(&mut pool, now));
+        now = now.plus(took);
+        pool.report(&id, grant, used(1), now);
+    }
+    for n in 0..u64::from(FAILURES_MAX) {
+        let impatient = if by_deadline {
+            Submission { timeout_ms: 10_000, deadline: Some(now.plus(limit_ms)), ..order(n, "SLOW", now) }
+        } else {
+            Submission { timeout_ms: limit_ms, ..order(n, "SLOW", now) }
+        };
+        queue(&mut pool, impatient, now);
+        let (id, grant) = one(started(&mut pool, now));
+        now = now.plus(limit_ms);
+        pool.report(&id, grant, Report::TimedOut, now.plus(3));
+    }
+    queue(&mut pool, order(200, "SLOW", now), now.plus(4));
+    started(&mut pool, now.plus(4)).is_empty()
+}
+
+#[test]
+fn a_worker_that_was_given_less_time_than_it_takes_has_not_failed() {
+    for by_deadline in [true, false] {
+        assert!(!left_alone_after(Some(2_000), 300, by_deadline), "it takes two seconds, and nobody waited for them");
+        assert!(left_alone_after(Some(2_000), 2_500, by_deadline), "these were long enough");
+    }
+    assert!(!left_alone_after(None, 300, true), "their deadline says nothing of the worker");
+    assert!(left_alone_after(None, 300, false), "their limit is all that is known of it");
+}
+
+#[test]
+fn attempts_lost_that_had_less_time_than_its_runs_take_are_no_failures() {
+    let mut pool = pool(config(1_000, 0));
+    queue(&mut pool, Submission { timeout_ms: 60_000, ..order(100, "SLOW", at(0)) }, at(0));
+    let (id, grant) = one(started(&mut pool, at(0)));
+    pool.report(&id, grant, used(1), at(20_000));
+    for n in 0..u64::from(FAILURES_MAX) {
+        queue(&mut pool, Submission { timeout_ms: 1_000, ..order(n, "SLOW", at(20_000)) }, at(20_000));
+    }
+    assert_eq!(started(&mut pool, at(20_000)).len(), FAILURES_MAX as usize);
+    pool.on_wakeup(at(30_000));
+    queue(&mut pool, order(10, "SLOW", at(30_000)), at(30_000));
+    assert_eq!(started(&mut pool, at(30_000)).len(), 1);
+}
+
 #[test]
 fn the_next_is_the_probe_when_one_is_cancelled() {
     let mut pool = broken(failing());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::breaker::Sign;
 use crate::id::{ClientId, RequestId, WorkerBinding};
 use crate::pool::index::entry;
 use crate::pool::state::WorkTime;
@@ -161,19 +162,44 @@ impl Pool {
         self.run_time(request).map(RunTime::bound_ms)
     }
 
-    /// A run has come to its end, or to its limit.
-    pub(super) fn learn_run_time(&mut self, worker: WorkerBinding, work: Option<&str>, ms: i64, now: Instant) {
+    /// What it says of a worker that an attempt in this phase was not answered in time. Nothing, if it had less time than
+    /// runs take, or, while none has succeeded, less than its own limit for its deadline's sake: whoever waits for too
+    /// short a time is not to make others wait.
+    pub(super) fn sign_of_silence(&self, request: &Request, phase: &Phase) -> Sign {
+        let Phase::Running { started_at, .. } = phase else { return Sign::Neither };
+        let needed_ms = self.run_time(request).map_or(request.timeout_ms, RunTime::mean_ms);
+        if request.attempt_limit_ms(*started_at) < needed_ms { Sign::Neither } else { Sign::Failed }
+    }
+
+    /// A run took so long, and ended then or was given up.
+    pub(super) fn learn_run_time(
+        &mut self,
+        worker: WorkerBinding,
+        work: Option<&str>,
+        (ms, ended): (i64, bool),
+        now: Instant,
+    ) {
+        let learn = |time: &mut RunTime| if ended { time.observe(ms) } else { time.observe_unended(ms) };
         if let Some(work) = work {
             let at = now.millis();
             let times = &mut self.state.work_times;
-            let known = times.entry(work_key(&worker, work)).and_modify(|known| known.time.observe(ms));
-            known.or_insert(WorkTime { time: RunTime::first(ms), at }).at = at;
+            let key = work_key(&worker, work);
+            if let Some(known) = times.get_mut(&key) {
+                learn(&mut known.time);
+                known.at = at;
+            } else if ended {
+                times.insert(key, WorkTime { time: RunTime::first(ms), at });
+            }
             let oldest = times.iter().min_by_key(|(_, known)| known.at).map(|(key, _)| key.clone());
             if let Some(oldest) = oldest.filter(|_| times.len() > WORK_TIMES_MAX) {
                 times.remove(&oldest);
             }
         }
-        self.state.run_times.entry(worker).and_modify(|time| time.observe(ms)).or_insert(RunTime::first(ms));
+        if let Some(known) = self.state.run_times.get_mut(&worker) {
+            learn(known);
+        } else if ended {
+            self.state.run_times.insert(worker, RunTime::first(ms));
+        }
         self.changes.state = true;
     }
 

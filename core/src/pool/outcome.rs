@@ -124,7 +124,8 @@ impl Pool {
         {
             let of = self.requests.get(id).and_then(|request| Some((request.worker.clone()?, request.work.clone())));
             if let Some((worker, work)) = of {
-                self.learn_run_time(worker, work.as_deref(), now.since(*started_at), now);
+                let run = (now.since(*started_at), !report.timed_out());
+                self.learn_run_time(worker, work.as_deref(), run, now);
             }
         }
         match (phase, report) {
@@ -189,9 +190,10 @@ impl Pool {
     fn judge_report(&mut self, id: &RequestId, phase: &Phase, report: &Report, now: Instant) {
         let sign = match report {
             Report::Succeeded { .. } | Report::Failed { retry: Retry::No, .. } => Sign::Alive,
-            Report::Failed { retry: Retry::Failing | Retry::Apart { tells: true, .. }, .. } | Report::TimedOut => {
-                Sign::Failed
+            Report::TimedOut | Report::Failed { retry: Retry::Apart { tells: true, timed_out: true }, .. } => {
+                self.requests.get(id).map_or(Sign::Neither, |request| self.sign_of_silence(request, phase))
             }
+            Report::Failed { retry: Retry::Failing | Retry::Apart { tells: true, .. }, .. } => Sign::Failed,
             Report::Failed { .. } => Sign::Neither,
         };
         if (sign == Sign::Alive || matches!(phase, Phase::Running { .. }))

@@ -145,7 +145,7 @@ impl Pool {
         if matches!(request.phase, Phase::Running { .. }) {
             // Of a common call all are lost: that is no sign for each of them.
             let together = request.applied.iter().any(|applied| applied.strategy == Strategy::RequestBatching);
-            request.sign = if together { Sign::Neither } else { Sign::Failed };
+            request.sign = if together { Sign::Neither } else { self.sign_of_silence(&request, &request.phase) };
             self.judge(&request, request.sign, now);
         }
         match (&request.phase, request.kind) {
