@@ -54,7 +54,8 @@ const EPOCH_WEEKDAY: i64 = 3;
 
 impl OffPeakRule {
     /// The windows from the one that `now` is in, or the next, for about a week. `offset_ms` is how far local clocks are
-    /// ahead of UTC at a moment. A window that clocks jump over is left out; one that they repeat lasts as long.
+    /// ahead of UTC at a moment. What clocks jump over is left out of a window; of what they show twice it begins and ends
+    /// with the second.
     #[must_use]
     pub fn windows(&self, now: Instant, offset_ms: impl Fn(Instant) -> i64) -> Vec<Window> {
         let local = now.plus(offset_ms(now)).millis();
@@ -82,11 +83,25 @@ impl OffPeakRule {
     }
 }
 
-/// The moment at which local clocks show `local`: by the offset there, and once more by the offset at the result, for
-/// near a change of the clocks the two differ.
+/// No clocks are further ahead of UTC, nor further behind, than this.
+const MOST_AHEAD_MS: i64 = 14 * 60 * MINUTE_MS;
+
+/// The moment at which local clocks show `local`: the second one, if they show it twice; and that of their jump, if they
+/// jump over it.
 fn moment(local: i64, offset_ms: &impl Fn(Instant) -> i64) -> Instant {
-    let guess = Instant::from_millis(local.saturating_sub(offset_ms(Instant::from_millis(local))));
-    Instant::from_millis(local.saturating_sub(offset_ms(guess)))
+    let at = |offset: i64| Instant::from_millis(local.saturating_sub(offset));
+    let (before, after) = (offset_ms(at(MOST_AHEAD_MS)), offset_ms(at(MOST_AHEAD_MS.saturating_neg())));
+    [after, before].into_iter().find(|offset| offset_ms(at(*offset)) == *offset).map_or_else(
+        || {
+            let (mut not_yet, mut already) = (at(after), at(before));
+            while already.since(not_yet) > 1 {
+                let between = not_yet.plus(already.since(not_yet) >> 1);
+                *if offset_ms(between) == before { &mut not_yet } else { &mut already } = between;
+            }
+            already
+        },
+        at,
+    )
 }
 
 /// Whether a moment is in one of the windows; if not, when the next begins.
@@ -119,10 +134,22 @@ mod tests {
     use crate::period::{parse_rfc3339, rfc3339};
     use crate::units::Instant;
 
-    fn berlin(at: Instant) -> i64 {
+    fn offset(zone: chrono_tz::Tz, at: Instant) -> i64 {
         let utc = chrono::DateTime::from_timestamp_millis(at.millis()).unwrap().naive_utc();
-        i64::from(chrono_tz::Europe::Berlin.offset_from_utc_datetime(&utc).fix().local_minus_utc())
-            .saturating_mul(1_000)
+        i64::from(zone.offset_from_utc_datetime(&utc).fix().local_minus_utc()).saturating_mul(1_000)
+    }
+
+    fn berlin(at: Instant) -> i64 {
+        offset(chrono_tz::Europe::Berlin, at)
+    }
+
+    /// The first window, as clocks show UTC, of a rule for all days: `22:00-06:00`.
+    fn first(zone: chrono_tz::Tz, from_to: &str, now: &str) -> String {
+        let minute = |text: &str| text[..2].parse::<u16>().unwrap() * 60 + text[3..].parse::<u16>().unwrap();
+        let (from, to) = from_to.split_once('-').unwrap();
+        let rule = OffPeakRule { days: (0..7).collect(), from_minute: minute(from), to_minute: minute(to) };
+        let (start, end) = spans(&rule.windows(at(now), |at| offset(zone, at))).remove(0);
+        format!("{} {}", &start[8..16], &end[8..16])
     }
 
     fn at(text: &str) -> Instant {
@@ -187,6 +214,46 @@ mod tests {
         let later = OffPeakRule { from_minute: 180, to_minute: 240, ..rule };
         let first = later.windows(at("2027-03-27T12:00:00Z"), berlin).remove(0);
         assert_eq!(spans(&[first]), [("2027-03-28T01:00:00.000Z".into(), "2027-03-28T02:00:00.000Z".into())]);
+    }
+
+    #[test]
+    fn what_clocks_jump_over_is_left_out_wherever_they_are() {
+        // In New York from 02:00 to 03:00, at 07:00 UTC.
+        for (rule, utc) in [
+            ("01:00-02:00", "08T06:00 08T07:00"),
+            ("01:00-02:30", "08T06:00 08T07:00"),
+            ("02:00-06:00", "08T07:00 08T10:00"),
+            ("02:30-04:00", "08T07:00 08T08:00"),
+            ("03:00-04:00", "08T07:00 08T08:00"),
+            ("22:00-02:00", "08T03:00 08T07:00"),
+            ("02:15-02:45", "09T06:15 09T06:45"),
+            ("02:00-03:00", "09T06:00 09T07:00"),
+        ] {
+            assert_eq!(first(chrono_tz::America::New_York, rule, "2026-03-08T05:00:00Z"), utc, "{rule}");
+        }
+        // In Berlin from 02:00 to 03:00, at 01:00 UTC.
+        for (rule, utc) in [
+            ("01:00-02:30", "28T00:00 28T01:00"),
+            ("02:30-04:00", "28T01:00 28T02:00"),
+            ("02:15-02:45", "29T00:15 29T00:45"),
+        ] {
+            assert_eq!(first(chrono_tz::Europe::Berlin, rule, "2027-03-27T23:59:00Z"), utc, "{rule}");
+        }
+    }
+
+    #[test]
+    fn of_what_clocks_show_twice_it_is_the_second() {
+        // In New York from 01:00 to 02:00, until 06:00 UTC and after it; in Berlin from 02:00 to 03:00, until 01:00 and after it.
+        for (zone, rule, utc) in [
+            (chrono_tz::America::New_York, "01:00-02:00", "01T06:00 01T07:00"),
+            (chrono_tz::America::New_York, "01:15-01:45", "01T06:15 01T06:45"),
+            (chrono_tz::America::New_York, "00:30-01:30", "01T04:30 01T06:30"),
+        ] {
+            assert_eq!(first(zone, rule, "2026-11-01T04:00:00Z"), utc, "{rule}");
+        }
+        for (rule, utc) in [("02:00-03:00", "31T01:00 31T02:00"), ("01:30-02:30", "30T23:30 31T01:30")] {
+            assert_eq!(first(chrono_tz::Europe::Berlin, rule, "2027-10-30T23:00:00Z"), utc, "{rule}");
+        }
     }
 
     #[test]
