@@ -132,6 +132,19 @@ test("who wants nothing to be kept is not recommended to keep results", async ()
   assert.deepEqual(await recommended("private"), []);
 });
 
+test("who wants no kept result is not recommended that results be kept, whatever the template says", async () => {
+  await rm.client("fresh");
+  const send = (more, control) => rm.execute({ clientId: "fresh", templateId: "fixed", input: "the latest", ...more }, { wait: 10, headers: { "cache-control": control } });
+  const refusing = { templateId: "keeping", optimization: { cache: false } };
+  for (const [more, control] of [[{}, "no-cache"], [refusing, "no-store"], [{ optimization: { level: "off" } }, "no-cache"]]) {
+    for (let n = 0; n < 2; n += 1) assert.equal(ok(await send(more, control)).cached, false);
+  }
+  await waitFor(async () => ok(await rm.get("/api/optimize/stats/fresh")).requests === 6, "the record");
+  const { recommendations } = ok(await rm.get("/api/optimize/recommendations/fresh"));
+  assert.deepEqual(recommendations.filter((one) => one.strategy === "cache"), []);
+  assert.equal((await analyze({ clientId: "fresh" })).cache.applicable, false);
+});
+
 test("a cheaper model that has no room is not recommended, nor a result that was not there yet", async () => {
   await rm.pool("small-room", { capacity: 5, models: ["roomless"], unitPriceUsd: 0.01 });
   ok(await rm.put("/admin/templates/roomless", { worker: "ECHO", model: "dear", resources: [{ pool: "dear", base: 10 }], downgradeTo: ["roomless"], dedupe: false }));

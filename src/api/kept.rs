@@ -66,6 +66,10 @@ pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
     let ttl_seconds = template.cache_ttl_seconds.filter(|ttl| *ttl > 0 && plan.allowed.cache);
     let is_reusable = template.cache_ttl_seconds.is_some_and(|ttl| ttl > 0) || template.batch.is_some();
     let dedupes = template.dedupe.unwrap_or(is_reusable) && plan.allowed.batch && !control.no_cache;
+    // Who wants no kept result would not have had one, whatever the template said: that is nothing to record.
+    if control.no_cache && ttl_seconds.is_none() {
+        return nothing;
+    }
     // For the record alone it is worth less work.
     let most = if ttl_seconds.is_some() || dedupes { INPUT_MAX_BYTES } else { RECORDED_INPUT_MAX_BYTES };
     if plan.input.get().len() > most {
