@@ -145,11 +145,14 @@ mod tests {
 
     /// The first window, as clocks show UTC, of a rule for all days: `22:00-06:00`.
     fn first(zone: chrono_tz::Tz, from_to: &str, now: &str) -> String {
-        let minute = |text: &str| text[..2].parse::<u16>().unwrap() * 60 + text[3..].parse::<u16>().unwrap();
+        let minute = |text: &str| {
+            let (hour, minute) = text.split_once(':').unwrap();
+            hour.parse::<u16>().unwrap().saturating_mul(60).saturating_add(minute.parse().unwrap())
+        };
         let (from, to) = from_to.split_once('-').unwrap();
         let rule = OffPeakRule { days: (0..7).collect(), from_minute: minute(from), to_minute: minute(to) };
         let (start, end) = spans(&rule.windows(at(now), |at| offset(zone, at))).remove(0);
-        format!("{} {}", &start[8..16], &end[8..16])
+        format!("{} {}", start.get(8..16).unwrap(), end.get(8..16).unwrap())
     }
 
     fn at(text: &str) -> Instant {

@@ -26,8 +26,9 @@ pub(super) const OWN_SHARE: Leave = Leave { insist: true, kept: Kept::NONE };
 
 /// What comes next.
 enum Turn {
-    /// This one has its tokens, `own` of them of its partition's share; it was picked for that partition, or for all.
-    Granted { pick: Pick, own: Tokens, picked_for: Option<usize> },
+    /// This one has its tokens, or the one that goes `first` in its turn; `own` of them of its partition's share. It was picked
+    /// for that partition, or for all.
+    Granted { pick: Pick, first: Option<RequestId>, own: Tokens, picked_for: Option<usize> },
     /// It can never have them.
     Refused(RequestId),
     /// Nobody's tokens are there before this moment, if it is known.
@@ -52,7 +53,9 @@ impl Pool {
             && let Some(pick) = self.pick_free(now)
         {
             *granted = granted.saturating_add(1);
-            self.begin_acquiring(&pick.id, Tokens::ZERO, false, false, slot_of, now);
+            let first = self.first_in(&pick.id).filter(|_| slot_of != Some(&pick.id)).map(|first| first.id.clone());
+            let id = self.who_goes(first, pick.id);
+            self.begin_acquiring(&id, Tokens::ZERO, false, false, slot_of, now);
         }
         if let Some(until) = self.state.paused_until {
             let until = (!self.queue.is_empty()).then_some(until);
@@ -65,15 +68,16 @@ impl Pool {
                 self.backlog = true;
                 break None;
             }
-            match self.next_turn(now) {
-                Turn::Granted { pick, own, picked_for } => {
+            match self.next_turn(slot_of, now) {
+                Turn::Granted { pick, first, own, picked_for } => {
                     *granted = granted.saturating_add(1);
                     let on_turn = pick.promoted && self.is_promoted_turn(picked_for);
                     self.count_turn(picked_for, on_turn);
                     if on_turn {
                         self.turn_was_used(picked_for);
                     }
-                    self.begin_acquiring(&pick.id, own, picked_for.is_some(), on_turn, slot_of, now);
+                    let id = self.who_goes(first, pick.id);
+                    self.begin_acquiring(&id, own, picked_for.is_some(), on_turn, slot_of, now);
                 }
                 Turn::Refused(id) => {
                     *granted = granted.saturating_add(1);
@@ -91,20 +95,31 @@ impl Pool {
         }
     }
 
-    fn next_turn(&mut self, now: Instant) -> Turn {
+    fn next_turn(&mut self, slot_of: Option<&RequestId>, now: Instant) -> Turn {
         self.held_back.look_again();
         let wanted = self.wanted(now);
         let Some(head) = self.next_in_turn(None, now) else { return Turn::Wait(None) };
+        let insist = head.promoted && self.is_promoted_turn(None);
+        // One that has its slot already goes itself, if it can.
+        let goes_itself = slot_of == Some(&head.id);
+        if !goes_itself && let Some((first, own)) = self.take_for_first_in(&head, insist, &wanted, now) {
+            return Turn::Granted { pick: head, first: Some(first), own, picked_for: None };
+        }
         let Some(first) = self.requests.get(&head.id) else { return Turn::Wait(None) };
         let (own, amount) = self.place_of(first);
-        let insist = head.promoted && self.is_promoted_turn(None);
         let leave = Leave { insist, kept: self.kept_before(&entry(first), None, now) };
         let taken = match self.turn_is_kept(first) {
             Some(until) => Err(Availability::At(until)),
             None => self.take_tokens(amount, own, &wanted, &leave, now),
         };
+        if goes_itself
+            && matches!(taken, Err(Availability::At(_) | Availability::Now | Availability::NoRefill))
+            && let Some((first, own)) = self.take_for_first_in(&head, insist, &wanted, now)
+        {
+            return Turn::Granted { pick: head, first: Some(first), own, picked_for: None };
+        }
         let mut ready_at = match taken {
-            Ok(drawn) => return Turn::Granted { pick: head, own: drawn, picked_for: None },
+            Ok(drawn) => return Turn::Granted { pick: head, first: None, own: drawn, picked_for: None },
             Err(Availability::Never) => return Turn::Refused(head.id),
             Err(Availability::At(at)) => Some(at),
             Err(Availability::Now | Availability::NoRefill) => None,
@@ -129,10 +144,13 @@ impl Pool {
             let needed = amount.saturating_add(kept.all());
             let by_share = share.map(|share| self.state.shares.reaches(share, &limits, needed, now));
             let leave = Leave { kept, ..OWN_SHARE };
+            let older = self.first_in(&pick.id).filter(|_| slot_of != Some(&pick.id));
+            let older = older.filter(|older| older.home_amount() <= amount);
+            let (first, amount) = older.map_or((None, amount), |older| (Some(older.id.clone()), older.home_amount()));
             let at = match by_share {
                 // What the others lend is not their own to insist on: whose turn comes first is served first.
                 Some(Availability::Now) => match self.take_tokens(amount, Some(index), &wanted, &leave, now) {
-                    Ok(drawn) => return Turn::Granted { pick, own: drawn, picked_for: Some(index) },
+                    Ok(drawn) => return Turn::Granted { pick, first, own: drawn, picked_for: Some(index) },
                     Err(Availability::At(at)) => Some(at),
                     Err(_) => None,
                 },
@@ -143,6 +161,23 @@ impl Pool {
             ready_at = [ready_at, at].into_iter().flatten().min();
         }
         Turn::Wait(ready_at)
+    }
+
+    /// Takes the tokens of the one that goes first in this turn, if there is one and they are there; with what of them is of
+    /// its partition's share.
+    fn take_for_first_in(
+        &mut self,
+        head: &Pick,
+        insist: bool,
+        wanted: &[Tokens],
+        now: Instant,
+    ) -> Option<(RequestId, Tokens)> {
+        let older = self.first_in(&head.id).filter(|older| self.turn_is_kept(older).is_none())?;
+        let (own, amount) = self.place_of(older);
+        let leave = Leave { insist, kept: self.kept_before(&entry(older), None, now) };
+        let first = older.id.clone();
+        let drawn = self.take_tokens(amount, own, wanted, &leave, now).ok()?;
+        Some((first, drawn))
     }
 
     fn place_of(&self, request: &Request) -> (Option<usize>, Tokens) {

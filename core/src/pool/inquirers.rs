@@ -81,6 +81,11 @@ impl Inquirers {
         }
     }
 
+    /// Whether a request has come back to its place and is not granted yet.
+    pub(super) fn is_coming(&self, client: &ClientId, id: &RequestId) -> bool {
+        self.coming.get(client).is_some_and(|ids| ids.contains(id))
+    }
+
     pub(super) fn count_coming(&self, client: &ClientId) -> usize {
         self.coming.get(client).map_or(0, BTreeSet::len)
     }

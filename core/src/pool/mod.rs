@@ -12,6 +12,7 @@ mod cancel;
 mod effect;
 mod elsewhere;
 mod finish;
+mod first_in;
 mod foretell;
 mod give_backs;
 mod grant;

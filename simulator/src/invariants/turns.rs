@@ -40,10 +40,11 @@ impl Waiting {
         }
     }
 
-    /// What has been granted since.
+    /// What has been granted since. (One that waits for another pool in an older one's stead counts its grants as if it had been.)
     pub(crate) fn granted_since<'a>(&'a self, object: &'a PoolObject) -> impl Iterator<Item = &'a Request> {
         let before = |id| self.grants.get(id).copied().unwrap_or(0);
-        object.pool.requests().filter(move |request| request.grants > before(&request.id))
+        let requests = object.pool.requests().filter(|request| request.parked_until().is_none());
+        requests.filter(move |request| request.grants > before(&request.id))
     }
 
     /// What has been leased since.
