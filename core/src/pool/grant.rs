@@ -100,24 +100,21 @@ impl Pool {
         let wanted = self.wanted(now);
         let Some(head) = self.next_in_turn(None, now) else { return Turn::Wait(None) };
         let insist = head.promoted && self.is_promoted_turn(None);
-        // One that has its slot already goes itself, if it can.
-        let goes_itself = slot_of == Some(&head.id);
-        if !goes_itself && let Some((first, own)) = self.take_for_first_in(&head, insist, &wanted, now) {
-            return Turn::Granted { pick: head, first: Some(first), own, picked_for: None };
-        }
         let Some(first) = self.requests.get(&head.id) else { return Turn::Wait(None) };
         let (own, amount) = self.place_of(first);
         let leave = Leave { insist, kept: self.kept_before(&entry(first), None, now) };
+        let is_there = |pool: &Self| pool.availability(amount, own, &wanted, &leave, now) == Availability::Now;
         let taken = match self.turn_is_kept(first) {
             Some(until) => Err(Availability::At(until)),
+            // One that has its slot already goes itself.
+            None if slot_of != Some(&head.id) && self.first_in(&head.id).is_some() && is_there(self) => {
+                if let Some((first, own)) = self.take_for_first_in(&head, insist, &wanted, now) {
+                    return Turn::Granted { pick: head, first: Some(first), own, picked_for: None };
+                }
+                self.take_tokens(amount, own, &wanted, &leave, now)
+            }
             None => self.take_tokens(amount, own, &wanted, &leave, now),
         };
-        if goes_itself
-            && matches!(taken, Err(Availability::At(_) | Availability::Now | Availability::NoRefill))
-            && let Some((first, own)) = self.take_for_first_in(&head, insist, &wanted, now)
-        {
-            return Turn::Granted { pick: head, first: Some(first), own, picked_for: None };
-        }
         let mut ready_at = match taken {
             Ok(drawn) => return Turn::Granted { pick: head, first: None, own: drawn, picked_for: None },
             Err(Availability::Never) => return Turn::Refused(head.id),

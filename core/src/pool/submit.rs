@@ -161,7 +161,9 @@ impl Pool {
         if no_slot.is_none() {
             self.grant_and_start(now, has_slot.then_some(&id));
         }
-        let still_waiting = self.requests.get(&id).is_some_and(|request| request.phase == Phase::Waiting);
+        // In its place, or in the stead of an older one that goes in its turn.
+        let waits = |request: &Request| matches!(request.phase, Phase::Waiting | Phase::Parked { .. });
+        let still_waiting = self.requests.get(&id).is_some_and(waits);
         let too_late = no_slot.or_else(|| still_waiting.then(|| self.starts_too_late(&id, now)).flatten());
         if (still_waiting && mode == Mode::NowOrNever) || too_late.is_some() {
             let retry_at = too_late.unwrap_or_else(|| self.retry_hint(&id, now));
