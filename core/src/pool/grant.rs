@@ -142,7 +142,8 @@ impl Pool {
             let by_share = share.map(|share| self.state.shares.reaches(share, &limits, needed, now));
             let leave = Leave { kept, ..OWN_SHARE };
             let older = self.first_in(&pick.id).filter(|_| slot_of != Some(&pick.id));
-            let older = older.filter(|older| older.home_amount() <= amount);
+            let is_there = self.availability(amount, Some(index), &wanted, &leave, now) == Availability::Now;
+            let older = older.filter(|older| is_there && older.home_amount() <= amount);
             let (first, amount) = older.map_or((None, amount), |older| (Some(older.id.clone()), older.home_amount()));
             let at = match by_share {
                 // What the others lend is not their own to insist on: whose turn comes first is served first.
