@@ -4,10 +4,13 @@
 
 mod support;
 
+use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
-use rm_core::lane::Lanes;
+use rm_core::lane::{LaneLimits, Lanes};
+use rm_core::partition::{Member, Partition};
 use rm_core::pool::{Effect, LeaseAnswer, Mode, Pool, PoolConfig, Submission, Submitted};
 use rm_core::priority::{Tier, Urgency};
+use rm_core::request::Phase;
 use rm_core::units::Instant;
 use support::network::Network;
 use support::{at, config, demand, id_of, pool, queue, request, started_ids};
@@ -34,6 +37,32 @@ fn requests_that_need_the_same_pools_start_in_the_order_in_which_they_came() {
             let starts: Vec<Instant> = ids.iter().map(|id| net.starts[id]).collect();
             assert!(starts.is_sorted(), "{starts:?}");
         }
+    }
+}
+
+#[test]
+fn one_that_its_share_is_enough_for_is_not_held_back_by_older_ones_that_it_is_not() {
+    for (older, urgency) in [(1, Urgency::Normal), (2, Urgency::Normal), (20, Urgency::Normal), (20, Urgency::Fast)] {
+        let share =
+            Partition { name: "standard".into(), member: Member::Tier(Tier::Standard), percent: 20, lends: false };
+        let other = PoolConfig { pool: id_of("b"), partitions: vec![share], ..config(100, 10) };
+        let mut net = Network::of([PoolConfig { pool: id_of("a"), ..config(1_000, 100) }, other].into_iter());
+        let of = |n, urgency, now| Submission { urgency, ..of(n, "one", now) };
+        // What is shared goes to others for as long as this takes.
+        for n in 0..20 {
+            net.send(&[("b", 60)], request(n, "large", Tier::Enterprise, Urgency::Immediate, at(0)), at(0));
+        }
+        net.run(at(100));
+        let older: Vec<_> =
+            (0..older).map(|n| net.send(&[("a", 1), ("b", 40)], of(100 + n, urgency, at(100)), at(100))).collect();
+        for (n, ms) in (0..20).zip((2_000..).step_by(2_000)) {
+            net.run(at(ms));
+            let younger = net.send(&[("a", 1), ("b", 4)], of(200 + n, urgency, at(ms)), at(ms));
+            net.run(at(ms + 1_999));
+            let waited = net.starts.get(&younger).map(|started| started.since(at(ms)));
+            assert!(waited.is_some_and(|ms| ms < 500), "{n}: {waited:?}");
+        }
+        assert!(older.iter().all(|id| !net.starts.contains_key(id)), "they wait");
     }
 }
 
@@ -94,4 +123,67 @@ fn one_that_would_start_too_late_is_refused_though_an_older_one_of_its_lane_wait
         assert_eq!(home.requests().filter(|request| request.client.as_str() == "client").count(), 1);
         assert!(home.request(&first).is_some());
     }
+}
+
+#[test]
+fn one_that_needs_less_asks_for_itself_what_the_older_one_may_be_refused() {
+    let needs = |amount| vec![demand("home", 100), demand("other", amount)];
+    for (amount, asks_too) in [(1, false), (2, true)] {
+        let mut home = pool(config(1_000, 1));
+        let older =
+            queue(&mut home, Submission { demands: needs(amount), has_slot: true, ..of(1, "client", at(0)) }, at(0));
+        let not_now = LeaseAnswer::NotNow { retry_at: None, ready_at: None };
+        home.lease_answered(&older, 1, &id_of("other"), not_now, at(1));
+        home.take_effects();
+        let younger = queue(&mut home, Submission { demands: needs(1), ..of(2, "client", at(2)) }, at(2));
+        let effects = home.take_effects();
+        let goes = |effect: &Effect| matches!(effect, Effect::AcquireSlot { id, .. } if *id == older);
+        let inquires = |effect: &Effect| matches!(effect, Effect::AcquireLease { id, order, .. } if *id == younger && order.inquires);
+        assert!(effects.iter().any(goes), "{effects:?}");
+        assert_eq!(effects.iter().any(inquires), asks_too, "{effects:?}");
+        if asks_too {
+            home.lease_answered(&younger, 1, &id_of("other"), LeaseAnswer::Ready, at(3));
+            home.slot_answered(&older, 2, Some(SlotAnswer::Granted), at(3));
+            home.lease_answered(
+                &older,
+                2,
+                &id_of("other"),
+                LeaseAnswer::NotNow { retry_at: None, ready_at: None },
+                at(4),
+            );
+            let goes_first = started_ids(&mut home, at(4)).first().cloned();
+            assert_eq!(goes_first, Some(younger), "it has been told yes, and goes itself");
+        }
+    }
+}
+
+#[test]
+fn what_the_older_one_is_told_is_not_taken_for_what_the_younger_one_would_be() {
+    let (mut home, first, _) = two_of_one_lane(300, of(3, "client", at(2)));
+    let younger = of(3, "client", at(2)).id;
+    home.slot_answered(&first, 2, Some(SlotAnswer::Granted), at(3));
+    let not_now = LeaseAnswer::NotNow { retry_at: Some(at(9_000)), ready_at: Some(at(9_000)) };
+    home.lease_answered(&first, 2, &id_of("other"), not_now, at(4));
+    home.take_effects();
+    home.on_wakeup(at(4_000));
+    assert!(is_parked(&home, &younger));
+    let effects = home.take_effects();
+    let goes = |effect: &Effect| matches!(effect, Effect::AcquireSlot { .. });
+    assert!(!effects.iter().any(goes), "not even the older one, in its turn: {effects:?}");
+}
+
+#[test]
+fn two_that_are_the_same_are_run_once() {
+    let needs = || vec![demand("home", 100), demand("other", 1)];
+    let limits = Lanes([(Urgency::Normal, LaneLimits { max_wait_ms: Some(60_000), queue_cap: None })].into());
+    let mut home = pool(PoolConfig { lanes: limits, ..config(1_000, 1) });
+    let same =
+        |n, has_slot, now| Submission { demands: needs(), has_slot, held_at: now, ..support::twin(n, Urgency::Normal) };
+    let older = queue(&mut home, same(1, true, at(0)), at(0));
+    let not_now = LeaseAnswer::NotNow { retry_at: None, ready_at: None };
+    home.lease_answered(&older, 1, &id_of("other"), not_now, at(1));
+    home.take_effects();
+    let younger = queue(&mut home, same(2, false, at(2)), at(2));
+    assert_eq!(started_ids(&mut home, at(3)), [younger]);
+    assert!(matches!(home.request(&older).unwrap().phase, Phase::Following { .. }));
 }

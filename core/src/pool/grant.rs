@@ -54,7 +54,7 @@ impl Pool {
         {
             *granted = granted.saturating_add(1);
             let first = self.first_in(&pick.id).filter(|_| slot_of != Some(&pick.id)).map(|first| first.id.clone());
-            let id = self.who_goes(first, pick.id);
+            let id = self.who_goes(first, pick.id, now);
             self.begin_acquiring(&id, Tokens::ZERO, false, false, slot_of, now);
         }
         if let Some(until) = self.state.paused_until {
@@ -76,7 +76,7 @@ impl Pool {
                     if on_turn {
                         self.turn_was_used(picked_for);
                     }
-                    let id = self.who_goes(first, pick.id);
+                    let id = self.who_goes(first, pick.id, now);
                     self.begin_acquiring(&id, own, picked_for.is_some(), on_turn, slot_of, now);
                 }
                 Turn::Refused(id) => {
@@ -161,24 +161,7 @@ impl Pool {
         Turn::Wait(ready_at)
     }
 
-    /// Takes the tokens of the one that goes first in this turn, if there is one and they are there; with what of them is of
-    /// its partition's share.
-    fn take_for_first_in(
-        &mut self,
-        head: &Pick,
-        insist: bool,
-        wanted: &[Tokens],
-        now: Instant,
-    ) -> Option<(RequestId, Tokens)> {
-        let older = self.first_in(&head.id).filter(|older| self.turn_is_kept(older).is_none())?;
-        let (own, amount) = self.place_of(older);
-        let leave = Leave { insist, kept: self.kept_before(&entry(older), None, now) };
-        let first = older.id.clone();
-        let drawn = self.take_tokens(amount, own, wanted, &leave, now).ok()?;
-        Some((first, drawn))
-    }
-
-    fn place_of(&self, request: &Request) -> (Option<usize>, Tokens) {
+    pub(super) fn place_of(&self, request: &Request) -> (Option<usize>, Tokens) {
         (self.partition_of(&request.client, request.tier), request.home_amount())
     }
 
