@@ -6,7 +6,7 @@ mod support;
 
 use rm_core::account::SlotAnswer;
 use rm_core::id::RequestId;
-use rm_core::lane::Lanes;
+use rm_core::lane::{LaneLimits, Lanes};
 use rm_core::off_peak::{WaitsFor, Window};
 use rm_core::optimizer::Strategy;
 use rm_core::pool::{BatchTerms, Blocked, CancelOutcome, Effect, Pool, PoolConfig, Report, Retry, Submission};
@@ -361,4 +361,28 @@ fn one_that_is_underway_is_waited_for_rather_than_one_that_waits_itself() {
     let third = queue(&mut pool, twin(3, Urgency::Normal), at(2));
     let phase = &pool.request(&third).unwrap().phase;
     assert!(matches!(phase, Phase::Following { leader } if *leader == running), "{phase:?}");
+}
+
+#[test]
+fn one_whose_lane_has_a_limit_waits_itself_until_the_same_one_has_started() {
+    let lanes = Lanes([(Urgency::Normal, LaneLimits { max_wait_ms: Some(60_000), queue_cap: None })].into());
+    let mut pool = pool(PoolConfig { lanes, ..config(10, 1) });
+    let taken = queue(
+        &mut pool,
+        Submission {
+            demands: vec![demand("home", 10)],
+            ..request(9, "other", Tier::Enterprise, Urgency::Normal, at(0))
+        },
+        at(0),
+    );
+    assert_eq!(started(&mut pool, at(0)), [(taken, 1)]);
+    let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, twin(n, Urgency::Normal), at(0))).collect();
+    assert!(ids.iter().all(|id| pool.request(id).unwrap().phase == Phase::Waiting));
+    pool.on_wakeup(at(5_000));
+    assert_eq!(started(&mut pool, at(5_000)), [(ids[0].clone(), 1)]);
+    let follows =
+        |id: &RequestId| matches!(&pool.request(id).unwrap().phase, Phase::Following { leader } if *leader == ids[0]);
+    assert!(ids[1..].iter().all(follows), "they are run once");
+    pool.report(&ids[0], 1, used(5), at(5_100));
+    assert_eq!(ends(&mut pool).len(), 3);
 }

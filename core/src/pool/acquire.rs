@@ -137,16 +137,18 @@ impl Pool {
                 let lease_until = now.plus(limit_ms).plus(RUN_GRACE_MS);
                 request.phase = Phase::Running { since, started_at: now, lease_until };
                 self.followers_start(&id, now);
-                Some(Started { id, grant, attempt, limit_ms })
+                Some(Started { id: id.clone(), grant, attempt, limit_ms })
             }
             Kind::Reservation => {
                 let lease_until = now.plus(request.timeout_ms);
                 request.phase = Phase::Running { since, started_at: now, lease_until };
-                self.effects.push(Effect::Reserved { id, expires_at: lease_until });
+                self.effects.push(Effect::Reserved { id: id.clone(), expires_at: lease_until });
                 None
             }
         };
         self.put(request);
+        // Those that are the same and could not wait for one that waited itself.
+        self.lead_those_that_wait(&id, now);
         started
     }
 

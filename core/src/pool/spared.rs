@@ -65,13 +65,11 @@ impl Pool {
         waits_for(request, leader.id.clone());
     }
 
-    /// A new request is accepted that does not wait for those that are the same and wait, for it goes before them or waits in
-    /// no such place: they wait for it, with those that wait for them. Whether there are any.
+    /// A request does not wait for those that are the same and wait, for it goes before them or waits in no such place: they
+    /// wait for it, with those that wait for them. Whether there are any.
     pub(super) fn lead_those_that_wait(&mut self, id: &RequestId, now: Instant) -> bool {
-        let Some(leader) = self.requests.get(id).filter(|one| !matches!(one.phase, Phase::Following { .. })) else {
-            return false;
-        };
-        let leader = leader.clone();
+        let may_lead = |one: &&Request| one.twin.is_some() && !matches!(one.phase, Phase::Following { .. });
+        let Some(leader) = self.requests.get(id).filter(may_lead).cloned() else { return false };
         let twins = leader.twin.as_ref().and_then(|twin| self.twins.get(twin)).into_iter().flatten().rev();
         let goes_after = |one: &&Request| {
             let waits = matches!(one.phase, Phase::Waiting | Phase::Parked { .. }) && one.first_started_at.is_none();
