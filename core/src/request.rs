@@ -180,6 +180,10 @@ pub struct Request {
     /// What its last attempt has said of its worker: the pools that leased it tokens are told in the same event.
     #[serde(skip)]
     pub sign: Sign,
+    /// An older one, which needs more of another pool, went in its turn, and no pool has answered for it since: its next turn
+    /// is its own.
+    #[serde(skip)]
+    pub stood_back: bool,
     /// When another pool was last asked for it. That is not stored: after a crash it asks again.
     #[serde(skip)]
     pub asked_at: Option<Instant>,

@@ -19,23 +19,47 @@ fn of(n: u64, client: &str, now: Instant) -> Submission {
     Submission { slots: Some(100), ..request(n, client, Tier::Standard, Urgency::Normal, now) }
 }
 
+/// Two clients whose requests need the same pools, each of them another one first. When those of each started, with what they
+/// needed of the other pools.
+fn crossed(others: usize, late: u64, amounts: impl Fn(u64) -> (u64, u64), has_slot: bool) -> [Vec<(Instant, u64)>; 2] {
+    let mut net = Network::new(&["a", "b", "c"], 30, 3);
+    net.sent_before(late * 1_000);
+    let mut ids: [Vec<(RequestId, u64)>; 2] = Default::default();
+    for (n, ms) in (0..12).zip((0..).step_by(40)) {
+        net.run(at(ms));
+        let (more, less) = amounts(n);
+        for (home, (client, of_client)) in ["a", "b"].into_iter().zip(["one", "two"].into_iter().zip(&mut ids)) {
+            let other = if home == "a" { "b" } else { "a" };
+            let needs = [(home, more), (other, less), ("c", less)];
+            let submission = Submission { has_slot, ..of(n, client, at(ms)) };
+            of_client.push((net.send(&needs[..=others], submission, at(ms)), less));
+        }
+    }
+    net.run(at(90_000));
+    ids.map(|ids| ids.into_iter().map(|(id, less)| (net.starts[&id], less)).collect())
+}
+
 #[test]
 fn requests_that_need_the_same_pools_start_in_the_order_in_which_they_came() {
-    for (late, spread) in (0..20).zip([0, 5].into_iter().cycle()) {
-        let mut net = Network::new(&["a", "b"], 30, 3);
-        net.sent_before(late * 1_000);
-        let (mut one, mut two): (Vec<RequestId>, Vec<RequestId>) = (vec![], vec![]);
-        for (n, ms) in (0..12).zip((0..).step_by(40)) {
-            net.run(at(ms));
-            // All the same, or each of other amounts.
-            let (more, less) = if spread == 0 { (10, 5) } else { (8 + n % spread, 3 + n * 7 % spread) };
-            one.push(net.send(&[("a", more), ("b", less)], of(n, "one", at(ms)), at(ms)));
-            two.push(net.send(&[("b", more), ("a", less)], of(100 + n, "two", at(ms)), at(ms)));
+    for late in 0..10 {
+        for (others, has_slot) in [(1, false), (1, true), (2, false), (2, true)] {
+            for starts in crossed(others, late, |_| (10, 5), has_slot) {
+                assert!(starts.is_sorted(), "{starts:?}");
+            }
         }
-        net.run(at(60_000));
-        for ids in [&one, &two] {
-            let starts: Vec<Instant> = ids.iter().map(|id| net.starts[id]).collect();
-            assert!(starts.is_sorted(), "{starts:?}");
+    }
+}
+
+#[test]
+fn only_one_that_needs_less_of_another_pool_may_start_before_an_older_one() {
+    for late in 0..30 {
+        for starts in crossed(1 + usize::from(late % 2 == 0), late, |n| (8 + n % 5, 3 + n * 7 % 5), false) {
+            for (n, younger) in starts.iter().enumerate() {
+                let passes = |older: &&(Instant, u64)| younger.0 < older.0;
+                let passed: Vec<_> = starts[..n].iter().filter(passes).collect();
+                assert!(passed.iter().all(|older| younger.1 < older.1), "{starts:?}");
+                assert!(passed.len() <= 1, "{starts:?}");
+            }
         }
     }
 }
@@ -126,33 +150,29 @@ fn one_that_would_start_too_late_is_refused_though_an_older_one_of_its_lane_wait
 }
 
 #[test]
-fn one_that_needs_less_asks_for_itself_what_the_older_one_may_be_refused() {
+fn one_that_needs_less_goes_after_the_older_one_also_where_that_is_refused_and_had_the_only_slot() {
     let needs = |amount| vec![demand("home", 100), demand("other", amount)];
-    for (amount, asks_too) in [(1, false), (2, true)] {
+    let not_now = || LeaseAnswer::NotNow { retry_at: None, ready_at: None };
+    let asking = |home: &mut Pool| -> Vec<RequestId> {
+        let of = |effect| if let Effect::AcquireSlot { id, .. } = effect { Some(id) } else { None };
+        home.take_effects().into_iter().filter_map(of).collect()
+    };
+    for (amount, goes_too) in [(1, false), (2, true)] {
         let mut home = pool(config(1_000, 1));
-        let older =
-            queue(&mut home, Submission { demands: needs(amount), has_slot: true, ..of(1, "client", at(0)) }, at(0));
-        let not_now = LeaseAnswer::NotNow { retry_at: None, ready_at: None };
-        home.lease_answered(&older, 1, &id_of("other"), not_now, at(1));
+        let older = Submission { demands: needs(amount), has_slot: true, ..of(1, "client", at(0)) };
+        let older = queue(&mut home, older, at(0));
+        home.lease_answered(&older, 1, &id_of("other"), not_now(), at(1));
         home.take_effects();
         let younger = queue(&mut home, Submission { demands: needs(1), ..of(2, "client", at(2)) }, at(2));
-        let effects = home.take_effects();
-        let goes = |effect: &Effect| matches!(effect, Effect::AcquireSlot { id, .. } if *id == older);
-        let inquires = |effect: &Effect| matches!(effect, Effect::AcquireLease { id, order, .. } if *id == younger && order.inquires);
-        assert!(effects.iter().any(goes), "{effects:?}");
-        assert_eq!(effects.iter().any(inquires), asks_too, "{effects:?}");
-        if asks_too {
-            home.lease_answered(&younger, 1, &id_of("other"), LeaseAnswer::Ready, at(3));
-            home.slot_answered(&older, 2, Some(SlotAnswer::Granted), at(3));
-            home.lease_answered(
-                &older,
-                2,
-                &id_of("other"),
-                LeaseAnswer::NotNow { retry_at: None, ready_at: None },
-                at(4),
-            );
-            let goes_first = started_ids(&mut home, at(4)).first().cloned();
-            assert_eq!(goes_first, Some(younger), "it has been told yes, and goes itself");
+        let both = [older.clone(), younger.clone()];
+        assert_eq!(asking(&mut home), both[..if goes_too { 2 } else { 1 }]);
+        home.slot_answered(&older, 2, Some(SlotAnswer::Granted), at(3));
+        if goes_too {
+            home.slot_answered(&younger, 1, Some(SlotAnswer::Full), at(3));
+            home.take_effects();
+            home.lease_answered(&older, 2, &id_of("other"), not_now(), at(4));
+            home.client_woken(&"client".parse().unwrap(), at(5));
+            assert_eq!(asking(&mut home), [younger], "it is its own turn");
         }
     }
 }

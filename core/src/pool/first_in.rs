@@ -4,13 +4,12 @@
 //! them, and might be before it there, for that pool has gained something meanwhile. So when it is the turn of that next one the
 //! older one is granted in its stead: the other pool would sooner grant the older one, so that nothing is lost by it.
 //!
-//! Whoever can have what the older one cannot is not held back: one that is in need of a pool that the other does not need, and
-//! one that needs less of it, once that pool has said yes, for it may be its client's share there that the older one's need is
-//! larger than.
+//! The younger waits in its stead, for what refuses that one refuses it too. But whoever can have what the older one cannot is
+//! not held back: one that needs a pool that the other does not need; and one that needs less of it goes next, for it may be
+//! that the older one's need is larger than its client's share there, or than what that pool has.
 
 use crate::id::{PoolId, RequestId};
 use crate::pool::Pool;
-use crate::pool::elsewhere::INQUIRIES_AT_ONCE;
 use crate::pool::index::entry;
 use crate::pool::supply::Leave;
 use crate::queue::Pick;
@@ -22,18 +21,14 @@ const LOOKED_AT: usize = 64;
 
 impl Pool {
     /// The oldest that came before this one, of its flow, and waits outside the queue for a pool that both need.
-    pub(super) fn first_in(&self, id: &RequestId) -> Option<&Request> {
+    pub(super) fn first_in(&self, id: &RequestId, now: Instant) -> Option<&Request> {
         let request = self.requests.get(id).filter(|request| !request.others().is_empty())?;
         let (flow, place) = (entry(request).flow(), (request.enqueued_at, request.id.clone()));
-        // Which pool has said that it would grant it.
-        let told_yes = request.refused_by.as_ref().filter(|_| self.inquirers.is_coming(&request.client, id));
         let goes_first = |older: &&Request| {
-            let awaits = |pool: &PoolId| older.awaits().is_some_and(|demand| demand.pool == *pool);
             older.parked_until().is_some()
-                && !older.left_alone
                 && needs_no_other(older, request)
-                && !may_follow_it(older, request)
-                && told_yes.is_none_or(|pool| awaits(pool) && needs_no_more(older, request))
+                && !self.would_follow(older, request, now)
+                && (!request.stood_back || needs_no_more(older, request))
         };
         let waiting = request.others().iter().filter_map(|demand| {
             let waiting = self.elsewhere.get(&(demand.pool.clone(), flow.clone()))?;
@@ -52,7 +47,7 @@ impl Pool {
         wanted: &[Tokens],
         now: Instant,
     ) -> Option<(RequestId, Tokens)> {
-        let older = self.first_in(&head.id).filter(|older| self.turn_is_kept(older).is_none())?;
+        let older = self.first_in(&head.id, now).filter(|older| self.turn_is_kept(older).is_none())?;
         let (own, amount) = self.place_of(older);
         let leave = Leave { insist, kept: self.kept_before(&entry(older), None, now) };
         let first = older.id.clone();
@@ -61,42 +56,39 @@ impl Pool {
     }
 
     /// It is the turn of `id`; who is granted then. If another one goes `first`, that comes back for it.
-    pub(super) fn who_goes(&mut self, first: Option<RequestId>, id: RequestId, now: Instant) -> RequestId {
+    pub(super) fn who_goes(&mut self, first: Option<RequestId>, id: RequestId) -> RequestId {
         let Some(mut older) = first.and_then(|first| self.take(&first)) else { return id };
         let first = older.id.clone();
-        let (phase, refused_by) = (older.phase.clone(), older.refused_by.clone());
+        let (phase, refused_by, left_alone) = (older.phase.clone(), older.refused_by.clone(), older.left_alone);
+        let goes_next = self.requests.get(&id).is_some_and(|younger| !needs_no_more(&older, younger));
         let client = older.client.clone();
         older.phase = Phase::Waiting;
         self.put(older);
-        // The younger one waits in its stead, or each might be refused in the other's turn for ever. What the other pool keeps
-        // for one that has been told yes is there for it still: that one keeps its place, once.
-        if self.inquirers.is_coming(&client, &id) {
+        if goes_next {
+            if let Some(younger) = self.requests.get_mut(&id) {
+                younger.stood_back = true;
+            }
+        } else if self.inquirers.is_coming(&client, &id) {
+            // What the other pool keeps for one that has been told yes is there for it still: it keeps its place, once.
             self.inquirers.comes_no_more(&client, &id);
         } else if let Some(mut younger) = self.take(&id) {
             // What belongs to its last grant is told apart by the number.
             younger.grants = younger.grants.saturating_add(1);
-            // When that pool has the tokens of this one is not known.
-            (younger.phase, younger.refused_by, younger.others_ready_at) = (phase, refused_by, None);
+            (younger.phase, younger.refused_by, younger.left_alone) = (phase, refused_by, left_alone);
+            // When the other pool has the tokens of this one is not known.
+            younger.others_ready_at = None;
             self.put(younger);
-            self.inquire_if_it_needs_less(&id, &first, now);
         }
         first
     }
 
-    /// What is refused to the older one may be granted to one that needs less: that asks for itself, as it would have in its
-    /// turn.
-    fn inquire_if_it_needs_less(&mut self, younger: &RequestId, older: &RequestId, now: Instant) {
-        let both = self.requests.get(younger).zip(self.requests.get(older));
-        if both.is_none_or(|(younger, older)| needs_no_more(older, younger)) {
-            return;
-        }
-        match self.inquiries_made() < INQUIRIES_AT_ONCE {
-            true => self.inquire(younger, now),
-            false => {
-                let until = self.inquirers.asks_later_at(now);
-                self.wait_elsewhere(younger, until);
-            }
-        }
+    /// Whether an older one will have the result of this one, for it is the same, so that it is run once.
+    fn would_follow(&self, older: &Request, request: &Request, now: Instant) -> bool {
+        older.twin.is_some()
+            && older.twin == request.twin
+            && older.timeout_ms >= request.timeout_ms
+            && older.first_started_at.is_none()
+            && !self.is_old(older.enqueued_at, now)
     }
 }
 
@@ -116,9 +108,4 @@ fn needs_no_other(one: &Request, other: &Request) -> bool {
 fn needs_no_more(one: &Request, other: &Request) -> bool {
     let is_enough = |demand: &Demand| needed_of(other, &demand.pool).is_some_and(|too| demand.amount <= too.amount);
     one.others().iter().all(is_enough)
-}
-
-/// Whether an older one has the result of this one when it is the same, so that it is run once.
-fn may_follow_it(older: &Request, request: &Request) -> bool {
-    older.twin.is_some() && older.twin == request.twin && older.timeout_ms >= request.timeout_ms
 }

@@ -53,8 +53,9 @@ impl Pool {
             && let Some(pick) = self.pick_free(now)
         {
             *granted = granted.saturating_add(1);
-            let first = self.first_in(&pick.id).filter(|_| slot_of != Some(&pick.id)).map(|first| first.id.clone());
-            let id = self.who_goes(first, pick.id, now);
+            let first =
+                self.first_in(&pick.id, now).filter(|_| slot_of != Some(&pick.id)).map(|first| first.id.clone());
+            let id = self.who_goes(first, pick.id);
             self.begin_acquiring(&id, Tokens::ZERO, false, false, slot_of, now);
         }
         if let Some(until) = self.state.paused_until {
@@ -76,7 +77,7 @@ impl Pool {
                     if on_turn {
                         self.turn_was_used(picked_for);
                     }
-                    let id = self.who_goes(first, pick.id, now);
+                    let id = self.who_goes(first, pick.id);
                     self.begin_acquiring(&id, own, picked_for.is_some(), on_turn, slot_of, now);
                 }
                 Turn::Refused(id) => {
@@ -107,7 +108,7 @@ impl Pool {
         let taken = match self.turn_is_kept(first) {
             Some(until) => Err(Availability::At(until)),
             // One that has its slot already goes itself.
-            None if slot_of != Some(&head.id) && self.first_in(&head.id).is_some() && is_there(self) => {
+            None if slot_of != Some(&head.id) && self.first_in(&head.id, now).is_some() && is_there(self) => {
                 if let Some((first, own)) = self.take_for_first_in(&head, insist, &wanted, now) {
                     return Turn::Granted { pick: head, first: Some(first), own, picked_for: None };
                 }
@@ -141,7 +142,7 @@ impl Pool {
             let needed = amount.saturating_add(kept.all());
             let by_share = share.map(|share| self.state.shares.reaches(share, &limits, needed, now));
             let leave = Leave { kept, ..OWN_SHARE };
-            let older = self.first_in(&pick.id).filter(|_| slot_of != Some(&pick.id));
+            let older = self.first_in(&pick.id, now).filter(|_| slot_of != Some(&pick.id));
             let is_there = self.availability(amount, Some(index), &wanted, &leave, now) == Availability::Now;
             let older = older.filter(|older| is_there && older.home_amount() <= amount);
             let (first, amount) = older.map_or((None, amount), |older| (Some(older.id.clone()), older.home_amount()));
