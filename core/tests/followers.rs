@@ -363,26 +363,58 @@ fn one_that_is_underway_is_waited_for_rather_than_one_that_waits_itself() {
     assert!(matches!(phase, Phase::Following { leader } if *leader == running), "{phase:?}");
 }
 
-#[test]
-fn one_whose_lane_has_a_limit_waits_itself_until_the_same_one_has_started() {
+/// A pool whose normal lane has a limit of a minute, and which has nothing for five seconds.
+fn with_a_limit() -> Pool {
     let lanes = Lanes([(Urgency::Normal, LaneLimits { max_wait_ms: Some(60_000), queue_cap: None })].into());
     let mut pool = pool(PoolConfig { lanes, ..config(10, 1) });
-    let taken = queue(
-        &mut pool,
-        Submission {
-            demands: vec![demand("home", 10)],
-            ..request(9, "other", Tier::Enterprise, Urgency::Normal, at(0))
-        },
-        at(0),
-    );
+    let first = request(9, "other", Tier::Enterprise, Urgency::Normal, at(0));
+    let taken = queue(&mut pool, Submission { demands: vec![demand("home", 10)], ..first }, at(0));
     assert_eq!(started(&mut pool, at(0)), [(taken, 1)]);
+    pool
+}
+
+fn follows(pool: &Pool, id: &RequestId, leader: &RequestId) -> bool {
+    pool.request(id).unwrap().phase == Phase::Following { leader: leader.clone() }
+}
+
+#[test]
+fn one_whose_lane_has_a_limit_waits_itself_until_the_same_one_has_started() {
+    let mut pool = with_a_limit();
     let ids: Vec<_> = (1..=3).map(|n| queue(&mut pool, twin(n, Urgency::Normal), at(0))).collect();
     assert!(ids.iter().all(|id| pool.request(id).unwrap().phase == Phase::Waiting));
     pool.on_wakeup(at(5_000));
     assert_eq!(started(&mut pool, at(5_000)), [(ids[0].clone(), 1)]);
-    let follows =
-        |id: &RequestId| matches!(&pool.request(id).unwrap().phase, Phase::Following { leader } if *leader == ids[0]);
-    assert!(ids[1..].iter().all(follows), "they are run once");
+    assert!(ids[1..].iter().all(|id| follows(&pool, id, &ids[0])), "they are run once");
     pool.report(&ids[0], 1, used(5), at(5_100));
     assert_eq!(ends(&mut pool).len(), 3);
+}
+
+#[test]
+fn its_lane_limits_the_wait_for_the_first_start_of_those_it_is_run_with() {
+    for cancelled in [false, true] {
+        let mut pool = with_a_limit();
+        let ids: Vec<_> = (1..=2).map(|n| queue(&mut pool, twin(n, Urgency::Normal), at(0))).collect();
+        pool.on_wakeup(at(5_000));
+        assert_eq!(started(&mut pool, at(5_000)), [(ids[0].clone(), 1)]);
+        let now = at(100_000);
+        if cancelled {
+            assert_eq!(pool.cancel(&ids[0], false, now), CancelOutcome::Cancelled);
+        } else {
+            pool.report(&ids[0], 1, Report::Failed { failure: failure(), retry: Retry::No }, now);
+        }
+        assert_eq!(started(&mut pool, now), [(ids[1].clone(), 1)], "it is run then");
+    }
+}
+
+#[test]
+fn one_that_has_no_slot_waits_for_the_same_one_that_had_it() {
+    let mut pool = with_a_limit();
+    let small = |n| Submission { demands: vec![demand("home", 1)], slots: Some(2), ..twin(n, Urgency::Normal) };
+    let ids: Vec<_> = (1..=2).map(|n| queue(&mut pool, small(n), at(0))).collect();
+    pool.on_wakeup(at(2_000));
+    let asks = |effect: &Effect| matches!(effect, Effect::AcquireSlot { .. });
+    assert_eq!(pool.take_effects().iter().filter(|effect| asks(effect)).count(), 2);
+    pool.slot_answered(&ids[0], 1, Some(SlotAnswer::Granted), at(2_001));
+    pool.slot_answered(&ids[1], 1, Some(SlotAnswer::Full), at(2_001));
+    assert!(follows(&pool, &ids[1], &ids[0]));
 }

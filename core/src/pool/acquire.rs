@@ -389,5 +389,6 @@ impl Pool {
         request.phase = park_until.map_or(Phase::Waiting, |until| Phase::Parked { until, cause });
         self.put(request);
         self.let_go_of_followers(id, now);
+        self.follow_the_same_that_runs(id, now);
     }
 }

@@ -105,6 +105,18 @@ impl Pool {
         any
     }
 
+    /// A request that was underway waits again; one that is the same may have started meanwhile.
+    pub(super) fn follow_the_same_that_runs(&mut self, id: &RequestId, now: Instant) {
+        let twin = self.requests.get(id).and_then(|request| request.twin.as_ref());
+        let same = twin.and_then(|twin| self.twins.get(twin)).into_iter().flatten().rev().take(LEADERS_MAX);
+        let runs = |id: &&RequestId| {
+            self.requests.get(*id).is_some_and(|request| matches!(request.phase, Phase::Running { .. }))
+        };
+        if let Some(leader) = same.filter(|other| *other != id).find(runs).cloned() {
+            self.lead_those_that_wait(&leader, now);
+        }
+    }
+
     /// Of those that are the same and in flight the one to wait for: one that is underway, if it may. Among many the last
     /// ones are looked at; those before them may wait for something that this one does not.
     fn leader_for(&self, request: &Request, now: Instant) -> Option<&Request> {
@@ -126,8 +138,7 @@ impl Pool {
         let mut free = Vec::new();
         for id in followers {
             let Some(mut follower) = self.take(&id) else { continue };
-            // It was not its own run that had started.
-            follower.first_started_at = None;
+            waits_again(&mut follower);
             if may_follow(&follower, &waiting, now) {
                 self.put(follower);
             } else {
@@ -176,7 +187,7 @@ impl Pool {
     }
 
     fn run_for_itself(&mut self, mut follower: Request) {
-        follower.first_started_at = None;
+        waits_again(&mut follower);
         follower.twin = None;
         follower.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
         follower.phase = Phase::Waiting;
@@ -193,8 +204,7 @@ impl Pool {
         followers.sort_by_cached_key(place);
         let mut leaders: Vec<RequestId> = Vec::new();
         for mut follower in followers {
-            // It was not its own run that had started.
-            follower.first_started_at = None;
+            waits_again(&mut follower);
             let may_lead = |leader: &&Request| {
                 let has_its_turn_first =
                     self.is_old(follower.enqueued_at, now) && follower.enqueued_at < leader.enqueued_at;
@@ -255,6 +265,13 @@ fn waits_for(request: &mut Request, leader: RequestId) {
     let detail = format!("the same as {leader}, which was in flight");
     request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
     request.phase = Phase::Following { leader };
+}
+
+/// It was not its own run that had started. But its lane limits the wait for a start, and it has had that.
+fn waits_again(follower: &mut Request) {
+    if follower.first_started_at.take().is_some() {
+        follower.wait_limit_ms = None;
+    }
 }
 
 /// Whether a request may wait for another one: that is underway, or waits in no place that this one would not, and for no
