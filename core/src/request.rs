@@ -180,10 +180,10 @@ pub struct Request {
     /// What its last attempt has said of its worker: the pools that leased it tokens are told in the same event.
     #[serde(skip)]
     pub sign: Sign,
-    /// An older one, which needs more of another pool, went in its turn, and no pool has answered for it since: its next turn
-    /// is its own.
+    /// An older one, which needs more of another pool and waits for this one, went in its turn. Until that has answered for it
+    /// as well its turns are its own.
     #[serde(skip)]
-    pub stood_back: bool,
+    pub stood_back_at: Option<PoolId>,
     /// When another pool was last asked for it. That is not stored: after a crash it asks again.
     #[serde(skip)]
     pub asked_at: Option<Instant>,

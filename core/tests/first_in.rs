@@ -13,7 +13,7 @@ use rm_core::priority::{Tier, Urgency};
 use rm_core::request::Phase;
 use rm_core::units::Instant;
 use support::network::Network;
-use support::{at, config, demand, id_of, pool, queue, request, started_ids};
+use support::{at, config, demand, id_of, pool, queue, request, started_ids, units};
 
 fn of(n: u64, client: &str, now: Instant) -> Submission {
     Submission { slots: Some(100), ..request(n, client, Tier::Standard, Urgency::Normal, now) }
@@ -64,19 +64,25 @@ fn only_one_that_needs_less_of_another_pool_may_start_before_an_older_one() {
     }
 }
 
+/// A home `a` with plenty, and a pool `b` of which standard clients have a fifth; all else of it others have for as long as
+/// this takes.
+fn with_a_share() -> Network {
+    let member = Member::Tier(Tier::Standard);
+    let share = Partition { name: "standard".into(), member, percent: 20, lends: false };
+    let other = PoolConfig { pool: id_of("b"), partitions: vec![share], ..config(100, 10) };
+    let mut net = Network::of([PoolConfig { pool: id_of("a"), ..config(1_000, 100) }, other].into_iter());
+    for n in 0..20 {
+        net.send(&[("b", 60)], request(n, "large", Tier::Enterprise, Urgency::Immediate, at(0)), at(0));
+    }
+    net.run(at(100));
+    net
+}
+
 #[test]
 fn one_that_its_share_is_enough_for_is_not_held_back_by_older_ones_that_it_is_not() {
     for (older, urgency) in [(1, Urgency::Normal), (2, Urgency::Normal), (20, Urgency::Normal), (20, Urgency::Fast)] {
-        let share =
-            Partition { name: "standard".into(), member: Member::Tier(Tier::Standard), percent: 20, lends: false };
-        let other = PoolConfig { pool: id_of("b"), partitions: vec![share], ..config(100, 10) };
-        let mut net = Network::of([PoolConfig { pool: id_of("a"), ..config(1_000, 100) }, other].into_iter());
+        let mut net = with_a_share();
         let of = |n, urgency, now| Submission { urgency, ..of(n, "one", now) };
-        // What is shared goes to others for as long as this takes.
-        for n in 0..20 {
-            net.send(&[("b", 60)], request(n, "large", Tier::Enterprise, Urgency::Immediate, at(0)), at(0));
-        }
-        net.run(at(100));
         let older: Vec<_> =
             (0..older).map(|n| net.send(&[("a", 1), ("b", 40)], of(100 + n, urgency, at(100)), at(100))).collect();
         for (n, ms) in (0..20).zip((2_000..).step_by(2_000)) {
@@ -87,6 +93,24 @@ fn one_that_its_share_is_enough_for_is_not_held_back_by_older_ones_that_it_is_no
             assert!(waited.is_some_and(|ms| ms < 500), "{n}: {waited:?}");
         }
         assert!(older.iter().all(|id| !net.starts.contains_key(id)), "they wait");
+    }
+}
+
+#[test]
+fn many_that_their_share_is_enough_for_start_as_it_is_refilled_whoever_older_waits_for_more() {
+    for (older, slots) in [(1, 1), (1, 1_000), (30, 1), (30, 20)] {
+        let mut net = with_a_share();
+        net.slots = slots;
+        for n in 0..older {
+            net.send(&[("a", 1), ("b", 40)], of(100 + n, "one", at(100)), at(100));
+        }
+        net.run(at(1_000));
+        let younger: Vec<_> =
+            (0..10).map(|n| net.send(&[("a", 1), ("b", 4)], of(200 + n, "one", at(1_000)), at(1_000))).collect();
+        // Twenty are there, and two a second come.
+        net.run(at(21_000));
+        let started = younger.iter().filter(|id| net.starts.contains_key(id)).count();
+        assert_eq!(started, 10, "{older} older ones, {slots} slots");
     }
 }
 
@@ -206,4 +230,51 @@ fn two_that_are_the_same_are_run_once() {
     let younger = queue(&mut home, same(2, false, at(2)), at(2));
     assert_eq!(started_ids(&mut home, at(3)), [younger]);
     assert!(matches!(home.request(&older).unwrap().phase, Phase::Following { .. }));
+}
+
+#[test]
+fn one_that_stood_back_for_one_that_a_third_pool_refuses_does_so_once() {
+    let needs = |c| vec![demand("home", 1), demand("b", 5), demand("c", c)];
+    let not_now = || LeaseAnswer::NotNow { retry_at: None, ready_at: None };
+    let granted = || LeaseAnswer::Granted { regain_ms: 0 };
+    let (b, c) = (id_of("b"), id_of("c"));
+    let mut home = pool(config(1_000, 1));
+    let older = queue(&mut home, Submission { demands: needs(60), has_slot: true, ..of(1, "client", at(0)) }, at(0));
+    home.lease_answered(&older, 1, &b, granted(), at(1));
+    home.lease_answered(&older, 1, &c, not_now(), at(1));
+    let younger = queue(&mut home, Submission { demands: needs(10), ..of(2, "client", at(2)) }, at(2));
+    home.slot_answered(&older, 2, Some(SlotAnswer::Granted), at(3));
+    home.slot_answered(&younger, 1, Some(SlotAnswer::Granted), at(3));
+    home.lease_answered(&older, 2, &b, granted(), at(4));
+    home.lease_answered(&younger, 1, &b, not_now(), at(4));
+    home.lease_answered(&older, 2, &c, not_now(), at(5));
+    assert!(is_parked(&home, &older) && is_parked(&home, &younger));
+    home.take_effects();
+    home.lease_free(&b, false, units(5), at(6));
+    let effects = home.take_effects();
+    let asks = |effect: &Effect| matches!(effect, Effect::AcquireSlot { id, .. } if *id == younger);
+    assert!(effects.iter().any(asks), "{effects:?}");
+    assert!(is_parked(&home, &older), "what it waits for has not said anything new");
+}
+
+#[test]
+fn one_that_stood_back_goes_next_whoever_else_is_older() {
+    let needs = |amount| vec![demand("home", 1), demand("other", amount)];
+    let refused = |home: &mut Pool, id: &RequestId, ready_at| {
+        let grant = home.request(id).unwrap().grants;
+        home.slot_answered(id, grant, Some(SlotAnswer::Granted), at(5));
+        home.lease_answered(id, grant, &id_of("other"), LeaseAnswer::NotNow { retry_at: ready_at, ready_at }, at(5));
+    };
+    let mut home = pool(config(1_000, 1));
+    let large = queue(&mut home, Submission { demands: needs(60), ..of(1, "client", at(0)) }, at(0));
+    refused(&mut home, &large, None);
+    for n in 2..5 {
+        home.take_effects();
+        let id = queue(&mut home, Submission { demands: needs(10), ..of(n, "client", at(0)) }, at(0));
+        let asks = |effect| if let Effect::AcquireSlot { id, .. } = effect { Some(id) } else { None };
+        let asking: Vec<_> = home.take_effects().into_iter().filter_map(asks).collect();
+        assert_eq!(asking, [large.clone(), id.clone()], "not an equal one that was refused before");
+        refused(&mut home, &large, None);
+        refused(&mut home, &id, Some(at(4_000)));
+    }
 }

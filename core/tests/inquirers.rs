@@ -233,3 +233,31 @@ fn those_that_an_event_puts_off_come_back_a_few_at_a_time() {
     }
     assert!(back.len() > 1 && back.values().all(|count| *count <= 16), "{back:?}");
 }
+
+#[test]
+fn one_that_needs_less_than_those_before_it_asks_for_itself() {
+    for (amount, asks) in [(10, true), (60, false)] {
+        let mut home = pool(config(1_000, 1));
+        let mut ids = Vec::new();
+        for (n, amount) in [(1, 60), (2, amount)] {
+            let one = request(n, "client", Tier::Standard, Urgency::Normal, at(0));
+            let demands = vec![demand("home", 1), demand("other", amount)];
+            let id = queue(&mut home, Submission { demands, has_slot: true, ..one }, at(0));
+            let not_now = LeaseAnswer::NotNow { retry_at: None, ready_at: None };
+            home.lease_answered(&id, 1, &id_of("other"), not_now, at(1));
+            ids.push(id);
+        }
+        home.take_effects();
+        let mut now = at(1);
+        while let Some(next) = home.next_wakeup(now).filter(|next| *next <= at(2_000)) {
+            now = next.max(now.plus(1));
+            home.on_wakeup(now);
+        }
+        let inquiry = |effect| match effect {
+            Effect::AcquireLease { id, order, .. } if order.inquires => Some(id),
+            _ => None,
+        };
+        let asking: Vec<_> = home.take_effects().into_iter().filter_map(inquiry).collect();
+        assert_eq!(asking, ids[..if asks { 2 } else { 1 }], "its client has one slot");
+    }
+}

@@ -278,7 +278,7 @@ impl Pool {
         if let Some(request) = self.requests.get_mut(id) {
             request.others_ready_at = if let LeaseAnswer::NotNow { ready_at, .. } = answer { ready_at } else { None };
             request.refused_by = Some(pool.clone()).filter(|_| !answer.is_granted());
-            request.stood_back = false;
+            request.stood_back_at.take_if(|at| at == pool);
         }
         let queue = self.requests.get(id).and_then(queue_elsewhere);
         match answer {

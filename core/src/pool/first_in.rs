@@ -22,13 +22,11 @@ const LOOKED_AT: usize = 64;
 impl Pool {
     /// The oldest that came before this one, of its flow, and waits outside the queue for a pool that both need.
     pub(super) fn first_in(&self, id: &RequestId, now: Instant) -> Option<&Request> {
-        let request = self.requests.get(id).filter(|request| !request.others().is_empty())?;
+        let goes_after = |request: &&Request| !request.others().is_empty() && request.stood_back_at.is_none();
+        let request = self.requests.get(id).filter(goes_after)?;
         let (flow, place) = (entry(request).flow(), (request.enqueued_at, request.id.clone()));
         let goes_first = |older: &&Request| {
-            older.parked_until().is_some()
-                && needs_no_other(older, request)
-                && !self.would_follow(older, request, now)
-                && (!request.stood_back || needs_no_more(older, request))
+            older.parked_until().is_some() && needs_no_other(older, request) && !self.would_follow(older, request, now)
         };
         let waiting = request.others().iter().filter_map(|demand| {
             let waiting = self.elsewhere.get(&(demand.pool.clone(), flow.clone()))?;
@@ -60,13 +58,14 @@ impl Pool {
         let Some(mut older) = first.and_then(|first| self.take(&first)) else { return id };
         let first = older.id.clone();
         let (phase, refused_by, left_alone) = (older.phase.clone(), older.refused_by.clone(), older.left_alone);
+        let awaited = older.awaits().map(|demand| demand.pool.clone());
         let goes_next = self.requests.get(&id).is_some_and(|younger| !needs_no_more(&older, younger));
         let client = older.client.clone();
         older.phase = Phase::Waiting;
         self.put(older);
         if goes_next {
             if let Some(younger) = self.requests.get_mut(&id) {
-                younger.stood_back = true;
+                younger.stood_back_at = awaited;
             }
         } else if self.inquirers.is_coming(&client, &id) {
             // What the other pool keeps for one that has been told yes is there for it still: it keeps its place, once.

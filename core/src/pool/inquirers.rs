@@ -20,6 +20,8 @@ use crate::units::Instant;
 const AT_FIRST: usize = 16;
 /// And so many at most: no pool knows more orders.
 const AT_MOST: usize = ORDERS_MAX;
+/// So many of those that wait are looked at for the first ones.
+const LOOKED_AT: usize = ORDERS_MAX;
 /// So many inquire at once for each one that is told yes, or granted.
 const FOR_EACH: usize = 2;
 
@@ -105,13 +107,17 @@ impl Pool {
         }
     }
 
-    /// Whether a request is one of the first of its flow that wait for another pool.
+    /// Whether a request is one of the first of its flow that wait for another pool, but for those that need more of it: what
+    /// they are told is not what this one would be.
     pub(super) fn is_inquirer(&self, request: &Request) -> bool {
-        let Some(queue) = queue_elsewhere(request) else { return false };
+        let Some((queue, needed)) = queue_elsewhere(request).zip(request.awaits()) else { return false };
         let most = slots_of(request).min(self.inquirers.allowed(&queue));
-        self.elsewhere
-            .get(&queue)
-            .is_some_and(|waiting| waiting.iter().take(most).any(|(_, first)| *first == request.id))
+        let needs_no_more = |first: &&RequestId| {
+            let first = self.requests.get(*first).and_then(Request::awaits);
+            first.is_some_and(|first| first.amount <= needed.amount)
+        };
+        let waiting = self.elsewhere.get(&queue).into_iter().flatten().take(LOOKED_AT).map(|(_, first)| first);
+        waiting.filter(needs_no_more).take(most).any(|first| *first == request.id)
     }
 
     /// One of these has been told yes, or was granted: the next ones inquire, if they have not just done so. With those that

@@ -260,7 +260,7 @@ pub(super) fn waiting(submission: Submission) -> Request {
         expected_run_ms: None,
         others_ready_at: None,
         left_alone: false,
-        stood_back: false,
+        stood_back_at: None,
         sign: Sign::Neither,
         refused_by: None,
         promises: BTreeMap::new(),

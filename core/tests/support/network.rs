@@ -50,6 +50,8 @@ pub struct Network {
     pub unused: Vec<PoolId>,
     /// How long a run takes.
     pub run_ms: i64,
+    /// How many of a client are said to run at once.
+    pub slots: u32,
     calls: BTreeMap<(Instant, u64), Call>,
     sent: u64,
     wakeups: BTreeMap<PoolId, Instant>,
@@ -73,6 +75,7 @@ impl Network {
             held_back: 0,
             unused: Vec::new(),
             run_ms: RUN_MS,
+            slots: 1_000,
             calls: BTreeMap::new(),
             sent: 0,
             wakeups: BTreeMap::new(),
@@ -92,7 +95,7 @@ impl Network {
         random[2..].copy_from_slice(&self.sent.to_be_bytes());
         let id = RequestId::new(at(0), random, &home);
         let demands = needs.iter().map(|(pool, amount)| demand(pool, *amount)).collect();
-        let submission = Submission { id: id.clone(), demands, slots: Some(1_000), ..submission };
+        let submission = Submission { id: id.clone(), demands, slots: Some(self.slots), ..submission };
         let answer = self.pools.get_mut(&home).unwrap().submit(submission, Mode::Queue, now);
         assert_eq!(answer, Submitted::Accepted);
         self.flush(&home, now);
