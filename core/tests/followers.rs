@@ -390,19 +390,26 @@ fn one_whose_lane_has_a_limit_waits_itself_until_the_same_one_has_started() {
 }
 
 #[test]
-fn its_lane_limits_the_wait_for_the_first_start_of_those_it_is_run_with() {
+fn the_limit_of_its_lane_counts_anew_when_the_run_that_it_waited_for_came_to_nothing() {
     for cancelled in [false, true] {
         let mut pool = with_a_limit();
         let ids: Vec<_> = (1..=2).map(|n| queue(&mut pool, twin(n, Urgency::Normal), at(0))).collect();
         pool.on_wakeup(at(5_000));
         assert_eq!(started(&mut pool, at(5_000)), [(ids[0].clone(), 1)]);
+        let stopped = PoolConfig { scheduler_running: false, revision: 2, ..pool.config().clone() };
+        pool.configure(stopped, at(50_000));
         let now = at(100_000);
         if cancelled {
             assert_eq!(pool.cancel(&ids[0], false, now), CancelOutcome::Cancelled);
         } else {
             pool.report(&ids[0], 1, Report::Failed { failure: failure(), retry: Retry::No }, now);
         }
-        assert_eq!(started(&mut pool, now), [(ids[1].clone(), 1)], "it is run then");
+        assert_eq!(pool.request(&ids[1]).unwrap().phase, Phase::Waiting, "it is to be run");
+        ends(&mut pool);
+        pool.on_wakeup(at(159_999));
+        assert_eq!(ends(&mut pool).len(), 0);
+        pool.on_wakeup(at(160_000));
+        assert_eq!(ends(&mut pool).iter().map(|ended| ended.end.status).collect::<Vec<_>>(), [Status::Expired]);
     }
 }
 

@@ -138,7 +138,7 @@ impl Pool {
         let mut free = Vec::new();
         for id in followers {
             let Some(mut follower) = self.take(&id) else { continue };
-            waits_again(&mut follower);
+            self.waits_again(&mut follower, now);
             if may_follow(&follower, &waiting, now) {
                 self.put(follower);
             } else {
@@ -180,14 +180,22 @@ impl Pool {
         match end.status {
             // What failed may fail again: they do not wait for each other's failures.
             Status::Failed | Status::TimedOut => {
-                followers.into_iter().for_each(|follower| self.run_for_itself(follower))
+                followers.into_iter().for_each(|follower| self.run_for_itself(follower, now))
             }
             _ => self.lead_each_other(followers, now),
         }
     }
 
-    fn run_for_itself(&mut self, mut follower: Request) {
-        waits_again(&mut follower);
+    /// It was not its own run that had started. What its lane has for a limit counts anew.
+    fn waits_again(&self, follower: &mut Request, now: Instant) {
+        if follower.first_started_at.take().is_some() && follower.wait_limit_ms.is_some() {
+            let limit = self.config.lanes.of(follower.urgency).max_wait_ms;
+            follower.wait_limit_ms = limit.map(|ms| now.since(follower.enqueued_at).saturating_add(ms));
+        }
+    }
+
+    fn run_for_itself(&mut self, mut follower: Request, now: Instant) {
+        self.waits_again(&mut follower, now);
         follower.twin = None;
         follower.applied.retain(|applied| applied.strategy != Strategy::RequestBatching);
         follower.phase = Phase::Waiting;
@@ -204,7 +212,7 @@ impl Pool {
         followers.sort_by_cached_key(place);
         let mut leaders: Vec<RequestId> = Vec::new();
         for mut follower in followers {
-            waits_again(&mut follower);
+            self.waits_again(&mut follower, now);
             let may_lead = |leader: &&Request| {
                 let has_its_turn_first =
                     self.is_old(follower.enqueued_at, now) && follower.enqueued_at < leader.enqueued_at;
@@ -265,13 +273,6 @@ fn waits_for(request: &mut Request, leader: RequestId) {
     let detail = format!("the same as {leader}, which was in flight");
     request.applied.push(Applied { strategy: Strategy::RequestBatching, detail, saved_bytes: 0 });
     request.phase = Phase::Following { leader };
-}
-
-/// It was not its own run that had started. But its lane limits the wait for a start, and it has had that.
-fn waits_again(follower: &mut Request) {
-    if follower.first_started_at.take().is_some() {
-        follower.wait_limit_ms = None;
-    }
 }
 
 /// Whether a request may wait for another one: that is underway, or waits in no place that this one would not, and for no
