@@ -396,3 +396,19 @@ fn what_was_granted_is_kept_until_another_pool_has_its_own_if_that_says_when() {
     assert_eq!((kept(&pool, 11_999), kept(&pool, 12_000)), (units(0), units(8)), "it is gained in eight seconds");
     assert!(!is_granted(&mut pool, low(2, 3), at(12_000)));
 }
+
+#[test]
+fn a_client_with_one_slot_has_its_share_kept_though_it_waits_for_more_than_that_too() {
+    let (mut pool, _) = empty(PoolConfig { partitions: vec![share(50, false)], ..config(100, 10) });
+    let basic = |n, client, urgency, amount| {
+        let order = order(n, client, Tier::Basic, urgency, amount);
+        LeaseOrder { slots: Some(1), ..order }
+    };
+    assert!(!is_granted(&mut pool, basic(1, "client", Urgency::Normal, 60), at(0)));
+    assert!(!is_granted(&mut pool, basic(2, "client", Urgency::Normal, 10), at(0)));
+    // Twelve of the share are there.
+    let now = at(2_400);
+    assert!(is_granted(&mut pool, basic(3, "other", Urgency::Batch, 2), now));
+    assert!(!is_granted(&mut pool, basic(4, "other", Urgency::Batch, 1), now), "ten are kept");
+    assert!(is_granted(&mut pool, basic(2, "client", Urgency::Normal, 10), now));
+}

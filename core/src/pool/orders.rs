@@ -269,9 +269,9 @@ impl Pool {
         // An inquiry may be older than the grant that it has led to.
         let is_late = order.inquires && self.orders.is_here_again(id, &order.key);
         // Where its home has its tokens after all that, there is nothing to keep.
-        if !is_late && keep.from < keep.until && self.has_place_for(&order, id, keep, now) {
-            let share = self.partition_of(&order.client, order.tier);
-            let own = share.filter(|index| self.share_can_hold(*index, order.amount));
+        let share = self.partition_of(&order.client, order.tier);
+        let own = share.filter(|index| self.share_can_hold(*index, order.amount));
+        if !is_late && keep.from < keep.until && self.has_place_for(&order, own, id, keep, now) {
             // What is dedicated it takes first, be it more than that can hold.
             let is_dedicated = |index: &usize| self.config.partitions.get(*index).is_some_and(|share| !share.lends);
             let covered_by = own.or_else(|| share.filter(is_dedicated));
@@ -313,15 +313,23 @@ impl Pool {
     }
 
     /// Makes sure that no more is known at once of a client's than it has slots for: more would be kept than it can use, and those
-    /// that wait for its slots hold back nobody. It is those that go first which are known. One slot at least it has,
-    /// whatever was known when it was admitted: an order is given with a slot in hand.
-    fn has_place_for(&mut self, order: &LeaseOrder, id: &RequestId, keep: Keep, now: Instant) -> bool {
+    /// that wait for its slots hold back nobody. It is those that go first which are known, of its share and of what is shared
+    /// by themselves: what is too large for the share waits for other tokens. One slot at least it has, whatever was known when
+    /// it was admitted: an order is given with a slot in hand.
+    fn has_place_for(
+        &mut self,
+        order: &LeaseOrder,
+        own: Option<usize>,
+        id: &RequestId,
+        keep: Keep,
+        now: Instant,
+    ) -> bool {
         let Some(slots) = order.slots.and_then(|slots| usize::try_from(slots.max(1)).ok()) else { return true };
         loop {
             let known = self.orders.refused.iter();
             let others = known.filter(|((_, other), refused)| {
                 let at_once = refused.from < keep.until && keep.from < refused.until;
-                other != id && refused.order.client == order.client && at_once
+                other != id && refused.order.client == order.client && refused.own == own && at_once
             });
             let others: Vec<_> = others.map(|(key, refused)| (asked(&refused.order, &key.1), key)).collect();
             if others.len() < slots {
