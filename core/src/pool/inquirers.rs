@@ -117,7 +117,9 @@ impl Pool {
             first.is_some_and(|first| first.amount <= needed.amount)
         };
         let waiting = self.elsewhere.get(&queue).into_iter().flatten().take(LOOKED_AT).map(|(_, first)| first);
-        waiting.filter(needs_no_more).take(most).any(|first| *first == request.id)
+        // Most are not among these at all, and need no further look.
+        waiting.clone().any(|first| *first == request.id)
+            && waiting.filter(needs_no_more).take(most).any(|first| *first == request.id)
     }
 
     /// One of these has been told yes, or was granted: the next ones inquire, if they have not just done so. With those that
