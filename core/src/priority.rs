@@ -149,6 +149,13 @@ impl Weights {
         counted_from.millis().saturating_sub(points).saturating_sub(bonus)
     }
 
+    /// The same among those of one client and tier, however long they wait: when a request was queued, less what its lane is
+    /// worth in waiting time.
+    #[must_use]
+    pub fn moment(&self, urgency: Urgency, enqueued_at: Instant) -> Instant {
+        enqueued_at.plus(self.urgency(urgency).saturating_mul(WAIT_MS_PER_MILLIPOINT).saturating_neg())
+    }
+
     /// What a client's requests share, on the scale of [`Self::key`]: tier and fairness.
     #[must_use]
     pub fn client_bonus(&self, tier: Tier, fairness_millipoints: i64) -> i64 {

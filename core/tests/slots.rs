@@ -1,6 +1,6 @@
 //! Slots: who is refused one is told when one is free, and a lost slot is found.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 
@@ -40,13 +40,28 @@ fn who_is_refused_a_slot_is_told_when_one_is_free() {
     let mut account = account();
     let (first, second) = (held(&mut account, 1), held(&mut account, 2));
     let pool: PoolId = "other".parse().unwrap();
-    assert_eq!(account.acquire_slot(&second, 1, &pool, NOW), SlotAnswer::Full);
+    assert_eq!(account.acquire_slot(&second, 1, &pool, NOW, NOW), SlotAnswer::Full);
     assert!(account.take_effects().is_empty());
     account.release_slot(&first, 0);
     assert_eq!(account.take_effects(), [AccountEffect::WakePool { pool: pool.clone() }]);
-    assert_eq!(account.acquire_slot(&second, 2, &pool, NOW), SlotAnswer::Granted);
+    assert_eq!(account.acquire_slot(&second, 2, &pool, NOW, NOW), SlotAnswer::Granted);
     account.release_slot(&second, 1);
-    assert_eq!(account.acquire_slot(&first, 1, &pool, NOW), SlotAnswer::Full, "a release for an earlier grant");
+    assert_eq!(account.acquire_slot(&first, 1, &pool, NOW, NOW), SlotAnswer::Full, "a release for an earlier grant");
+}
+
+#[test]
+fn the_pool_whose_request_goes_first_among_the_clients_is_told_first() {
+    let mut account = account();
+    let first = held(&mut account, 1);
+    let pools: [PoolId; 3] = ["a", "b", "c"].map(|name| name.parse().unwrap());
+    // Of `b` one asks that is older than the one before it.
+    for (n, (pool, ms)) in (2..).zip([(0, 3), (1, 9), (2, 2), (1, 1)]) {
+        let id = held(&mut account, n);
+        assert_eq!(account.acquire_slot(&id, 1, &pools[pool], NOW.plus(ms), NOW), SlotAnswer::Full);
+    }
+    account.release_slot(&first, 0);
+    let told: Vec<_> = account.take_effects();
+    assert_eq!(told, [1, 2, 0].map(|pool| AccountEffect::WakePool { pool: pools[pool].clone() }));
 }
 
 #[test]
@@ -72,11 +87,11 @@ fn who_waits_for_a_slot_is_told_when_a_run_is_settled_or_more_are_allowed() {
     let (first, second) = (held(&mut account, 1), held(&mut account, 2));
     let pool: PoolId = "other".parse().unwrap();
     let wake = [AccountEffect::WakePool { pool: pool.clone() }];
-    assert_eq!(account.acquire_slot(&second, 1, &pool, NOW), SlotAnswer::Full);
+    assert_eq!(account.acquire_slot(&second, 1, &pool, NOW, NOW), SlotAnswer::Full);
     account.configure(AccountConfig { max_concurrent: 2, revision: 2, ..account.config().clone() });
     assert_eq!(account.take_effects(), wake);
     account.configure(AccountConfig { max_concurrent: 1, revision: 3, ..account.config().clone() });
-    assert_eq!(account.acquire_slot(&second, 2, &pool, NOW), SlotAnswer::Full);
+    assert_eq!(account.acquire_slot(&second, 2, &pool, NOW, NOW), SlotAnswer::Full);
     let settlement = Settlement {
         event: first.as_str().into(),
         request: first,
@@ -90,7 +105,7 @@ fn who_waits_for_a_slot_is_told_when_a_run_is_settled_or_more_are_allowed() {
     };
     account.settle(&settlement, Period::month_of(NOW));
     assert_eq!(account.take_effects(), wake);
-    assert_eq!(account.acquire_slot(&second, 3, &pool, NOW), SlotAnswer::Granted);
+    assert_eq!(account.acquire_slot(&second, 3, &pool, NOW, NOW), SlotAnswer::Granted);
 }
 
 #[test]

@@ -38,7 +38,7 @@ impl AccountObject {
                 let call: AcquireSlotCall = read(body)?;
                 let acquire = |account: &mut Account, now| {
                     account.raise_hold(&call.id, call.least_hold);
-                    account.acquire_slot(&call.id, call.grant, &call.pool, now)
+                    account.acquire_slot(&call.id, call.grant, &call.pool, call.rank.unwrap_or(now), now)
                 };
                 answer::<AcquireSlotCall>(&self.event(acquire).await?)
             }

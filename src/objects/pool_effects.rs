@@ -10,7 +10,7 @@ use rm_core::id::{ClientId, PoolId, RequestId};
 use rm_core::pool::{Effect, LeaseAnswer, LeaseOrder, Pool, Report, Retry};
 use rm_core::priority::Urgency;
 use rm_core::request::{Failure, Request};
-use rm_core::units::{Instant, NanoUsd, Tokens};
+use rm_core::units::{Instant, Tokens};
 use wasm_bindgen_futures::spawn_local;
 use worker::Result;
 
@@ -55,8 +55,10 @@ impl PoolObject {
                         spawn_local(object.start(start));
                     }
                 }
-                Effect::AcquireSlot { id, grant, client, least_hold } => {
-                    spawn_local(object.acquire_slot(id, grant, client.as_str().to_owned(), least_hold));
+                Effect::AcquireSlot { id, grant, client, least_hold, rank } => {
+                    let Some(pool) = id.home() else { continue };
+                    let slot = AcquireSlotCall { id, grant, pool, least_hold, rank: Some(rank) };
+                    spawn_local(object.acquire_slot(slot, client.as_str().to_owned()));
                 }
                 Effect::RaiseHold { id, client, least_hold } => {
                     let raise = RaiseHoldCall { id, least_hold };
@@ -129,11 +131,10 @@ impl PoolObject {
         }
     }
 
-    async fn acquire_slot(self: Rc<Self>, id: RequestId, grant: u32, client: String, least_hold: NanoUsd) {
-        let Some(pool) = id.home() else { return };
-        let answer = call(&self.env, &client, &AcquireSlotCall { id: id.clone(), grant, pool, least_hold }).await;
+    async fn acquire_slot(self: Rc<Self>, slot: AcquireSlotCall, client: String) {
+        let answer = call(&self.env, &client, &slot).await;
         let granted = answer.map_err(|error| log::warn("account_unreachable", &client, &error.to_string())).ok();
-        self.happen(|pool, now| pool.slot_answered(&id, grant, granted, now)).await;
+        self.happen(|pool, now| pool.slot_answered(&slot.id, slot.grant, granted, now)).await;
     }
 
     /// If this gets lost, the account learns it with the next slot that is asked for, or when the pool is loaded again.

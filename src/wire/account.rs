@@ -133,6 +133,9 @@ pub struct AcquireSlotCall {
     /// What is to be held for it at least.
     #[serde(default)]
     pub least_hold: NanoUsd,
+    /// Its place among the client's requests, as a moment.
+    #[serde(default)]
+    pub rank: Option<Instant>,
 }
 operation!(AcquireSlotCall, "/acquire-slot", SlotAnswer);
 

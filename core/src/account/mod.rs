@@ -33,8 +33,8 @@ pub struct Account {
     executions: u32,
     /// Holds that their home pool has not confirmed, by when to ask.
     unconfirmed: BTreeSet<(Instant, RequestId)>,
-    /// Pools with requests that were refused a slot since one was last free.
-    waiting_pools: BTreeSet<PoolId>,
+    /// Pools with requests that were refused a slot since one was last free, with the best rank of each.
+    waiting_pools: BTreeMap<PoolId, Instant>,
     changes: AccountChanges,
     effects: Vec<AccountEffect>,
 }
@@ -50,7 +50,7 @@ impl Account {
             running: 0,
             executions: 0,
             unconfirmed: BTreeSet::new(),
-            waiting_pools: BTreeSet::new(),
+            waiting_pools: BTreeMap::new(),
             changes: AccountChanges::default(),
             effects: Vec::new(),
         };
@@ -145,11 +145,19 @@ impl Account {
         Ok(Held { at: now, slot: slot.is_some(), slots: self.config.max_concurrent })
     }
 
-    /// Gives a slot to a request whose turn it is at `pool`. Asking again for the same request gives the same slot.
-    pub fn acquire_slot(&mut self, id: &RequestId, grant: u32, pool: &PoolId, now: Instant) -> SlotAnswer {
+    /// Gives a slot to a request whose turn it is at `pool`. Asking again for the same request gives the same slot. `rank` is
+    /// its place among all of this client's, as a moment: those of the least are told first when a slot is free.
+    pub fn acquire_slot(
+        &mut self,
+        id: &RequestId,
+        grant: u32,
+        pool: &PoolId,
+        rank: Instant,
+        now: Instant,
+    ) -> SlotAnswer {
         let Some(hold) = self.holds.get(id) else { return SlotAnswer::NoHold };
         if hold.slot.is_none() && self.running >= self.config.max_concurrent {
-            self.waiting_pools.insert(pool.clone());
+            self.waiting_pools.entry(pool.clone()).and_modify(|best| *best = rank.min(*best)).or_insert(rank);
             return SlotAnswer::Full;
         }
         if let Some(mut hold) = self.take(id) {
@@ -340,8 +348,9 @@ impl Account {
 
     fn wake(&mut self) {
         if self.running < self.config.max_concurrent {
-            let pools = std::mem::take(&mut self.waiting_pools);
-            self.effects.extend(pools.into_iter().map(|pool| AccountEffect::WakePool { pool }));
+            let mut pools: Vec<_> = std::mem::take(&mut self.waiting_pools).into_iter().collect();
+            pools.sort_by_key(|(_, rank)| *rank);
+            self.effects.extend(pools.into_iter().map(|(pool, _)| AccountEffect::WakePool { pool }));
         }
     }
 

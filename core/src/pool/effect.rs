@@ -89,6 +89,8 @@ pub enum Effect {
         client: ClientId,
         /// See [`Effect::RaiseHold`]: a step does not run before its account knows what the ones before it have cost.
         least_hold: NanoUsd,
+        /// Its place among the client's requests of all homes: when it came, less what its lane is worth in waiting.
+        rank: Instant,
     },
     /// Something took more than was held for it, and the request goes on: its account holds this much at least.
     RaiseHold {

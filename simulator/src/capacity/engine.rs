@@ -292,8 +292,8 @@ impl<'a> Engine<'a> {
             Effect::RaiseHold { id, client, least_hold } => {
                 self.at_account(&client, |account| account.raise_hold(&id, least_hold));
             }
-            Effect::AcquireSlot { id, grant, client, .. } => {
-                let answer = self.at_account(&client, |account| account.acquire_slot(&id, grant, home, now));
+            Effect::AcquireSlot { id, grant, client, rank, .. } => {
+                let answer = self.at_account(&client, |account| account.acquire_slot(&id, grant, home, rank, now));
                 self.at_pool(home, |pool| pool.slot_answered(&id, grant, answer, now));
             }
             Effect::ReleaseSlot { id, grant, client, .. } => {

@@ -15,10 +15,11 @@ impl World {
         self.delivered += 1;
         self.log.say(self.now, || message.to_string());
         match message {
-            Message::AcquireSlot(client, pool, id, grant, least_hold) => {
+            Message::AcquireSlot(client, pool, id, grant, least_hold, rank) => {
                 let now = self.now;
                 self.raise_hold(&client, &id, least_hold);
-                let granted = self.at_account(&client, |object| object.account.acquire_slot(&id, grant, &pool, now));
+                let granted =
+                    self.at_account(&client, |object| object.account.acquire_slot(&id, grant, &pool, rank, now));
                 if granted == SlotAnswer::Full {
                     self.saw("slot refused");
                 }

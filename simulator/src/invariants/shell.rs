@@ -17,7 +17,7 @@ use crate::setup;
 #[derive(Debug, Clone)]
 pub enum Message {
     /// A pool asks an account for a slot, and says what is to be held at least.
-    AcquireSlot(ClientId, PoolId, RequestId, u32, NanoUsd),
+    AcquireSlot(ClientId, PoolId, RequestId, u32, NanoUsd, Instant),
     /// A pool tells an account that a request takes more than is held for it.
     RaiseHold(ClientId, RequestId, NanoUsd),
     /// What the account said; `None` is no answer.

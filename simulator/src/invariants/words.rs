@@ -18,7 +18,7 @@ pub(crate) fn demands_in_words(demands: &[Demand]) -> String {
 impl fmt::Display for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AcquireSlot(client, pool, id, grant, _) => {
+            Self::AcquireSlot(client, pool, id, grant, ..) => {
                 write!(f, "{pool} → {client}: a slot for {id}, grant {grant}?")
             }
             Self::RaiseHold(client, id, least) => {

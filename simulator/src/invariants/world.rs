@@ -294,8 +294,8 @@ impl World {
                 let client = self.owners[&id].clone();
                 self.at_account(&client, |object| object.account.abandon(&id));
             }
-            Effect::AcquireSlot { id, grant, client, least_hold } => {
-                self.send(Message::AcquireSlot(client, home, id, grant, least_hold));
+            Effect::AcquireSlot { id, grant, client, least_hold, rank } => {
+                self.send(Message::AcquireSlot(client, home, id, grant, least_hold, rank));
             }
             Effect::RaiseHold { id, client, least_hold } => self.send(Message::RaiseHold(client, id, least_hold)),
             Effect::ReleaseSlot { id, grant, client, ended } => {
@@ -369,7 +369,7 @@ impl World {
 /// What the shell tells the core when a call has no answer.
 fn no_answer(message: &Message) -> Option<Message> {
     match message {
-        Message::AcquireSlot(_, pool, id, grant, _) => {
+        Message::AcquireSlot(_, pool, id, grant, ..) => {
             Some(Message::SlotAnswer(pool.clone(), id.clone(), *grant, None))
         }
         Message::AcquireLease(pool, home, id, grant, _) => {
