@@ -60,8 +60,28 @@ fn the_pool_whose_request_goes_first_among_the_clients_is_told_first() {
         assert_eq!(account.acquire_slot(&id, 1, &pools[pool], NOW.plus(ms), NOW), SlotAnswer::Full);
     }
     account.release_slot(&first, 0);
-    let told: Vec<_> = account.take_effects();
-    assert_eq!(told, [1, 2, 0].map(|pool| AccountEffect::WakePool { pool: pools[pool].clone() }));
+    for pool in [1, 2] {
+        assert_eq!(account.take_effects(), [AccountEffect::WakePool { pool: pools[pool].clone() }], "one at a time");
+        account.pool_woken();
+    }
+    account.take_effects();
+    account.acquire_slot(&first, 1, &pools[1], NOW, NOW);
+    account.pool_woken();
+    assert_eq!(account.take_effects(), [], "the slot is taken");
+}
+
+#[test]
+fn one_that_comes_while_others_wait_for_a_slot_asks_like_them() {
+    let mut account = account();
+    let (first, second) = (held(&mut account, 1), held(&mut account, 2));
+    let pool: PoolId = "other".parse().unwrap();
+    for waiting in ["other", "more"] {
+        account.acquire_slot(&second, 1, &waiting.parse().unwrap(), NOW, NOW);
+    }
+    account.release_slot(&first, 0);
+    let id = RequestId::new(NOW, [3; 10], &pool);
+    let mut hold = || account.hold(&id, NanoUsd::ZERO, Kind::Execution, Period::month_of(NOW), NOW).unwrap();
+    assert!(!hold().slot);
 }
 
 #[test]

@@ -36,6 +36,9 @@ impl AccountObject {
         if let Err(error) = call(&self.env, pool.as_str(), &WakeCall { client }).await {
             log::warn("pool_not_woken", pool.as_str(), &error.to_string());
         }
+        if let Err(error) = self.event(|account, _| account.pool_woken()).await {
+            log::warn("next_pool_not_woken", pool.as_str(), &error.to_string());
+        }
     }
 
     async fn ask_home(self: Rc<Self>, id: RequestId, slot: Option<u32>) {

@@ -128,7 +128,9 @@ impl Account {
             return Err(HoldRefusal::Budget { remaining: remaining.or_zero(), next_period: period.end });
         }
         let wants_slot = is_run && kind == Kind::Execution;
-        let slot = (wants_slot && self.running < self.config.max_concurrent).then_some(0);
+        // Those that wait for one go first.
+        let is_free = self.running < self.config.max_concurrent && self.waiting_pools.is_empty();
+        let slot = (wants_slot && is_free).then_some(0);
         let held = PeriodTotals { held: totals.held.saturating_add(amount), ..totals };
         self.set_period(period.month, held);
         self.changes.holds.insert(id.clone());
@@ -346,11 +348,21 @@ impl Account {
         self.changes.periods.insert(start);
     }
 
+    /// A pool was told that a slot is free, and has asked for it by now, if it has any use for it; or it could not be told. If
+    /// one is free still, the next pool is told.
+    pub fn pool_woken(&mut self) {
+        self.wake();
+    }
+
+    /// Pools are told one after the other, or whichever is nearer would have the slot. If a word is lost, those that wait ask by
+    /// themselves, later.
     fn wake(&mut self) {
         if self.running < self.config.max_concurrent {
-            let mut pools: Vec<_> = std::mem::take(&mut self.waiting_pools).into_iter().collect();
-            pools.sort_by_key(|(_, rank)| *rank);
-            self.effects.extend(pools.into_iter().map(|(pool, _)| AccountEffect::WakePool { pool }));
+            let first = self.waiting_pools.iter().min_by_key(|(_, rank)| **rank).map(|(pool, _)| pool.clone());
+            if let Some(pool) = first {
+                self.waiting_pools.remove(&pool);
+                self.effects.push(AccountEffect::WakePool { pool });
+            }
         }
     }
 

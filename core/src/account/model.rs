@@ -122,7 +122,7 @@ pub struct AccountChanges {
 /// What is to be done outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountEffect {
-    /// Tell a pool that a slot is free.
+    /// Tell a pool that a slot is free, and then [`Account::pool_woken`](crate::account::Account::pool_woken).
     WakePool {
         /// Which pool.
         pool: PoolId,

@@ -43,6 +43,8 @@ pub enum Message {
     Settled(PoolId, String),
     /// An account tells a pool that a slot is free.
     Wake(PoolId, ClientId),
+    /// The pool has been told.
+    Woken(ClientId),
     /// An account asks after a request.
     AskHome(ClientId, RequestId, Option<u32>),
     /// How the request is.

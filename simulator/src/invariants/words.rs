@@ -65,6 +65,7 @@ impl fmt::Display for Message {
             Self::Settle(pool, event) => write!(f, "{pool} → the account: the settlement of {event}"),
             Self::Settled(pool, event) => write!(f, "→ {pool}: the account has the settlement of {event}"),
             Self::Wake(pool, client) => write!(f, "{client} → {pool}: a slot is free"),
+            Self::Woken(client) => write!(f, "→ {client}: it was told"),
             Self::AskHome(client, id, _) => write!(f, "{client} → home: how is {id}?"),
             Self::HomeAnswer(client, id, _, answer) => {
                 let answer = match answer {
