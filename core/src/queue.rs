@@ -110,14 +110,13 @@ pub struct Needs {
     pub all: i128,
 }
 
-/// What of a flow is before this one.
+/// What of a flow is before this one, whose client's fairness is so much.
 fn before<'a>(
     weights: &'a Weights,
     fairness: &'a FairShare,
-    entry: &'a Entry<'_>,
+    (entry, standing): (&'a Entry<'_>, i64),
     now: Instant,
 ) -> impl Fn(&Flow, &FlowQueue) -> Ahead + 'a {
-    let standing = entry.standing.unwrap_or_else(|| fairness.millipoints(entry.client));
     let bonus = weights.client_bonus(entry.tier, standing);
     let own = (weights.key(entry.urgency, entry.enqueued_at, bonus, now), entry.enqueued_at, entry.id);
     move |flow, queue| {
@@ -230,6 +229,27 @@ impl Queue {
         Some(Pick { id: id.clone(), promoted: is_old(enqueued_at) })
     }
 
+    /// The fairness of a request's client, in millipoints: that of its home, as it was told. But where others of its client and
+    /// lane wait here it is theirs, for among them it goes by its age.
+    fn standing_of(&self, fairness: &FairShare, entry: &Entry<'_>) -> i64 {
+        let told = entry.standing.filter(|_| !self.has_lane_of(entry.client, entry.urgency));
+        told.unwrap_or_else(|| fairness.millipoints(entry.client))
+    }
+
+    /// Whether any of this client and lane wait here.
+    fn has_lane_of(&self, client: &ClientId, urgency: Urgency) -> bool {
+        let first = Flow {
+            client: client.clone(),
+            needs_slot: false,
+            worker: None,
+            has_failed: false,
+            off_peak: None,
+            urgency: Urgency::Immediate,
+        };
+        let of_client = self.flows.range(first..).take_while(|(flow, _)| flow.client == *client);
+        of_client.into_iter().any(|(flow, _)| flow.urgency == urgency)
+    }
+
     /// Whether one request goes before another by the score, neither of which need be here.
     #[must_use]
     pub fn is_before(
@@ -241,8 +261,7 @@ impl Queue {
         now: Instant,
     ) -> bool {
         let place = |entry: &Entry<'_>| {
-            let fairness = entry.standing.unwrap_or_else(|| fairness.millipoints(entry.client));
-            let bonus = weights.client_bonus(entry.tier, fairness);
+            let bonus = weights.client_bonus(entry.tier, self.standing_of(fairness, entry));
             weights.key(entry.urgency, entry.enqueued_at, bonus, now)
         };
         (place(one), one.enqueued_at, one.id) < (place(other), other.enqueued_at, other.id)
@@ -258,7 +277,7 @@ impl Queue {
         now: Instant,
         eligible: impl Fn(&Flow, Tier) -> bool,
     ) -> Ahead {
-        let before = before(weights, fairness, entry, now);
+        let before = before(weights, fairness, (entry, self.standing_of(fairness, entry)), now);
         let counted = self.flows.iter().filter(|(flow, queue)| eligible(flow, queue.tier));
         counted.fold(Ahead::default(), |sum, (flow, queue)| sum.and(before(flow, queue)))
     }
@@ -285,7 +304,7 @@ impl Queue {
         groups: usize,
         group: impl Fn(&Flow, Tier, &RequestId) -> Option<(usize, bool)>,
     ) -> Vec<Needs> {
-        let before = before(weights, fairness, entry, now);
+        let before = before(weights, fairness, (entry, self.standing_of(fairness, entry)), now);
         let mut needs = vec![Needs::default(); groups];
         for (flow, queue) in &self.flows {
             let group = queue.by_age.first().and_then(|(_, first)| group(flow, queue.tier, first));

@@ -278,3 +278,28 @@ fn one_that_stood_back_goes_next_whoever_else_is_older() {
         refused(&mut home, &id, Some(at(4_000)));
     }
 }
+
+#[test]
+fn one_of_another_home_goes_before_the_younger_ones_of_its_lane_whatever_it_has_used_there() {
+    for late in 0..10 {
+        let mut net = Network::new(&["a", "b"], 12, 3);
+        net.sent_before(late * 1_000);
+        for n in 0..4 {
+            net.send(&[("a", 4)], of(n, "other", at(0)), at(0));
+        }
+        // The other client uses nothing of `b`.
+        net.send(&[("b", 5), ("a", 3)], of(10, "client", at(0)), at(0));
+        net.run(at(600));
+        let older = net.send(&[("b", 6), ("a", 1)], of(11, "client", at(600)), at(600));
+        let mut younger = Vec::new();
+        for (n, ms) in (0..20).zip((1_000..).step_by(2_000)) {
+            net.run(at(ms));
+            younger.push(net.send(&[("a", 4), ("b", 1)], of(100 + n, "client", at(ms)), at(ms)));
+            net.send(&[("a", 4)], of(200 + n, "other", at(ms)), at(ms));
+        }
+        net.run(at(60_000));
+        let started = net.starts[&older];
+        let before = younger.iter().filter(|id| net.starts.get(*id).is_some_and(|at| *at < started)).count();
+        assert_eq!(before, 0, "it started after {} ms", started.since(at(600)));
+    }
+}

@@ -5,7 +5,7 @@
 //! granted for as high as it can have been at any of the event's grants.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rm_core::fair_share::{FairShare, weight};
 use rm_core::id::{ClientId, PoolId, RequestId, WorkerBinding};
@@ -31,6 +31,8 @@ const ROUNDED_MILLIPOINTS: i64 = 2;
 /// Those of a pool's requests that wait for its tokens, and how fairness is before an event.
 pub(crate) struct Ranks {
     waiting: BTreeMap<RequestId, Place>,
+    /// Whose requests of which lanes wait in the queue, for whatever.
+    lanes: BTreeSet<(ClientId, Urgency)>,
     fairness: FairShare,
 }
 
@@ -112,6 +114,10 @@ impl<'a> Ranked<'a> {
         }
     }
 
+    fn lane(&self) -> (ClientId, Urgency) {
+        (self.client.clone(), self.lane)
+    }
+
     /// The greater goes first.
     fn rank(&self, weights: &Weights, fairness: i64, now: Instant) -> (i64, Reverse<(Instant, &'a RequestId)>) {
         let points = weights.tiers[&self.tier] + weights.urgencies[&self.lane] + fairness;
@@ -175,7 +181,9 @@ impl Ranks {
             may_be_kept: may_be_kept(object, &request.client),
         };
         let waiting = object.pool.requests().filter(waits);
+        let in_queue = object.pool.requests().filter(|request| request.phase == Phase::Waiting);
         Self {
+            lanes: in_queue.map(|request| (request.client.clone(), request.rank_urgency())).collect(),
             waiting: waiting.map(|request| (request.id.clone(), place(request))).collect(),
             fairness: object.pool.fairness().clone(),
         }
@@ -211,7 +219,8 @@ impl Ranks {
         let of_others = of_others.filter_map(|lease| Some(Ranked::of_order(orders.asked(&lease.key)?)));
         let by_rank: Vec<Ranked<'_>> = here.chain(of_others).collect();
         let others = waiting.iter().filter(|(_, may_be_kept)| !may_be_kept).map(|(other, _)| Ranked::here(other));
-        found.compare_ranks(&by_rank, others, &object.pool.config().weights, &fairness);
+        let lanes = self.lanes.union(&after.lanes).cloned().collect();
+        found.compare_ranks(&by_rank, others, &lanes, &object.pool.config().weights, &fairness);
         found
     }
 
@@ -235,6 +244,7 @@ impl Passed {
         &mut self,
         granted: &[Ranked<'_>],
         waiting: impl Iterator<Item = Ranked<'a>>,
+        lanes: &BTreeSet<(ClientId, Urgency)>,
         weights: &Weights,
         fairness: &Fairness,
     ) {
@@ -244,7 +254,12 @@ impl Passed {
                 let (most, least) = match one.standing {
                     // Of one client it is the same, whatever it is.
                     None if one.client == other.client => (0, 0),
-                    standing => (standing.unwrap_or_else(|| fairness.most(one.client)), fairness.least(other.client)),
+                    // Where others of its lane wait here it has the fairness that its client has here.
+                    told => {
+                        let here =
+                            Some(fairness.most(one.client)).filter(|_| told.is_none() || lanes.contains(&one.lane()));
+                        (told.max(here).unwrap_or_default(), fairness.least(other.client))
+                    }
                 };
                 let (its, others) = (one.rank(weights, most, fairness.now), other.rank(weights, least, fairness.now));
                 if others > its {
