@@ -152,7 +152,7 @@ impl Weights {
     /// The same among those of one client and tier, however long they wait: when a request was queued, less what its lane is
     /// worth in waiting time.
     #[must_use]
-    pub fn moment(&self, urgency: Urgency, enqueued_at: Instant) -> Instant {
+    pub fn rank_in_client(&self, urgency: Urgency, enqueued_at: Instant) -> Instant {
         enqueued_at.plus(self.urgency(urgency).saturating_mul(WAIT_MS_PER_MILLIPOINT).saturating_neg())
     }
 

@@ -246,8 +246,8 @@ impl Queue {
             off_peak: None,
             urgency: Urgency::Immediate,
         };
-        let of_client = self.flows.range(first..).take_while(|(flow, _)| flow.client == *client);
-        of_client.into_iter().any(|(flow, _)| flow.urgency == urgency)
+        let mut of_client = self.flows.range(first..).take_while(|(flow, _)| flow.client == *client);
+        of_client.any(|(flow, _)| flow.urgency == urgency)
     }
 
     /// Whether one request goes before another by the score, neither of which need be here.

@@ -62,11 +62,11 @@ fn the_pool_whose_request_goes_first_among_the_clients_is_told_first() {
     account.release_slot(&first, 0);
     for pool in [1, 2] {
         assert_eq!(account.take_effects(), [AccountEffect::WakePool { pool: pools[pool].clone() }], "one at a time");
-        account.pool_woken();
+        account.wake_next();
     }
     account.take_effects();
     account.acquire_slot(&first, 1, &pools[1], NOW, NOW);
-    account.pool_woken();
+    account.wake_next();
     assert_eq!(account.take_effects(), [], "the slot is taken");
 }
 

@@ -36,7 +36,7 @@ impl AccountObject {
         if let Err(error) = call(&self.env, pool.as_str(), &WakeCall { client }).await {
             log::warn("pool_not_woken", pool.as_str(), &error.to_string());
         }
-        if let Err(error) = self.event(|account, _| account.pool_woken()).await {
+        if let Err(error) = self.event(|account, _| account.wake_next()).await {
             log::warn("next_pool_not_woken", pool.as_str(), &error.to_string());
         }
     }

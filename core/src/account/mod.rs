@@ -70,7 +70,7 @@ impl Account {
         self.config = config;
         self.changes.config = true;
         if more_slots {
-            self.wake();
+            self.wake_next();
         }
     }
 
@@ -78,7 +78,7 @@ impl Account {
     pub fn reopen(&mut self, config: AccountConfig) {
         self.config = config;
         self.changes.config = true;
-        self.wake();
+        self.wake_next();
     }
 
     /// Holds the cost of a request, and gives it a slot if one is wanted and free. Asking again for the same request
@@ -204,7 +204,7 @@ impl Account {
             hold.slot = None;
             self.changes.holds.insert(id.clone());
             self.put(hold);
-            self.wake();
+            self.wake_next();
         }
     }
 
@@ -219,7 +219,7 @@ impl Account {
                 self.set_period(hold.period_start, rest);
                 self.changes.holds.insert(hold.id.clone());
                 if hold.slot.is_some() {
-                    self.wake();
+                    self.wake_next();
                 }
                 hold.period_start
             }
@@ -245,7 +245,7 @@ impl Account {
         );
         self.changes.holds.insert(id.clone());
         if hold.slot.is_some() {
-            self.wake();
+            self.wake_next();
         }
     }
 
@@ -348,15 +348,10 @@ impl Account {
         self.changes.periods.insert(start);
     }
 
-    /// A pool was told that a slot is free, and has asked for it by now, if it has any use for it; or it could not be told. If
-    /// one is free still, the next pool is told.
-    pub fn pool_woken(&mut self) {
-        self.wake();
-    }
-
-    /// Pools are told one after the other, or whichever is nearer would have the slot. If a word is lost, those that wait ask by
-    /// themselves, later.
-    fn wake(&mut self) {
+    /// If a slot is free, tells the pool whose request goes first among those that were refused one. Once that has asked for
+    /// it, if it has any use for it, or could not be told, this is to be called again for the next one: were they told all at
+    /// once, whichever is nearer would have the slot. If a word is lost, those that wait ask by themselves, later.
+    pub fn wake_next(&mut self) {
         if self.running < self.config.max_concurrent {
             let first = self.waiting_pools.iter().min_by_key(|(_, rank)| **rank).map(|(pool, _)| pool.clone());
             if let Some(pool) = first {

@@ -122,7 +122,7 @@ pub struct AccountChanges {
 /// What is to be done outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AccountEffect {
-    /// Tell a pool that a slot is free, and then [`Account::pool_woken`](crate::account::Account::pool_woken).
+    /// Tell a pool that a slot is free, and then [`Account::wake_next`](crate::account::Account::wake_next) anew.
     WakePool {
         /// Which pool.
         pool: PoolId,

@@ -75,7 +75,7 @@ impl Pool {
         let grant = request.grants;
         if request.kind == Kind::Execution && !slot {
             let (client, least_hold) = (request.client.clone(), request.least_hold());
-            let rank = self.config.weights.moment(request.rank_urgency(), request.enqueued_at);
+            let rank = self.config.weights.rank_in_client(request.rank_urgency(), request.enqueued_at);
             self.effects.push(Effect::AcquireSlot { id, grant, client, least_hold, rank });
             self.put(request);
             return;

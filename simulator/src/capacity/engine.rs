@@ -271,7 +271,7 @@ impl<'a> Engine<'a> {
         match effect {
             AccountEffect::WakePool { pool } => {
                 self.at_pool(&pool, |pool| pool.client_woken(client, now));
-                self.at_account(client, Account::pool_woken);
+                self.at_account(client, Account::wake_next);
             }
             AccountEffect::AskHome { id, slot } => {
                 let at_home = id.home().and_then(|home| self.pools.get(&home)).and_then(|pool| pool.at_home(&id));

@@ -83,7 +83,7 @@ impl World {
                 self.at_pool(&pool, |object, now| object.pool.client_woken(&client, now));
                 self.send_answer(Message::Woken(client));
             }
-            Message::Woken(client) => self.at_account(&client, |object| object.account.pool_woken()),
+            Message::Woken(client) => self.at_account(&client, |object| object.account.wake_next()),
             Message::AskHome(client, id, slot) => {
                 let home = &self.pools[&id.home().unwrap()];
                 let known = if home.known.contains(&id) { AtHome::Busy } else { AtHome::Unknown };
