@@ -375,6 +375,7 @@ fn no_answer(message: &Message) -> Option<Message> {
         Message::AcquireLease(pool, home, id, grant, _) => {
             Some(Message::LeaseAnswer(home.clone(), id.clone(), *grant, pool.clone(), LeaseAnswer::Unreachable))
         }
+        Message::Wake(_, client) => Some(Message::Woken(client.clone())),
         _ => None,
     }
 }
