@@ -395,8 +395,9 @@ impl Pool {
         ordered
     }
 
-    /// Whether one of them is promoted.
-    pub(super) fn is_old_one_ordered(&self, now: Instant) -> bool {
+    /// Whether a promoted request of another pool waits for tokens of this one, as far as is known here.
+    #[must_use]
+    pub fn is_old_one_ordered(&self, now: Instant) -> bool {
         self.orders.of(now).next().is_some_and(|(oldest, _)| self.is_old(oldest.enqueued_at, now))
     }
 

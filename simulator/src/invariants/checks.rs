@@ -245,9 +245,11 @@ fn no_share_idles(world: &World) {
         let config = object.pool.config();
         let waiting = waiting_for_tokens(object, now);
         let view = object.pool.view(now);
-        // On the turn of a promoted one, be it of another pool, what is lent does not come back before it.
+        // On the turn of a promoted one, be it of another pool, what is lent does not come back before it. That one has ended
+        // is not known here before its home has said so.
         let elsewhere = world.pools.values().flat_map(|other| other.pool.requests());
         let promoted = waiting.iter().any(|(_, position)| position.promoted)
+            || object.pool.is_old_one_ordered(now)
             || elsewhere.filter(|one| is_old(one, now)).any(|one| one.others().iter().any(|of| of.pool == *name));
         if promoted || !config.scheduler_running || view.paused_until.is_some() || is_not_done(object, now) {
             continue;
