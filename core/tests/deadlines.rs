@@ -40,8 +40,8 @@ fn an_answer_after_the_deadline_is_charged_and_is_no_success() {
 #[test]
 fn those_that_wait_for_the_same_have_an_answer_that_came_too_late_for_another() {
     let mut pool = pool(config(10, 0));
-    let leader = queue(&mut pool, due(1, Some(1_000)), at(0));
-    let follower = queue(&mut pool, due(2, Some(5_000)), at(0));
+    let leader = queue(&mut pool, Submission { timeout_ms: 2_000, ..due(1, Some(1_000)) }, at(0));
+    let follower = queue(&mut pool, Submission { timeout_ms: 2_000, ..due(2, Some(5_000)) }, at(0));
     assert_eq!(pool.request(&follower).unwrap().phase, Phase::Following { leader: leader.clone() });
     let (_, grant) = started(&mut pool, at(0))[0];
     pool.report(&leader, grant, used(5), at(1_004));

@@ -5,12 +5,16 @@
 
 mod support;
 
-use rm_core::id::RequestId;
+use std::collections::VecDeque;
+
+use rm_core::account::SlotAnswer;
+use rm_core::id::{RequestId, WorkerBinding};
 use rm_core::off_peak::Window;
-use rm_core::pool::{BatchTerms, CancelOutcome, Pool, PoolConfig, Submission};
+use rm_core::pipeline::Step;
+use rm_core::pool::{BatchTerms, CancelOutcome, Effect, LeaseAnswer, Pool, PoolConfig, Report, Retry, Submission};
 use rm_core::priority::{STARVATION_BOUND_MS, Urgency};
 use rm_core::request::{Phase, Status};
-use support::{at, config, pool, queue, run_until, started, started_ids, twin, used};
+use support::{at, config, demand, failure, pool, queue, run_until, started, started_ids, twin, used};
 
 const HOUR: i64 = 3_600_000;
 
@@ -145,4 +149,161 @@ fn a_promoted_one_waits_for_no_younger_one_when_its_own_is_cancelled() {
     assert!(follows(&pool, &old, &leader) && follows(&pool, &fast, &leader));
     pool.cancel(&leader, false, now);
     assert!(!follows(&pool, &old, &fast));
+}
+
+fn worker() -> Option<WorkerBinding> {
+    Some("ECHO".parse().unwrap())
+}
+
+/// A pool that knows how long runs take, if one has ended.
+fn after_runs_of(ms: Option<i64>) -> Pool {
+    let mut pool = pool(config(100, 0));
+    if let Some(ms) = ms {
+        let id =
+            queue(&mut pool, Submission { twin: None, worker: worker(), ..twin(90, Urgency::Normal) }, at(-10_000));
+        let grant = started(&mut pool, at(-10_000))[0].1;
+        pool.report(&id, grant, used(0), at(ms - 10_000));
+    }
+    pool
+}
+
+#[test]
+fn nobody_waits_for_a_run_that_its_own_deadline_may_cut_off() {
+    let by = |n, ms: Option<i64>| Submission {
+        deadline: ms.map(at),
+        timeout_ms: 20_000,
+        worker: worker(),
+        ..twin(n, Urgency::Normal)
+    };
+    // How long runs take, by when the first and the next are to end, and whether that waits for it.
+    let cases = [
+        (Some(2_500), 2_000, Some(4_000), false),
+        (Some(2_500), 2_000, None, false),
+        (Some(2_500), 2_000, Some(2_000), true),
+        // Hardly any takes longer than three times the first.
+        (Some(1_000), 2_000, Some(4_000), false),
+        (Some(1_000), 2_000, Some(5_500), true),
+        (Some(1_000), 2_000, None, true),
+        (Some(100), 2_000, Some(4_000), true),
+        // Nothing is known.
+        (None, 2_000, None, false),
+        (None, 12_000, Some(20_000), false),
+        (None, 12_000, None, true),
+        (None, 20_000, Some(21_000), true),
+    ];
+    for (index, (takes, first, next, waits)) in cases.into_iter().enumerate() {
+        let mut pool = after_runs_of(takes);
+        let leader = queue(&mut pool, by(1, Some(first)), at(0));
+        started(&mut pool, at(0));
+        let other = queue(&mut pool, by(2, next), at(0));
+        assert_eq!(follows(&pool, &other, &leader), waits, "case {index}");
+    }
+}
+
+#[test]
+fn those_that_have_more_time_do_not_wait_for_a_run_that_starts_too_late() {
+    let mut pool = pool(config(5, 0));
+    let before = queue(&mut pool, Submission { twin: None, ..twin(1, Urgency::Normal) }, at(0));
+    let grant = started(&mut pool, at(0))[0].1;
+    let by = |n, ms: i64| Submission { deadline: Some(at(ms)), timeout_ms: 2_000, ..twin(n, Urgency::Normal) };
+    let leader = queue(&mut pool, by(2, 10_000), at(0));
+    let ids = [10_000, 11_000, 12_000].into_iter().zip(3..).map(|(ms, n)| queue(&mut pool, by(n, ms), at(0)));
+    let [equal, later, last] = ids.collect::<Vec<_>>().try_into().unwrap();
+    for id in [&equal, &later, &last] {
+        assert!(follows(&pool, id, &leader));
+    }
+    pool.report(&before, grant, used(0), at(9_000));
+    assert_eq!(started_ids(&mut pool, at(9_000)), std::slice::from_ref(&leader));
+    assert!(follows(&pool, &equal, &leader));
+    assert_eq!(pool.request(&later).unwrap().phase, Phase::Waiting);
+    assert!(follows(&pool, &last, &leader), "after its end there is time for another run");
+}
+
+#[test]
+fn an_older_one_keeps_its_place_when_one_comes_that_could_not_wait_for_it() {
+    // One with more time until its deadline; one that gives up sooner.
+    for (young_ends_at, young_limit_ms) in [(20_000, 20_000), (12_000, 5_000)] {
+        let mut pool = pool(config(5, 5));
+        queue(&mut pool, Submission { twin: None, ..twin(1, Urgency::Normal) }, at(0));
+        assert_eq!(started(&mut pool, at(0)).len(), 1);
+        let by = |n, ends_at: i64, timeout_ms| Submission {
+            deadline: Some(at(ends_at)),
+            timeout_ms,
+            ..twin(n, Urgency::Normal)
+        };
+        let old = queue(&mut pool, by(2, 12_000, 20_000), at(0));
+        for n in 10..30 {
+            queue(&mut pool, Submission { twin: None, held_at: at(1), ..twin(n, Urgency::Normal) }, at(1));
+        }
+        queue(&mut pool, Submission { held_at: at(2), ..by(3, young_ends_at, young_limit_ms) }, at(2));
+        assert_eq!(run_until(&mut pool, at(2), at(30_000)).first().map(|(_, id)| id), Some(&old), "it was the next");
+    }
+}
+
+#[test]
+fn all_steps_of_one_that_is_waited_for_are_to_end_before_its_deadline() {
+    let mut pool = after_runs_of(Some(2_000));
+    let later = Step { worker: worker(), demands: vec![demand("home", 5)], max_attempts: 3, timeout_ms: 20_000 };
+    let by = |n, ends_at: Option<i64>| Submission {
+        deadline: ends_at.map(at),
+        timeout_ms: 20_000,
+        worker: worker(),
+        later: vec![later.clone()],
+        ..twin(n, Urgency::Normal)
+    };
+    let leader = queue(&mut pool, by(1, Some(3_000)), at(0));
+    let other = queue(&mut pool, by(2, None), at(0));
+    assert!(!follows(&pool, &other, &leader));
+}
+
+#[test]
+fn nobody_waits_for_one_that_is_tried_again_too_late_for_its_own_deadline() {
+    let mut pool = pool(config(100, 0));
+    let by = |n, ends_at: Option<i64>| Submission {
+        deadline: ends_at.map(at),
+        timeout_ms: 1_000,
+        ..twin(n, Urgency::Normal)
+    };
+    let leader = queue(&mut pool, by(1, Some(10_000)), at(0));
+    let other = queue(&mut pool, by(2, None), at(0));
+    assert!(follows(&pool, &other, &leader));
+    let grant = started(&mut pool, at(0))[0].1;
+    // It is to be left alone until shortly before the deadline.
+    let busy = Report::Failed { failure: failure(), retry: Retry::Busy { pause_ms: Some(9_900) } };
+    pool.report(&leader, grant, busy, at(10));
+    assert!(!follows(&pool, &other, &leader));
+}
+
+#[test]
+fn a_younger_one_that_an_older_one_will_not_wait_for_does_not_go_before_it() {
+    for ends_at in [None, Some(9_000)] {
+        let mut pool = pool(config(100, 100));
+        let mut send = |n, timeout_ms, deadline, held_at, answer: LeaseAnswer| {
+            let demands = vec![demand("home", 5), demand("other", 2)];
+            let submission = Submission { demands, timeout_ms, deadline, held_at, ..twin(n, Urgency::Normal) };
+            let id = queue(&mut pool, submission, held_at);
+            let mut starts = Vec::new();
+            let mut effects = VecDeque::from(pool.take_effects());
+            while let Some(effect) = effects.pop_front() {
+                match effect {
+                    Effect::AcquireSlot { id, grant, .. } => {
+                        pool.slot_answered(&id, grant, Some(SlotAnswer::Granted), held_at);
+                    }
+                    Effect::AcquireLease { id, grant, pool: other, .. } => {
+                        pool.lease_answered(&id, grant, &other, answer, held_at);
+                    }
+                    Effect::Start { id, .. } => starts.push(id),
+                    _ => {}
+                }
+                effects.extend(pool.take_effects());
+            }
+            (id, starts)
+        };
+        let refused = LeaseAnswer::NotNow { retry_at: Some(at(5_000)), ready_at: None };
+        let old = send(1, 30_000, None, at(0), refused).0;
+        let (_, starts) = send(2, 20_000, ends_at.map(at), at(10), LeaseAnswer::Granted { regain_ms: 0 });
+        let waits = matches!(pool.request(&old).unwrap().phase, Phase::Following { .. });
+        assert_eq!(starts.first() == Some(&old), ends_at.is_some(), "the older goes first");
+        assert_eq!(waits, ends_at.is_none(), "it has the result of the younger");
+    }
 }

@@ -137,7 +137,7 @@ impl Pool {
             Kind::Execution => {
                 let lease_until = now.plus(limit_ms).plus(RUN_GRACE_MS);
                 request.phase = Phase::Running { since, started_at: now, lease_until };
-                self.followers_start(&id, now);
+                self.followers_start(&request, now);
                 Some(Started { id: id.clone(), grant, attempt, limit_ms })
             }
             Kind::Reservation => {

@@ -88,6 +88,7 @@ impl Pool {
             && older.timeout_ms >= request.timeout_ms
             && older.first_started_at.is_none()
             && !self.is_old(older.enqueued_at, now)
+            && !self.may_be_cut_off(request, older, now)
     }
 }
 

@@ -157,6 +157,20 @@ impl Pool {
         self.run_time(request).map_or(limit_ms >> 1, RunTime::mean_ms).min(limit_ms)
     }
 
+    /// How long a request takes from the start of the step that it is at, if it never waits in between: as long as runs took
+    /// so far, or half of their limits; and how long hardly any takes, or all of their limits.
+    pub(super) fn whole_run_ms(&self, request: &Request) -> (i64, i64) {
+        let step = |known: Option<&RunTime>, limit_ms: i64| {
+            let (usual, most) = known.map_or((limit_ms >> 1, limit_ms), |known| (known.mean_ms(), known.bound_ms()));
+            (usual.min(limit_ms), most.min(limit_ms))
+        };
+        let of_worker = |worker: &Option<WorkerBinding>| worker.as_ref().and_then(|one| self.state.run_times.get(one));
+        let later = request.later.iter().map(|later| step(of_worker(&later.worker), later.timeout_ms));
+        later.fold(step(self.run_time(request), request.timeout_ms), |(usual, most), (one, at_most)| {
+            (usual.saturating_add(one), most.saturating_add(at_most))
+        })
+    }
+
     /// How long hardly any run takes, if one has ended.
     pub(super) fn run_bound_ms(&self, request: &Request) -> Option<i64> {
         self.run_time(request).map(RunTime::bound_ms)

@@ -74,7 +74,12 @@ impl Pool {
         let goes_after = |one: &&Request| {
             let waits = matches!(one.phase, Phase::Waiting | Phase::Parked { .. }) && one.first_started_at.is_none();
             // A promoted one may have its turn before this one.
-            one.id != *id && waits && !self.is_old(one.enqueued_at, now) && may_follow(one, &leader, now)
+            let may_follow = || self.may_follow(one, &leader, now);
+            one.id != *id
+                && waits
+                && !self.is_old(one.enqueued_at, now)
+                && !has_place_before(one, &leader)
+                && may_follow()
         };
         let others = twins.take(LEADERS_MAX).filter_map(|id| self.requests.get(id)).filter(goes_after);
         let others: Vec<RequestId> = others.map(|one| one.id.clone()).collect();
@@ -89,7 +94,7 @@ impl Pool {
             let mut free = Vec::new();
             for one in std::iter::once(other).chain(theirs) {
                 let Some(mut request) = self.take(&one) else { continue };
-                if !may_follow(&request, &leader, now) {
+                if !self.may_follow(&request, &leader, now) {
                     free.push(request);
                     continue;
                 }
@@ -122,7 +127,7 @@ impl Pool {
     fn leader_for(&self, request: &Request, now: Instant) -> Option<&Request> {
         let same = request.twin.as_ref().and_then(|twin| self.twins.get(twin)).into_iter().flatten();
         let leaders = same.rev().take(LEADERS_MAX).filter_map(|id| self.requests.get(id));
-        let may_lead = |leader: &&Request| !self.is_full(&leader.id) && may_follow(request, leader, now);
+        let may_lead = |leader: &&Request| !self.is_full(&leader.id) && self.may_follow(request, leader, now);
         leaders.filter(may_lead).min_by_key(|leader| !is_underway(leader))
     }
 
@@ -139,7 +144,7 @@ impl Pool {
         for id in followers {
             let Some(mut follower) = self.take(&id) else { continue };
             self.waits_again(&mut follower, now);
-            if may_follow(&follower, &waiting, now) {
+            if self.may_follow(&follower, &waiting, now) {
                 self.put(follower);
             } else {
                 free.push(follower);
@@ -148,15 +153,49 @@ impl Pool {
         self.lead_each_other(free, now);
     }
 
-    /// A request has started, and so have those that wait for it.
-    pub(super) fn followers_start(&mut self, leader: &RequestId, now: Instant) {
-        let followers: Vec<RequestId> = self.followers.get(leader).into_iter().flatten().cloned().collect();
+    /// A request has started, and so have those that wait for it; but those that have more time than its deadline has left
+    /// for its run do not wait any longer.
+    pub(super) fn followers_start(&mut self, leader: &Request, now: Instant) {
+        let followers: Vec<RequestId> = self.followers.get(&leader.id).into_iter().flatten().cloned().collect();
+        let mut free = Vec::new();
         for id in followers {
-            if let Some(mut follower) = self.take(&id) {
-                follower.first_started_at = follower.first_started_at.or(Some(now));
-                self.put(follower);
+            let Some(mut follower) = self.take(&id) else { continue };
+            if self.may_be_cut_off(leader, &follower, now) {
+                free.push(follower);
+                continue;
             }
+            follower.first_started_at = follower.first_started_at.or(Some(now));
+            self.put(follower);
         }
+        self.lead_each_other(free, now);
+    }
+
+    /// Whether a request may wait for another one: that is underway, or waits in no place that this one would not, and for no
+    /// longer, and has the time to end.
+    fn may_follow(&self, request: &Request, leader: &Request, now: Instant) -> bool {
+        // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
+        let may_wait = || request.wait_limit_ms.is_none() && waits_no_longer(leader, request, now);
+        leader.timeout_ms <= request.timeout_ms
+            && (is_underway(leader) || may_wait())
+            && !self.may_be_cut_off(leader, request, now)
+    }
+
+    /// Whether a run may be cut off by its deadline, which is nearer than that of a request that would wait for its result:
+    /// it has less time than such runs take; or than hardly any takes, and afterwards there would be too little for another.
+    pub(super) fn may_be_cut_off(&self, leader: &Request, request: &Request, now: Instant) -> bool {
+        let Some(deadline) = leader.deadline else { return false };
+        if request.deadline.is_some_and(|own| own <= deadline) {
+            return false;
+        }
+        let starts_at = match leader.phase {
+            Phase::Running { started_at, .. } => started_at,
+            Phase::Parked { until, cause: Cause::RetryBackoff } => until,
+            _ => now,
+        };
+        let (usual_ms, most_ms) = self.whole_run_ms(leader);
+        let left_ms = deadline.since(starts_at);
+        let is_too_late_then = request.deadline.is_some_and(|own| deadline.plus(most_ms) > own);
+        left_ms < usual_ms || (left_ms < most_ms && is_too_late_then)
     }
 
     /// A request has ended. If its worker has `answered`, those that waited for it have its result, at no cost. If it failed
@@ -219,6 +258,7 @@ impl Pool {
                 leader.timeout_ms <= follower.timeout_ms
                     && !has_its_turn_first
                     && waits_no_longer(leader, &follower, now)
+                    && !self.may_be_cut_off(leader, &follower, now)
             };
             let leader = leaders.iter().filter_map(|id| self.requests.get(id)).find(may_lead);
             match leader.map(|leader| leader.id.clone()) {
@@ -275,12 +315,13 @@ fn waits_for(request: &mut Request, leader: RequestId) {
     request.phase = Phase::Following { leader };
 }
 
-/// Whether a request may wait for another one: that is underway, or waits in no place that this one would not, and for no
-/// longer.
-fn may_follow(request: &Request, leader: &Request, now: Instant) -> bool {
-    // One whose lane has a limit is told at once if it cannot be kept: it waits in the queue itself.
-    let may_wait = || request.wait_limit_ms.is_none() && waits_no_longer(leader, request, now);
-    leader.timeout_ms <= request.timeout_ms && (is_underway(leader) || may_wait())
+/// Whether a request waits for its turn, or for another pool, in a place of the same rank before that of another one, which
+/// waits too.
+fn has_place_before(request: &Request, other: &Request) -> bool {
+    let is_combined = matches!(request.phase, Phase::Parked { cause: Cause::Batching, .. });
+    let is_first = (request.enqueued_at, &request.id) < (other.enqueued_at, &other.id);
+    let is_like = request.rank_urgency() == other.rank_urgency() && !request.is_off_peak();
+    is_first && is_like && !is_combined && !is_underway(other)
 }
 
 /// Whether one that is not underway waits in no place that the other one would not, and for no longer.
