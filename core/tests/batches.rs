@@ -391,3 +391,18 @@ fn when_a_promoted_one_is_granted_to_start_with_others_the_turn_is_that_of_the_r
     pool.slot_answered(&old, 1, Some(SlotAnswer::Granted), now);
     assert!(matches!(pool.request(&old).unwrap().phase, Phase::Running { .. }));
 }
+
+#[test]
+fn those_of_a_common_call_that_is_lost_are_run_apart() {
+    let mut pool = pool(config(100, 0));
+    for n in 1..=3 {
+        queue(&mut pool, item(n, 0), at(0));
+    }
+    assert_eq!(calls(&mut pool, at(0))[0].len(), 3);
+    let lost_at = pool.next_wakeup(at(0)).unwrap();
+    pool.on_wakeup(lost_at);
+    // All of them are tried again at the same moment.
+    let again = lost_at.plus(60_000);
+    pool.on_wakeup(again);
+    assert_eq!(calls(&mut pool, again).iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+}

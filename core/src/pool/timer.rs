@@ -142,9 +142,9 @@ impl Pool {
     /// The lease of a run is over and nobody reported: the one who ran it is gone, or never was.
     fn run_lost(&mut self, id: &RequestId, now: Instant) {
         let Some(mut request) = self.take(id) else { return };
+        // Of a common call all are lost: that is no sign for each of them.
+        let together = request.applied.iter().any(|applied| applied.strategy == Strategy::RequestBatching);
         if matches!(request.phase, Phase::Running { .. }) {
-            // Of a common call all are lost: that is no sign for each of them.
-            let together = request.applied.iter().any(|applied| applied.strategy == Strategy::RequestBatching);
             request.sign = if together { Sign::Neither } else { self.sign_of_silence(&request, &request.phase) };
             self.judge(&request, request.sign, now);
         }
@@ -170,6 +170,10 @@ impl Pool {
                     message: "the attempt did not report within its time limit".into(),
                 };
                 self.retry_or_finish(request, Status::TimedOut, failure, &Signal::default(), now);
+                // Whose fault it was is not known: of a common call the others are not to be lost by it again.
+                if together && let Some(request) = self.requests.get_mut(id) {
+                    request.set_apart();
+                }
             }
         }
     }
