@@ -152,6 +152,25 @@ test("a pipeline that makes no sense is refused where it is wrong", async () => 
   assert.deepEqual([used.status, used.body.code], [409, "conflict"], "a step needs it");
 });
 
+test("a pipeline of one step shows how that ended", async () => {
+  ok(await rm.put("/admin/templates/one-step", { maxAttempts: 1, steps: template().steps.slice(0, 1) }));
+  const done = ok(await run({}, { wait: 10 }, "one-step"));
+  assert.deepEqual(steps(done), [["fetch", "succeeded", 1]]);
+  assert.deepEqual(done.steps[0].resources, [{ pool: "p-first", estimated: 5, actual: 5 }]);
+  assert.ok(done.steps[0].startedAt <= done.steps[0].finishedAt);
+  const failed = ok(await run({ simulate: { status: 400 } }, { wait: 10 }, "one-step"));
+  assert.deepEqual([failed.status, steps(failed)], ["failed", [["fetch", "failed", 1]]]);
+  const { requestId } = ok(await run({ simulate: { delayMs: 2_000, usage: { "p-first": 2 } } }, {}, "one-step"));
+  await waitFor(async () => (await rm.execution(requestId)).steps[0].status === "running", "the step");
+  const cancelled = ok(await rm.post(`/api/execution/${requestId}/cancel`));
+  assert.deepEqual(steps(cancelled), [["fetch", "cancelled", 1]]);
+  const settled = await waitFor(async () => {
+    const execution = await rm.execution(requestId);
+    return execution.cost.actualUsd === undefined ? null : execution;
+  }, "the bill");
+  assert.deepEqual(settled.steps[0].resources, [{ pool: "p-first", estimated: 5, actual: 2 }]);
+});
+
 test("a pipeline that has a kept result, or that of another one, has run none of its steps", async () => {
   ok(await rm.put("/admin/templates/kept-steps", { cacheTtlSeconds: 60, steps: template().steps.slice(0, 2) }));
   const first = ok(await run("the same", { wait: 10 }, "kept-steps"));

@@ -2,7 +2,7 @@
 
 use rm_core::optimizer::Strategy;
 use rm_core::pool::Ended;
-use rm_core::request::{Demand, Line, Phase, Request, Status};
+use rm_core::request::{Demand, End, Line, Phase, Request, Status};
 use rm_core::units::Instant;
 use worker::{Error, Result};
 
@@ -60,7 +60,7 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
         Some(end) => optimizations(request, &end.lines),
         None => expected_optimizations(&request.applied, spec.baseline.saturating_sub(spec.estimated)),
     };
-    let steps = steps_of(&spec, request, end.is_some());
+    let steps = steps_of(&spec, request, end, settled);
     Ok(ExecutionView {
         request_id: request.id.clone(),
         client_id: spec.client_id,
@@ -92,7 +92,8 @@ pub fn execution_view(stored: StoredExecution, live: Option<&Request>, now: Inst
 }
 
 /// The steps of a pipeline: those that are over, the one it is at, and those to come.
-fn steps_of(spec: &Spec, request: &Request, has_ended: bool) -> Vec<StepView> {
+fn steps_of(spec: &Spec, request: &Request, end: Option<&End>, settled: Option<&End>) -> Vec<StepView> {
+    let has_ended = end.is_some();
     let current = request.step();
     // The step that the whole ended with is one of the past, and nothing is needed for another one.
     let first_to_come = current.saturating_add(usize::from(!request.demands.is_empty()));
@@ -113,22 +114,38 @@ fn steps_of(spec: &Spec, request: &Request, has_ended: bool) -> Vec<StepView> {
                 |demand: &Demand| ResourceView { pool: demand.pool.clone(), estimated: demand.amount, actual: None };
             needed.map(resource).collect()
         };
-        if let Some(past) = request.past.get(step) {
+        let used = |lines: &[Line]| {
             let resource = |line: &Line| ResourceView {
                 pool: line.pool.clone(),
                 estimated: line.estimated,
                 actual: Some(line.actual),
             };
+            lines.iter().map(resource).collect()
+        };
+        if let Some(past) = request.past.get(step) {
             return StepView {
                 status: step_status(past.status),
                 attempts: past.attempts,
                 started_at: past.started_at,
                 finished_at: Some(past.finished_at),
-                resources: past.lines.iter().map(resource).collect(),
+                resources: used(&past.lines),
                 ..empty
             };
         }
-        if step == current && !request.demands.is_empty() {
+        let is_current = step == current && !request.demands.is_empty();
+        // Where there is but one step it ends as the whole does; but if that had the result of another one it was not run.
+        let ends_with = |end: &&End| request.attempts > 0 || end.status != Status::Succeeded;
+        if let Some(end) = settled.filter(|_| is_current).filter(ends_with) {
+            return StepView {
+                status: step_status(end.status),
+                attempts: request.attempts,
+                started_at: request.step_started_at,
+                finished_at: Some(end.finished_at),
+                resources: used(&end.lines),
+                ..empty
+            };
+        }
+        if is_current {
             let status = match request.phase {
                 Phase::Abandoned { .. } => StepStatus::Cancelled,
                 Phase::Running { .. } => StepStatus::Running,
