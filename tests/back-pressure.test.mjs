@@ -55,6 +55,16 @@ test("what a worker says is left counts, and nothing is granted before its limit
   assert.ok(Date.parse(view.pausedUntil) - Date.now() > 50_000);
 });
 
+test("what is left of a limit may be a part of a unit, or less than nothing", async () => {
+  await rm.pool("parts", { capacity: 100, refillPerSecond: 0 });
+  const say = async (limit) => {
+    ok(await rm.execute(rm.work("presser", "parts", 1, simulate({ limits: { parts: limit } })), { wait: 5 }));
+    return (await rm.poolNow("parts")).available;
+  };
+  assert.equal(await say({ remaining: 7.5, resetSeconds: 0.5 }), 7, "whole units are told");
+  assert.equal(await say({ remaining: -3 }), 0);
+});
+
 test("what a worker says of its limit slows the pool to the rate that tells, and the rate comes back", async () => {
   await rm.pool("told", { capacity: 100, refillPerSecond: 100 });
   ok(await rm.execute(rm.work("presser", "told", 1, simulate({ limits: { told: { remaining: 3, resetSeconds: 10 } } })), { wait: 5 }));

@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::dispatch::downstream::ANSWER_MAX_BYTES;
 use crate::host::log;
 use crate::wire::api::UsedParts;
-use crate::wire::downstream::{LimitLeft, WorkResult};
+use crate::wire::downstream::{LimitLeft, Seconds, WorkResult};
 use crate::wire::payload::Payload;
 use crate::wire::pool::RunOutcome;
 use crate::wire::strict::Object;
@@ -129,8 +129,8 @@ pub fn limits_by_pool(name: &str, limits: Option<Box<RawValue>>) -> Vec<Remainin
         let Object(left) = serde_json::from_str::<Object<LimitLeft>>(said.get()).ok()?;
         Some(Remaining {
             pool: pool.parse().ok()?,
-            left: Tokens::from_units(left.remaining)?,
-            resets_in_ms: left.reset_seconds.map(|seconds| i64::from(seconds).saturating_mul(1_000)),
+            left: left.remaining,
+            resets_in_ms: left.reset_seconds.map(|Seconds(ms)| ms),
         })
     };
     by_pool.unwrap_or_default().into_iter().filter_map(read).collect()
@@ -216,10 +216,15 @@ mod tests {
         let RunOutcome::Succeeded { usage, .. } = told else { panic!("must succeed") };
         assert_eq!(usage.len(), 1, "parts that are more than the whole cannot be read");
         assert_eq!(usage[0].parts.map(|parts| parts.output.units()), Some(1_744));
-        let limits = r#"{"result":1,"limits":{"a":{"remaining":7,"resetSeconds":2},"b":{"remaining":-1},"c":3,"Ä":{"remaining":1}}}"#;
+        let limits = r#"{"result":1,"limits":{"a":{"remaining":7,"resetSeconds":2},"b":{"remaining":-1e300,"resetSeconds":0.2504},
+            "c":3,"d":{"remaining":0.30000000000000004},"e":{"remaining":"7"},"f":{"remaining":1e300,"resetSeconds":1e300},
+            "g":{"remaining":null},"Ä":{"remaining":1}}}"#;
         let RunOutcome::Succeeded { remaining, .. } = outcome(200, None, limits) else { panic!("must succeed") };
-        assert_eq!(remaining.len(), 1);
-        assert_eq!((remaining[0].left.units(), remaining[0].resets_in_ms), (7, Some(2_000)));
+        let read: Vec<_> =
+            remaining.iter().map(|said| (said.pool.as_str(), said.left.micros(), said.resets_in_ms)).collect();
+        let most = 9_007_199_254_740_991;
+        let told = [("a", 7_000_000, Some(2_000)), ("b", 0, Some(250)), ("d", 300_000, None), ("f", most, Some(most))];
+        assert_eq!(read, told);
         let answer = outcome(200, None, r#"{"result":null,"usage":"much"}"#);
         assert!(matches!(answer, RunOutcome::Succeeded { usage, .. } if usage.is_empty()));
     }

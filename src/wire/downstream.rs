@@ -1,7 +1,8 @@
 //! What is said to a downstream worker, and what it answers.
 
 use rm_core::id::{ClientId, RequestId, TemplateId};
-use rm_core::units::Instant;
+use rm_core::units::{Instant, Tokens};
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
@@ -86,9 +87,32 @@ pub struct ItemResult {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitLeft {
-    pub remaining: u64,
+    #[serde(deserialize_with = "rest")]
+    pub remaining: Tokens,
     #[serde(default)]
-    pub reset_seconds: Option<u32>,
+    pub reset_seconds: Option<Seconds>,
+}
+
+/// How long, in milliseconds: said in seconds. Less than none are none.
+#[derive(Debug, Clone, Copy, Deserialize)]
+pub struct Seconds(#[serde(deserialize_with = "milliseconds")] pub i64);
+
+fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    rounded(deserializer, 3)
+}
+
+/// A limit that is overdrawn has nothing left.
+fn rest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tokens, D::Error> {
+    rounded(deserializer, 6).map(Tokens::clamped)
+}
+
+/// A number as its worker has reckoned it, with whatever decimals: in steps of `10^-scale`, from nothing to the most.
+fn rounded<'de, D: Deserializer<'de>>(deserializer: D, scale: u8) -> Result<i64, D::Error> {
+    let number = f64::deserialize(deserializer)?;
+    let steps = number.max(0.0) * 10_f64.powi(i32::from(scale));
+    // No float that large is read as one of more digits.
+    let text = format!("{:.0}", steps.min(9_007_199_254_740_991.0));
+    text.parse().map_err(D::Error::custom)
 }
 
 /// A good answer.
