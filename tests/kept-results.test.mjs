@@ -96,6 +96,19 @@ test("callers may say no: by the request, by its level, by Cache-Control; and fa
   assert.equal(ok(await send({ n: "unstored" })).cached, false);
 });
 
+test("nobody waits for the same request in flight from before a purge", async () => {
+  for (const purged of ["clients/keeper", "templates/keeps"]) {
+    const slow = { purged, simulate: { delayMs: 1_500 } };
+    const before = ok(await send(slow, {}, {}));
+    await waitFor(async () => (await rm.execution(before.requestId)).status === "running", "its run");
+    const same = ok(await send(slow, {}, {}));
+    assert.equal((await rm.call("DELETE", `/admin/cache/${purged}`)).status, 204);
+    const after = ok(await send(slow));
+    assert.deepEqual([after.status, after.attempts, await calls(after.requestId)], ["succeeded", 1, 1]);
+    assert.equal(await calls(same.requestId), 0, "it came before");
+  }
+});
+
 test("an admin purges by client and by template; what cannot be read is run again", async () => {
   const hit = async (input, more) => ok(await send(input, more)).cached;
   await first({ n: "purged" });

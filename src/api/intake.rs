@@ -126,7 +126,11 @@ async fn attempt(
     let may_keep = same.keep.is_some();
     submit.spec.keep = same.keep.filter(|_| !control.no_store);
     submit.spec.same = same.key;
-    submit.twin = same.twin;
+    // When the last purge was is not told again with a hold that was made before.
+    submit.twin = same.twin.filter(|_| !held.replayed).map(|twin| match held.purged_at {
+        Some(purged_at) => format!("{twin} {}", purged_at.millis()),
+        None => twin,
+    });
     submit.waits_for = Some(waits_for(catalog, plan, now));
     submit.batch = batching::terms(catalog, plan, held.tier);
     submit.spec.tried = plan.tried(may_keep, submit.batch.is_some());

@@ -84,9 +84,14 @@ pub fn same(catalog: &Catalog, plan: &Plan, control: CacheControl) -> Same {
         serde_json::to_string(&(plan.client.as_str(), id.as_str(), runs, amounts, parameters, input)).ok()
     };
     let Some(key) = text().as_deref().map(results::key) else { return nothing };
+    // What is in flight since before a purge is not waited for.
+    let twin = || match catalog.purged.get(id) {
+        Some(purged_at) => format!("{key} {}", purged_at.millis()),
+        None => key.clone(),
+    };
     Same {
         key: Some(key.clone()),
-        twin: dedupes.then(|| key.clone()),
+        twin: dedupes.then(twin),
         keep: ttl_seconds.map(|ttl_seconds| Keep { key, ttl_seconds }),
     }
 }
@@ -122,7 +127,8 @@ pub async fn serve(
         idempotency: key,
     };
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
-    let nothing = |id, at, tier, replayed, open| Held { id, at, slot: false, slots: None, tier, replayed, open };
+    let nothing =
+        |id, at, tier, replayed, open| Held { id, at, slot: false, slots: None, tier, replayed, open, purged_at: None };
     let held = match answer {
         HoldAnswer::Held { at, tier, .. } => nothing(id, at, tier, false, true),
         // Nothing is held: it was to be served then, and may have been lost on its way.

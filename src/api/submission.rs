@@ -37,6 +37,8 @@ pub struct Held {
     pub replayed: bool,
     /// Its cost is still held.
     pub open: bool,
+    /// When the client's kept results were purged last.
+    pub purged_at: Option<Instant>,
 }
 
 /// Holds the cost of a plan, or of the first of its cheaper ones that fits: the plan becomes that one. `before` is the id by
@@ -64,7 +66,7 @@ pub async fn hold(
     };
     let answer = self::call(&call.env, plan.client.as_str(), &hold).await.map_err(unavailable)?;
     match answer {
-        HoldAnswer::Held { other, at, slot, slots, tier } => {
+        HoldAnswer::Held { other, at, slot, slots, tier, purged_at } => {
             let choice = |other: &RequestId| hold.or.iter().position(|choice| choice.id == *other);
             if let Some(one) = other.as_ref().and_then(choice).and_then(|index| plan.others.get(index)).cloned() {
                 // The budget has nothing better.
@@ -72,7 +74,7 @@ pub async fn hold(
                 plan.take(&one);
             }
             tiers::note(&plan.client, tier, now);
-            Ok(Held { id: other.unwrap_or(id), at, slot, slots, tier, replayed: false, open: true })
+            Ok(Held { id: other.unwrap_or(id), at, slot, slots, tier, replayed: false, open: true, purged_at })
         }
         // Its slot may be gone again: its pool asks for one.
         HoldAnswer::Replayed { id, at, mut open, amount, tier } => {
@@ -89,7 +91,7 @@ pub async fn hold(
                     None => open = plan.home() == home.as_ref() && amount.is_some_and(|held| held >= plan.cost),
                 }
             }
-            Ok(Held { id, at, slot: false, slots: None, tier, replayed: true, open })
+            Ok(Held { id, at, slot: false, slots: None, tier, replayed: true, open, purged_at: None })
         }
         other => Err(hold_refused(other, now)),
     }

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use rm_core::account::{Account, AccountEffect, HoldRefusal, SlotAnswer};
+use rm_core::request::Kind;
 use wasm_bindgen_futures::spawn_local;
 use worker::{Response, Result};
 
@@ -135,6 +136,7 @@ impl AccountObject {
                 slot: held.slot,
                 slots: Some(held.slots),
                 tier,
+                purged_at: if call.kind == Kind::Execution { self.store()?.purged_at()? } else { None },
             },
             (Err(HoldRefusal::Budget { remaining, next_period }), _) => {
                 HoldAnswer::BudgetExceeded { remaining, next_period }

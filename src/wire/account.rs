@@ -72,6 +72,9 @@ pub enum HoldAnswer {
         slots: Option<u32>,
         /// The client's tier.
         tier: Tier,
+        /// When the client's kept results were purged last. It does not wait for the same one in flight from before.
+        #[serde(default)]
+        purged_at: Option<Instant>,
     },
     /// The key was used before, with the same body, for this request.
     Replayed {
