@@ -114,34 +114,25 @@ fn steps_of(spec: &Spec, request: &Request, end: Option<&End>, settled: Option<&
                 |demand: &Demand| ResourceView { pool: demand.pool.clone(), estimated: demand.amount, actual: None };
             needed.map(resource).collect()
         };
-        let used = |lines: &[Line]| {
+        let is_current = step == current && !request.demands.is_empty();
+        let past = request.past.get(step);
+        let past = past.map(|past| (past.status, past.attempts, past.started_at, past.finished_at, &past.lines));
+        // Where there is but one step it ends as the whole does; but if that had the result of another one it was not run.
+        let was_run = |end: &&End| request.attempts > 0 || end.status != Status::Succeeded;
+        let only = settled.filter(|_| is_current).filter(was_run);
+        let only = only.map(|end| (end.status, request.attempts, request.step_started_at, end.finished_at, &end.lines));
+        if let Some((status, attempts, started_at, finished_at, lines)) = past.or(only) {
             let resource = |line: &Line| ResourceView {
                 pool: line.pool.clone(),
                 estimated: line.estimated,
                 actual: Some(line.actual),
             };
-            lines.iter().map(resource).collect()
-        };
-        if let Some(past) = request.past.get(step) {
             return StepView {
-                status: step_status(past.status),
-                attempts: past.attempts,
-                started_at: past.started_at,
-                finished_at: Some(past.finished_at),
-                resources: used(&past.lines),
-                ..empty
-            };
-        }
-        let is_current = step == current && !request.demands.is_empty();
-        // Where there is but one step it ends as the whole does; but if that had the result of another one it was not run.
-        let ends_with = |end: &&End| request.attempts > 0 || end.status != Status::Succeeded;
-        if let Some(end) = settled.filter(|_| is_current).filter(ends_with) {
-            return StepView {
-                status: step_status(end.status),
-                attempts: request.attempts,
-                started_at: request.step_started_at,
-                finished_at: Some(end.finished_at),
-                resources: used(&end.lines),
+                status: step_status(status),
+                attempts,
+                started_at,
+                finished_at: Some(finished_at),
+                resources: lines.iter().map(resource).collect(),
                 ..empty
             };
         }
