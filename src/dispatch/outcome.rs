@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::dispatch::downstream::ANSWER_MAX_BYTES;
 use crate::host::log;
 use crate::wire::api::UsedParts;
-use crate::wire::downstream::{LimitLeft, Seconds, WorkResult};
+use crate::wire::downstream::{LimitLeft, ResetIn, WorkResult};
 use crate::wire::payload::Payload;
 use crate::wire::pool::RunOutcome;
 use crate::wire::strict::Object;
@@ -130,7 +130,7 @@ pub fn limits_by_pool(name: &str, limits: Option<Box<RawValue>>) -> Vec<Remainin
         Some(Remaining {
             pool: pool.parse().ok()?,
             left: left.remaining,
-            resets_in_ms: left.reset_seconds.map(|Seconds(ms)| ms),
+            resets_in_ms: left.reset_seconds.map(|ResetIn(ms)| ms),
         })
     };
     by_pool.unwrap_or_default().into_iter().filter_map(read).collect()

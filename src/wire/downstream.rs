@@ -90,12 +90,12 @@ pub struct LimitLeft {
     #[serde(deserialize_with = "rest")]
     pub remaining: Tokens,
     #[serde(default)]
-    pub reset_seconds: Option<Seconds>,
+    pub reset_seconds: Option<ResetIn>,
 }
 
-/// How long, in milliseconds: said in seconds. Less than none are none.
+/// In how many milliseconds a limit is reset; it is said in seconds. A moment that is past is now.
 #[derive(Debug, Clone, Copy, Deserialize)]
-pub struct Seconds(#[serde(deserialize_with = "milliseconds")] pub i64);
+pub struct ResetIn(#[serde(deserialize_with = "milliseconds")] pub i64);
 
 fn milliseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     rounded(deserializer, 3)
@@ -110,7 +110,7 @@ fn rest<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Tokens, D::Error> 
 fn rounded<'de, D: Deserializer<'de>>(deserializer: D, scale: u8) -> Result<i64, D::Error> {
     let number = f64::deserialize(deserializer)?;
     let steps = number.max(0.0) * 10_f64.powi(i32::from(scale));
-    // No float that large is read as one of more digits.
+    // Up to there every whole number is a float, and is written without an exponent.
     let text = format!("{:.0}", steps.min(9_007_199_254_740_991.0));
     text.parse().map_err(D::Error::custom)
 }
